@@ -1,0 +1,37 @@
+"""Audio-visual anomaly detection in video: AVACA (traffic) and AVRL (crowds), as Hugging Face users know it."""
+
+import sys
+from pathlib import Path
+
+__version__ = "0.1.0"
+
+# The command answers --help without loading torch: its subcommands import what they use. Everyone else gets all names,
+# and transformers learns of our classes and of the pipeline task.
+if Path(sys.argv[0]).stem != "avad-hf":
+    from . import registration
+    from .media.decode import MediaError
+    from .models.avaca.configuration_avaca import AvacaConfig
+    from .models.avaca.modeling_avaca import AvacaForAnomalyDetection, AvacaModel
+    from .models.avaca.processing_avaca import AvacaProcessor
+    from .models.slowfast.configuration_slowfast import SlowFastConfig
+    from .models.slowfast.modeling_slowfast import SlowFastForVideoClassification, SlowFastModel
+    from .models.vggish.configuration_vggish import VggishConfig
+    from .models.vggish.feature_extraction_vggish import VggishFeatureExtractor
+    from .models.vggish.modeling_vggish import VggishModel
+    from .pipeline import AudioVisualAnomalyPipeline
+
+    __all__ = [
+        "AudioVisualAnomalyPipeline",
+        "AvacaConfig",
+        "AvacaForAnomalyDetection",
+        "AvacaModel",
+        "AvacaProcessor",
+        "MediaError",
+        "SlowFastConfig",
+        "SlowFastForVideoClassification",
+        "SlowFastModel",
+        "VggishConfig",
+        "VggishFeatureExtractor",
+        "VggishModel",
+        "registration",
+    ]

@@ -1,0 +1,176 @@
+"""From clip scores to events, and the result that users see. All times are in seconds."""
+
+import csv
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class ScoredClip:
+    """The score of one clip.
+
+    Args:
+        start: Of the clip, in seconds.
+        end: Of the clip, in seconds.
+        score: Between 0 (normal) and 1 (anomalous).
+    """
+
+    start: float
+    end: float
+    score: float
+
+
+@dataclass(frozen=True)
+class Event:
+    """Neighbouring clips whose scores reach the threshold.
+
+    Args:
+        start: Of the first clip, in seconds.
+        end: Of the last clip, in seconds.
+        peak: Middle of the clip with the highest score, in seconds.
+        score: The highest score.
+        label: What it is called.
+    """
+
+    start: float
+    end: float
+    peak: float
+    score: float
+    label: str
+
+
+@dataclass(frozen=True)
+class Detection:
+    """What was found in one video.
+
+    Args:
+        score: The highest clip score.
+        label: ``"anomaly"`` if it reaches the threshold, else ``"normal"``.
+        events: Stretches over the threshold.
+        clips: Score of every clip.
+        threshold: Score from which on a clip is anomalous.
+        duration: Of the picture, in seconds, as the file says; if it does not, up to where it was read.
+        fps: Frames a second, on average.
+        has_audio: Whether sound was heard.
+        read_until: Up to which second the picture could be read; less than `duration` for damaged files.
+        warnings: What one must know to read the scores: damage, untrained weights.
+    """
+
+    score: float
+    label: str
+    events: list[Event]
+    clips: list[ScoredClip]
+    threshold: float
+    duration: float
+    fps: float
+    has_audio: bool
+    read_until: float
+    warnings: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as a dict that `json.dumps` takes."""
+        return asdict(self)
+
+
+def merge_events(clips: Sequence[ScoredClip], threshold: float, label: str = "anomaly") -> list[Event]:
+    """Merge neighbouring clips whose scores reach the threshold into events.
+
+    Args:
+        clips: In order; they may overlap.
+        threshold: Lowest score of an anomalous clip.
+        label: What the events are called.
+    """
+    events: list[Event] = []
+    run: list[ScoredClip] = []
+    for clip in [*clips, None]:
+        if clip is not None and clip.score >= threshold:
+            run.append(clip)
+        elif run:
+            best = max(run, key=lambda item: item.score)
+            events.append(Event(run[0].start, run[-1].end, round((best.start + best.end) / 2, 6), best.score, label))
+            run = []
+    return events
+
+
+def detect_events(
+    clips: Sequence[ScoredClip],
+    threshold: float,
+    duration: float | None,
+    fps: float,
+    has_audio: bool,
+    warnings: Sequence[str] = (),
+    problems: Sequence[str] = (),
+) -> Detection:
+    """Make the result of one video from its clip scores.
+
+    Args:
+        clips: In order, one or more.
+        threshold: Score from which on a clip is anomalous.
+        duration: Of the picture, in seconds; ``None`` if the file does not say.
+        fps: Frames a second.
+        has_audio: Whether sound was heard.
+        warnings: Of the model, passed on.
+        problems: Damage that was met while reading.
+
+    Raises:
+        ValueError: Without clips, or if a score is not a number.
+    """
+    if not clips:
+        raise ValueError("No clip was scored. A video needs at least one frame.")
+    if broken := [clip for clip in clips if not 0.0 <= clip.score <= 1.0]:
+        raise ValueError(
+            f"The score of the clip from {broken[0].start:.2f} s is {broken[0].score}: the weights or features are "
+            "broken, or the precision is too low for this model. Try float32 or another checkpoint."
+        )
+    read_until = max(clip.end for clip in clips)
+    warnings = list(warnings)
+    # Half a second covers what containers round; less is missing only where damage was met.
+    if duration is not None and read_until < duration - (0.04 if problems else 0.5):
+        warnings.append(
+            f"Only the first {read_until:.2f} s of {duration:.2f} s could be read"
+            f"{': ' + '; '.join(problems) if problems else ': the file is cut off'}."
+        )
+    elif problems:
+        warnings.append(f"The file is damaged: {'; '.join(problems)}.")
+    score = max(clip.score for clip in clips)
+    return Detection(
+        score=score,
+        label="anomaly" if score >= threshold else "normal",
+        events=merge_events(clips, threshold),
+        clips=list(clips),
+        threshold=threshold,
+        duration=round(max(read_until, duration or 0.0), 6),
+        fps=round(fps, 6),
+        has_audio=has_audio,
+        read_until=round(read_until, 6),
+        warnings=warnings,
+    )
+
+
+def write_json(results: dict[str, dict[str, Any]], path: str | os.PathLike) -> None:
+    """Write results by video as one JSON object."""
+    _replace(path, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_csv(results: dict[str, dict[str, Any]], path: str | os.PathLike) -> None:
+    """Write one row a clip: video, start and end in seconds, score, and whether it reaches the threshold."""
+    partial = f"{os.fspath(path)}.partial"
+    with open(partial, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["video", "start", "end", "score", "anomalous"])
+        for video, result in results.items():
+            for clip in result["clips"]:
+                writer.writerow(
+                    [video, clip["start"], clip["end"], clip["score"], int(clip["score"] >= result["threshold"])]
+                )
+    os.replace(partial, path)
+
+
+def _replace(path: str | os.PathLike, text: str) -> None:
+    partial = f"{os.fspath(path)}.partial"
+    with open(partial, "w", encoding="utf-8") as file:
+        file.write(text)
+    os.replace(partial, path)

@@ -1,0 +1,230 @@
+"""Sound on the clock of its file: mixed to mono, resampled piece by piece, cut into windows."""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .clips import sound_window
+
+# resampy's kaiser_best (0.4 and later), which the public VGGish code resamples with. Its 50 zero crossings are counted
+# before the roll-off and torchaudio's after it, hence the product.
+KAISER_BEST = {
+    "lowpass_filter_width": 50 * 0.917347,
+    "rolloff": 0.917347,
+    "resampling_method": "sinc_interp_kaiser",
+    "beta": 12.9846,
+}
+
+# Timestamps of some containers are rounded to milliseconds: a block that is off by less than this follows on without a
+# gap. About one frame of video.
+CLOCK_TOLERANCE_S = 0.04
+
+
+@dataclass(frozen=True)
+class SoundBlock:
+    """Some decoded sound.
+
+    Args:
+        start: When its first sample sounds, in seconds; ``None`` if the file does not say (it then follows on).
+        samples: Mono, within -1 and 1, of shape `(samples,)`.
+        rate: Samples a second, in Hz.
+    """
+
+    start: float | None
+    samples: np.ndarray
+    rate: int
+
+
+def to_mono(samples: np.ndarray) -> np.ndarray:
+    """Average channels, scaling integers to -1 to 1 by their type.
+
+    Args:
+        samples: `(samples,)` or `(channels, samples)`; floats, or integers of 8 (unsigned), 16 or 32 bits.
+
+    Returns:
+        float32 array of shape `(samples,)`.
+    """
+    if samples.dtype == np.uint8:
+        samples = (samples.astype(np.float32) - 128.0) / 128.0
+    elif np.issubdtype(samples.dtype, np.integer):
+        samples = samples.astype(np.float64) / -float(np.iinfo(samples.dtype).min)
+    mono = samples if samples.ndim == 1 else samples.mean(axis=0)
+    return mono.astype(np.float32)
+
+
+def _torchaudio():
+    try:
+        import torchaudio
+    except (ImportError, OSError, RuntimeError) as error:
+        raise ImportError(
+            f"torchaudio, which resamples sound, cannot be loaded beside torch {torch.__version__}: {error}. Install "
+            "a pair of versions built for the same CUDA: pip install 'torch>=2.11,<2.15' 'torchaudio>=2.11'."
+        ) from error
+    return torchaudio
+
+
+def resample(waveform: Tensor | np.ndarray, orig_rate: int, new_rate: int) -> Tensor:
+    """Resample whole waveforms with the filter of resampy's kaiser_best.
+
+    Args:
+        waveform: `(..., samples)`, floating point.
+        orig_rate: Its samples a second, in Hz.
+        new_rate: Wanted samples a second, in Hz.
+
+    Returns:
+        `torch.Tensor` of shape `(..., ceil(samples * new_rate / orig_rate))`.
+    """
+    waveform = torch.as_tensor(waveform)
+    if orig_rate == new_rate:
+        return waveform
+    return _torchaudio().functional.resample(waveform, orig_rate, new_rate, **KAISER_BEST)
+
+
+class StreamResampler:
+    """`resample` for sound that comes piece by piece; the pieces together equal the whole resampled at once.
+
+    Args:
+        orig_rate: Samples a second that come in, in Hz.
+        new_rate: Samples a second that go out, in Hz.
+    """
+
+    def __init__(self, orig_rate: int, new_rate: int):
+        common = math.gcd(orig_rate, new_rate)
+        # `orig` samples in become `new` samples out; everything is cut at multiples of that unit.
+        self.orig, self.new = orig_rate // common, new_rate // common
+        reach = KAISER_BEST["lowpass_filter_width"] * self.orig / (min(self.orig, self.new) * KAISER_BEST["rolloff"])
+        self.context = math.ceil(reach / self.orig) + 1
+        self.kernel = (
+            None if orig_rate == new_rate else _torchaudio().transforms.Resample(orig_rate, new_rate, **KAISER_BEST)
+        )
+        # A call of the kernel costs more than a few samples: wait for about a quarter of a second.
+        self.batch = max(1, orig_rate // 4 // self.orig)
+        self.held = np.zeros(0, dtype=np.float32)
+        self.left = 0  # units at the head of `held` that have gone out already and serve as context
+
+    def push(self, samples: np.ndarray) -> np.ndarray:
+        """Take samples in and return those that can go out already."""
+        if self.kernel is None:
+            return samples
+        self.held = np.concatenate([self.held, samples])
+        ready = len(self.held) // self.orig - self.left - self.context
+        return self._emit(ready) if ready >= self.batch else np.zeros(0, dtype=np.float32)
+
+    def _emit(self, units: int) -> np.ndarray:
+        out = self.kernel(torch.from_numpy(self.held[: (self.left + units + self.context) * self.orig])).numpy()
+        out = out[self.left * self.new : (self.left + units) * self.new]
+        done = self.left + units
+        keep = min(done, self.context)
+        self.held = self.held[(done - keep) * self.orig :]
+        self.left = keep
+        return out
+
+    def flush(self) -> np.ndarray:
+        """Return what is left at the end of the sound."""
+        if self.kernel is None or len(self.held) == self.left * self.orig:
+            return np.zeros(0, dtype=np.float32)
+        out = self.kernel(torch.from_numpy(self.held)).numpy()[self.left * self.new :]
+        self.held, self.left = self.held[:0], 0
+        return out
+
+
+class SoundTrack:
+    """Windows of sound at one rate, read forward from decoded blocks in bounded memory.
+
+    Gaps in the timestamps become silence and overlaps are cut, so that sample n always sounds at
+    ``start + n / rate`` seconds.
+
+    Args:
+        blocks: Decoded sound in order. Nothing more is read than the windows need.
+        rate: Samples a second of the windows, in Hz.
+    """
+
+    def __init__(self, blocks: Iterable[SoundBlock], rate: int):
+        self.rate = rate
+        self._blocks = iter(blocks)
+        self._first = next((block for block in self._blocks if len(block.samples)), None)
+        self.start = 0.0 if self._first is None or self._first.start is None else self._first.start
+        self._pieces = self._resampled()
+        self._held = np.zeros(0, dtype=np.float32)
+        self._offset = 0  # index of the first held sample
+
+    @property
+    def has_sound(self) -> bool:
+        """Whether there was any sound to decode."""
+        return self._first is not None
+
+    def _contiguous(self) -> Iterator[tuple[np.ndarray, int]]:
+        """Samples that follow each other without gap or overlap, with their rate."""
+        if self._first is None:
+            return
+        clock, rate, counted = self.start, self._first.rate, 0
+        block: SoundBlock | None = self._first
+        while block is not None:
+            if block.rate != rate:
+                clock, rate, counted = clock + counted / rate, block.rate, 0
+            samples = block.samples
+            late = 0.0 if block.start is None else block.start - (clock + counted / rate)
+            if late > CLOCK_TOLERANCE_S:
+                missing = round(late * rate)
+                counted += missing
+                while missing > 0:  # a second at a time: a gap may last for hours
+                    yield np.zeros(min(missing, rate), dtype=np.float32), rate
+                    missing -= rate
+            elif late < -CLOCK_TOLERANCE_S:
+                samples = samples[round(-late * rate) :]
+            counted += len(samples)
+            yield samples, rate
+            block = next(self._blocks, None)
+
+    def _resampled(self) -> Iterator[np.ndarray]:
+        resampler, current = None, None
+        for samples, rate in self._contiguous():
+            if rate != current:
+                if resampler is not None:
+                    yield resampler.flush()
+                resampler, current = StreamResampler(rate, self.rate), rate
+            yield resampler.push(samples)
+        if resampler is not None:
+            yield resampler.flush()
+
+    def window(self, end: float, length: float) -> Tensor:
+        """Cut the sound before a time; silence stands in where there is none.
+
+        Args:
+            end: Where the window ends, in seconds. A window may not start before the one cut last.
+            length: Of the window, in seconds.
+
+        Returns:
+            `torch.Tensor` of shape `(round(length * rate),)`, float32.
+        """
+        start, stop = sound_window(end, self.start, length, self.rate)
+        while self._offset + len(self._held) < stop and (piece := next(self._pieces, None)) is not None:
+            used = min(max(0, start - self._offset), len(self._held))
+            self._held = np.concatenate([self._held[used:], piece])
+            self._offset += used
+        out = np.zeros(stop - start, dtype=np.float32)
+        low, high = max(start, self._offset), min(stop, self._offset + len(self._held))
+        if low < high:
+            out[low - start : high - start] = self._held[low - self._offset : high - self._offset]
+        return torch.from_numpy(out)
+
+
+def sound_level(track: SoundTrack, duration: float, step: float) -> tuple[np.ndarray, np.ndarray]:
+    """Loudness over time, for plots.
+
+    Args:
+        track: The sound.
+        duration: Up to where, in seconds.
+        step: Seconds from one value to the next.
+
+    Returns:
+        Times in seconds and root mean squares in dB of full scale (-100 for silence), both of shape
+        `(ceil(duration / step),)`.
+    """
+    ends = np.arange(1, math.ceil(duration / step) + 1) * step
+    power = np.array([track.window(end, step).double().square().mean().item() for end in ends.tolist()])
+    return ends - step / 2, 10 * np.log10(np.maximum(power, 1e-10))

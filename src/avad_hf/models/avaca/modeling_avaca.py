@@ -1,0 +1,328 @@
+"""AVACA: audio-visual anomaly detection by cross-attention (Leporowski et al., arXiv 2305.15084, section IV).
+
+The paper leaves open or contradicts itself on several points; each choice is noted where it stands.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import initialization as init
+from transformers.utils import ModelOutput
+
+from avad_hf.models.checkpoints import CheckpointModel
+from avad_hf.models.losses import center_loss, dmil_loss
+
+from .configuration_avaca import AvacaConfig
+
+
+@dataclass
+class AvacaModelOutput(ModelOutput):
+    """States of the clips before the score.
+
+    Args:
+        clip_states (`torch.Tensor` of shape `(B, T, 2 * hidden_size)`):
+            Fused state of each clip, first half from the audio path; zero for padding.
+        attentions (`tuple` of two `torch.Tensor`):
+            On request: of the transformer in the visual path, shape `(B, T, heads, S, h * w)`, and of the one in the
+            audio path, shape `(B, T, heads, h * w, S - 1)` (focused) or `(B, T, heads, h * w, S)` (plain).
+    """
+
+    clip_states: Tensor | None = None
+    attentions: tuple[Tensor, Tensor] | None = None
+
+
+@dataclass
+class AvacaOutput(ModelOutput):
+    """Scores of the clips.
+
+    Args:
+        loss (`torch.Tensor` of shape `()`): With labels: ``dmil_weight * dmil_loss + center_weight * center_loss``.
+        dmil_loss (`torch.Tensor` of shape `()`): With labels, equation (1).
+        center_loss (`torch.Tensor` of shape `()`): With labels, equation (2).
+        logits (`torch.Tensor` of shape `(B, T)`):
+            Clip scores before the sigmoid; the lowest number of their type for padding, so that its score is 0.
+        attentions (`tuple` of two `torch.Tensor`): On request, as in [`AvacaModelOutput`].
+    """
+
+    loss: Tensor | None = None
+    dmil_loss: Tensor | None = None
+    center_loss: Tensor | None = None
+    logits: Tensor | None = None
+    attentions: tuple[Tensor, Tensor] | None = None
+
+
+class AvacaConvLayer(nn.Module):
+    """Convolution, batch norm and ReLU over one or two dimensions, keeping the size."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, dims: int):
+        super().__init__()
+        conv, norm = (nn.Conv1d, nn.BatchNorm1d) if dims == 1 else (nn.Conv2d, nn.BatchNorm2d)
+        self.conv = conv(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
+        self.norm = norm(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.norm(self.conv(x)))
+
+
+class AvacaAttention(nn.Module):
+    """Multi-head attention of one stream to another; only the output projection has a bias."""
+
+    def __init__(self, config: AvacaConfig):
+        super().__init__()
+        self.num_heads = config.num_attention_heads
+        self.q = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+        self.kv = nn.Linear(config.hidden_size, 2 * config.hidden_size, bias=False)
+        self.proj = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, keys: Tensor, queries: Tensor, output_attentions: bool) -> tuple[Tensor, Tensor | None]:
+        q = self.q(queries).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        k, v = self.kv(keys).unflatten(-1, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        weights = None
+        if output_attentions:
+            weights = torch.softmax((q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1), dim=-1)
+            attended = weights @ v
+        else:
+            attended = F.scaled_dot_product_attention(q, k, v)
+        return self.proj(attended.transpose(1, 2).flatten(2)), weights
+
+
+class AvacaMlp(nn.Module):
+    """The two linear layers of a transformer block."""
+
+    def __init__(self, config: AvacaConfig):
+        super().__init__()
+        inner = int(config.hidden_size * config.mlp_ratio)
+        self.fc1 = nn.Linear(config.hidden_size, inner)
+        self.fc2 = nn.Linear(inner, config.hidden_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class AvacaAttentionBlock(nn.Module):
+    """Pre-norm cross-attention and MLP. As in Chumachenko et al., there is no sum around the attention itself."""
+
+    def __init__(self, config: AvacaConfig):
+        super().__init__()
+        self.norm1_q = nn.LayerNorm(config.hidden_size)
+        self.norm1_k = nn.LayerNorm(config.hidden_size)
+        self.attn = AvacaAttention(config)
+        self.norm2 = nn.LayerNorm(config.hidden_size)
+        self.mlp = AvacaMlp(config)
+
+    def forward(self, keys: Tensor, queries: Tensor, output_attentions: bool) -> tuple[Tensor, Tensor | None]:
+        attended, weights = self.attn(self.norm1_k(keys), self.norm1_q(queries), output_attentions)
+        return attended + self.mlp(self.norm2(attended)), weights
+
+
+class AvacaPreTrainedModel(CheckpointModel):
+    """Initialisation and loading shared by body and detector."""
+
+    config_class = AvacaConfig
+    base_model_prefix = "avaca"
+    main_input_name = "visual_features"
+    input_modalities = ("video", "audio")
+
+    def _init_weights(self, module: nn.Module):
+        if isinstance(module, (nn.Conv1d, nn.Conv2d)):
+            init.kaiming_normal_(module.weight, nonlinearity="relu")
+            init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear):
+            init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, (nn.LayerNorm, nn.BatchNorm1d, nn.BatchNorm2d)):
+            super()._init_weights(module)
+
+
+class AvacaModel(AvacaPreTrainedModel):
+    """Body of AVACA: two stages of convolutions with two crossed transformers between them.
+
+    ```text
+    visual (B, T, 2304, h, w) -- stage 1 (2-D) --> V', h*w tokens -- q --> AVT (k, v = U or P') --> stage 2 -- mean --+
+                                                      |                                                            |
+                                                      +---- k, v ----+                                             cat
+                                                                     v                                             |
+    audio  (B, T, S, 128) ------ stage 1 (1-D) --> P', S tokens ---- q --> VAT --> stage 2 -- mean ----------------+
+    ```
+
+    As printed in IV-D, VAT has ``K = V = V'`` and ``Q = P'``, AVT has ``K = V = U`` (focused) or ``P'`` (plain) and
+    ``Q = V'``, and each output goes on to stage 2 of the path that its transformer is named after: VAT the visual
+    path, AVT the audio path.
+    """
+
+    def __init__(self, config: AvacaConfig):
+        super().__init__(config)
+        width, inner, kernel = config.hidden_size, config.intermediate_size, config.kernel_size
+        self.visual_stage1 = nn.Sequential(
+            AvacaConvLayer(config.visual_size, width, kernel, dims=2), AvacaConvLayer(width, width, kernel, dims=2)
+        )
+        self.audio_stage1 = nn.Sequential(
+            AvacaConvLayer(config.audio_size, width, kernel, dims=1), AvacaConvLayer(width, width, kernel, dims=1)
+        )
+        self.vat = AvacaAttentionBlock(config)
+        self.avt = AvacaAttentionBlock(config)
+        self.visual_stage2 = nn.Sequential(
+            AvacaConvLayer(width, inner, kernel, dims=1), AvacaConvLayer(inner, width, kernel, dims=1)
+        )
+        self.audio_stage2 = nn.Sequential(
+            AvacaConvLayer(width, inner, kernel, dims=1), AvacaConvLayer(inner, width, kernel, dims=1)
+        )
+        self.post_init()
+
+    def _check(self, visual: Tensor, audio: Tensor | None, clip_mask: Tensor | None, audio_path: str) -> None:
+        config = self.config
+        if visual.dim() != 5 or visual.shape[2] != config.visual_size:
+            raise ValueError(
+                f"AVACA needs visual_features of shape (B, T, {config.visual_size}, h, w), got {tuple(visual.shape)}. "
+                "AvacaProcessor makes them; the config's visual_size is the channels of its video encoder."
+            )
+        if audio is None:
+            if audio_path != "zeroed":
+                raise ValueError(
+                    f"audio_path '{audio_path}' needs audio_features of shape (B, T, S, {config.audio_size}). "
+                    "Give zeros for videos without sound, or use audio_path 'zeroed'."
+                )
+        elif audio.dim() != 4 or audio.shape[:2] != visual.shape[:2] or audio.shape[3] != config.audio_size:
+            raise ValueError(
+                f"AVACA needs audio_features of shape ({visual.shape[0]}, {visual.shape[1]}, S, {config.audio_size}) "
+                f"beside visual_features of {tuple(visual.shape)}, got {tuple(audio.shape)}."
+            )
+        elif audio_path == "focused" and audio.shape[2] < 2:
+            raise ValueError(
+                f"The focused audio path takes differences of neighbouring sound steps and needs two or more, got "
+                f"{audio.shape[2]}. Use audio_path 'plain' for one."
+            )
+        if clip_mask is not None and clip_mask.shape != visual.shape[:2]:
+            raise ValueError(f"clip_mask must be of shape {tuple(visual.shape[:2])}, got {tuple(clip_mask.shape)}.")
+
+    def _refuse_nan(self, name: str, features: Tensor) -> None:
+        # Tracing for export has no values to look at.
+        if not torch.compiler.is_compiling() and not torch.isfinite(features).all():
+            raise ValueError(
+                f"{name} holds NaN or infinite values. Extract the features of that video again, or mask its clips."
+            )
+
+    def forward(
+        self,
+        visual_features: Tensor,
+        audio_features: Tensor | None = None,
+        clip_mask: Tensor | None = None,
+        output_attentions: bool = False,
+        audio_path: Literal["focused", "plain", "zeroed"] | None = None,
+        **kwargs,
+    ) -> AvacaModelOutput:
+        """Fuse sight and sound of each clip.
+
+        Clips do not see each other. Padding is taken out before the first layer, so that batch norm learns from real
+        clips alone and padding never changes a score.
+
+        Args:
+            visual_features (`torch.Tensor` of shape `(B, T, visual_size, h, w)`):
+                Feature maps of the video encoder.
+            audio_features (`torch.Tensor` of shape `(B, T, S, audio_size)`):
+                Embeddings of the second of sound before each frame; zeros where a video has no sound. Not read, and
+                not needed, with ``audio_path="zeroed"``.
+            clip_mask (`torch.Tensor` of shape `(B, T)`): False for padding; all clips are real if not given.
+            output_attentions: Return the attention weights of both transformers.
+            audio_path: Another one than the config's, for this call.
+            kwargs: Ignored: whatever else a processor returns.
+
+        Returns:
+            [`AvacaModelOutput`] with ``clip_states`` and, on request, ``attentions``.
+
+        Raises:
+            ValueError: For other shapes, missing sound, or values that are not finite.
+        """
+        config, (batch, num_clips) = self.config, visual_features.shape[:2]
+        audio_path = config.audio_path if audio_path is None else audio_path
+        self._check(visual_features, audio_features, clip_mask, audio_path)
+        if audio_path == "zeroed":
+            steps = config.num_audio_steps if audio_features is None else audio_features.shape[2]
+            audio_features = visual_features.new_zeros(batch, num_clips, steps, config.audio_size)
+
+        if clip_mask is None:
+            visual, audio = visual_features.flatten(0, 1), audio_features.flatten(0, 1)
+        else:
+            clip_mask = clip_mask.bool()
+            visual, audio = visual_features[clip_mask], audio_features[clip_mask]
+        self._refuse_nan("visual_features", visual)
+        self._refuse_nan("audio_features", audio)
+
+        visual = self.visual_stage1(visual.to(self.dtype)).flatten(2).transpose(1, 2)
+        audio = self.audio_stage1(audio.to(self.dtype).transpose(1, 2)).transpose(1, 2)
+        changes = audio if audio_path == "plain" else audio.diff(dim=1)
+        vat, vat_attention = self.vat(visual, audio, output_attentions)
+        avt, avt_attention = self.avt(changes, visual, output_attentions)
+        if config.fusion_residual:
+            vat, avt = vat + audio, avt + visual
+        vat = self.visual_stage2(vat.transpose(1, 2)).mean(dim=2)
+        avt = self.audio_stage2(avt.transpose(1, 2)).mean(dim=2)
+        states = torch.cat([avt, vat], dim=1)
+
+        def by_video(flat: Tensor) -> Tensor:
+            if clip_mask is None:
+                return flat.unflatten(0, (batch, num_clips))
+            padded = flat.new_zeros(batch, num_clips, *flat.shape[1:])
+            padded[clip_mask] = flat
+            return padded
+
+        attentions = (by_video(vat_attention), by_video(avt_attention)) if output_attentions else None
+        return AvacaModelOutput(clip_states=by_video(states), attentions=attentions)
+
+
+class AvacaForAnomalyDetection(AvacaPreTrainedModel):
+    """AVACA with its linear score (IV-D, end) and losses (IV-E); the score of a clip is ``sigmoid(logit)``."""
+
+    def __init__(self, config: AvacaConfig):
+        super().__init__(config)
+        self.avaca = AvacaModel(config)
+        # The paper's "binary vector" is read as one score within 0 and 1, which is what equation (1) takes.
+        self.classifier = nn.Linear(2 * config.hidden_size, 1)
+        self.post_init()
+
+    def forward(
+        self,
+        visual_features: Tensor,
+        audio_features: Tensor | None = None,
+        clip_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_attentions: bool = False,
+        audio_path: Literal["focused", "plain", "zeroed"] | None = None,
+        **kwargs,
+    ) -> AvacaOutput:
+        """Score clips and, with labels, compute the loss.
+
+        Args:
+            visual_features (`torch.Tensor` of shape `(B, T, visual_size, h, w)`): As for [`AvacaModel`].
+            audio_features (`torch.Tensor` of shape `(B, T, S, audio_size)`): As for [`AvacaModel`].
+            clip_mask (`torch.Tensor` of shape `(B, T)`): As for [`AvacaModel`].
+            labels (`torch.Tensor` of shape `(B,)`, *optional*): 1 for anomalous videos, 0 for normal ones.
+            output_attentions: Return the attention weights of both transformers.
+            audio_path: As for [`AvacaModel`].
+            kwargs: Ignored: whatever else a processor returns.
+
+        Returns:
+            [`AvacaOutput`].
+
+        Raises:
+            ValueError: For other shapes, missing sound, values that are not finite, or other labels than 0 and 1.
+        """
+        outputs = self.avaca(visual_features, audio_features, clip_mask, output_attentions, audio_path)
+        logits = self.classifier(outputs.clip_states).squeeze(-1)
+        loss = dmil = center = None
+        if labels is not None:
+            if not torch.compiler.is_compiling() and not ((labels == 0) | (labels == 1)).all():
+                raise ValueError(f"labels must be 0 (normal) or 1 (anomalous), got {labels.unique().tolist()}.")
+            dmil = dmil_loss(logits.float(), labels, clip_mask, alpha=self.config.dmil_alpha)
+            center = center_loss(logits.float(), labels, clip_mask)
+            loss = self.config.dmil_weight * dmil + self.config.center_weight * center
+        if clip_mask is not None:
+            logits = logits.masked_fill(~clip_mask.bool(), torch.finfo(logits.dtype).min)
+        return AvacaOutput(loss=loss, dmil_loss=dmil, center_loss=center, logits=logits, attentions=outputs.attentions)
+
+
+__all__ = ["AvacaForAnomalyDetection", "AvacaModel", "AvacaPreTrainedModel"]

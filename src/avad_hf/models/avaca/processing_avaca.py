@@ -1,0 +1,261 @@
+"""From videos to AVACA's features: decoding, the two frozen encoders, and their checkpoint folder."""
+
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
+
+from avad_hf.media.clips import Clip, Frame, cut_clips, join_ends
+from avad_hf.media.decode import Media, open_media
+from avad_hf.models.slowfast.modeling_slowfast import SlowFastModel
+from avad_hf.models.vggish.feature_extraction_vggish import VggishFeatureExtractor
+from avad_hf.models.vggish.modeling_vggish import VggishModel
+
+logger = logging.getLogger(__name__)
+
+# The sound of a frame: one second that ends exactly at its time (AVACA IV-C).
+SOUND_WINDOW_S = 1.0
+# Features that have one row a clip.
+PER_CLIP = ("visual_features", "audio_features", "clip_mask", "clip_times")
+# Where the encoders lie in a checkpoint that carries them, and how processor_config.json says so.
+ENCODERS = {"video_encoder": SlowFastModel, "audio_encoder": VggishModel}
+
+
+class AvacaProcessor(ProcessorMixin):
+    r"""Turns videos into the features that AVACA reads, with a frozen video encoder and a frozen audio encoder.
+
+    Args:
+        feature_extractor: [`VggishFeatureExtractor`] for the audio encoder.
+        video_encoder: A [`SlowFastModel`], or the folder or Hub id of one. A Hub id is kept as such by
+            `save_pretrained`, so that checkpoints can share an encoder; anything else is saved with the processor.
+        audio_encoder: A [`VggishModel`], likewise.
+        size: Short side of the frames that the video encoder sees, in pixels; the long side keeps the proportion and
+            nothing is cropped.
+        resize: ``"area"`` scales inside FFmpeg, ``"torch"`` as pytorchvideo's transform, more slowly.
+        clip_stride: Frames from one clip to the next. By default clips follow each other without overlap, as the video
+            encoder has them (32 frames).
+        feature_grid: Rows and columns that every feature map is average-pooled to, so that videos of any shape fit one
+            batch: what SlowFast gives for 16:9.
+        image_mean: Subtracted from pixels within 0 and 1.
+        image_std: Divides them then.
+    """
+
+    def __init__(
+        self,
+        feature_extractor: VggishFeatureExtractor,
+        video_encoder: SlowFastModel | str | os.PathLike,
+        audio_encoder: VggishModel | str | os.PathLike,
+        size: int = 256,
+        resize: Literal["area", "torch"] = "area",
+        clip_stride: int | None = None,
+        feature_grid: tuple[int, int] | list[int] = (2, 9),
+        image_mean: float = 0.45,
+        image_std: float = 0.225,
+    ):
+        super().__init__(feature_extractor)
+        if resize not in ("area", "torch"):
+            raise ValueError(f"resize must be 'area' or 'torch', got {resize!r}.")
+        self.size = size
+        self.resize = resize
+        self.feature_grid = tuple(feature_grid)
+        self.image_mean = image_mean
+        self.image_std = image_std
+        self._hub_ids: dict[str, str] = {}
+        self.video_encoder = self._frozen("video_encoder", video_encoder)
+        self.audio_encoder = self._frozen("audio_encoder", audio_encoder)
+        self.clip_length = self.video_encoder.config.num_frames
+        self.clip_stride = self.clip_length if clip_stride is None else clip_stride
+        if not 1 <= self.clip_stride <= self.clip_length:
+            raise ValueError(
+                f"clip_stride must be between 1 and the video encoder's {self.clip_length} frames, got {clip_stride}."
+            )
+
+    def _frozen(self, role: str, encoder: PreTrainedModel | str | os.PathLike) -> PreTrainedModel:
+        if isinstance(encoder, (str, os.PathLike)):
+            if not os.path.isdir(encoder):
+                self._hub_ids[role] = os.fspath(encoder)
+            encoder = ENCODERS[role].from_pretrained(encoder)
+        if not isinstance(encoder, ENCODERS[role]):
+            raise TypeError(
+                f"{role} must be a {ENCODERS[role].__name__}, or the folder or Hub id of one, got a "
+                f"{type(encoder).__name__}."
+            )
+        return encoder.requires_grad_(False).eval()
+
+    @property
+    def notices(self) -> list[str]:
+        """What a user must know about the encoders' weights; empty for ordinary ones."""
+        return [encoder.config.notice for encoder in (self.video_encoder, self.audio_encoder) if encoder.config.notice]
+
+    def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> "AvacaProcessor":
+        """Move both encoders to a device and, if given, to a floating point type; features stay float32."""
+        for encoder in (self.video_encoder, self.audio_encoder):
+            encoder.to(device=device, dtype=dtype)
+        return self
+
+    # Saving and loading
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the encoders' weights; an encoder is its Hub id, or its folder beside this file."""
+        return {
+            "processor_class": type(self).__name__,
+            "feature_extractor": self.feature_extractor.to_dict(),
+            "size": self.size,
+            "resize": self.resize,
+            "clip_stride": self.clip_stride,
+            "feature_grid": list(self.feature_grid),
+            "image_mean": self.image_mean,
+            "image_std": self.image_std,
+        } | {role: self._hub_ids.get(role, f"./{role}") for role in ENCODERS}
+
+    def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs) -> list[str]:
+        """Write ``processor_config.json`` and, in folders of their own, the encoders that have no Hub id."""
+        os.makedirs(save_directory, exist_ok=True)
+        for role in ENCODERS.keys() - self._hub_ids.keys():
+            getattr(self, role).save_pretrained(os.path.join(save_directory, role))
+        return super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
+
+    @classmethod
+    def get_processor_dict(cls, pretrained_model_name_or_path, **kwargs) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Read ``processor_config.json`` and load the encoders that it names and that were not given as arguments."""
+        processor_dict, rest = super().get_processor_dict(pretrained_model_name_or_path, **kwargs)
+        hub_names = ("cache_dir", "force_download", "token", "local_files_only", "revision")
+        hub_kwargs = {name: kwargs[name] for name in hub_names if kwargs.get(name) is not None}
+        for role in ENCODERS:
+            place = processor_dict.get(role)
+            if role in rest:
+                processor_dict.pop(role, None)
+            elif place is None:
+                raise ValueError(
+                    f"{pretrained_model_name_or_path} holds no processor of AVACA: its processor_config.json names no "
+                    f"{role}. AvacaProcessor.save_pretrained writes a complete one."
+                )
+            elif place.startswith("./"):
+                subfolder = "/".join(part for part in (kwargs.get("subfolder"), place[2:]) if part)
+                processor_dict[role] = ENCODERS[role].from_pretrained(
+                    pretrained_model_name_or_path, subfolder=subfolder, **hub_kwargs
+                )
+            # Any other place is a Hub id of its own, which __init__ loads; this revision is not that repository's.
+        return processor_dict, rest
+
+    # Features
+
+    def __call__(self, videos: Any) -> BatchFeature:
+        """Compute the features of one video or of several.
+
+        Args:
+            videos: What `avad_hf.media.decode.ACCEPTED_SOURCES` lists, or a list of them.
+
+        Returns:
+            [`BatchFeature`], videos with fewer clips padded with zeros:
+
+            - ``visual_features`` of shape `(B, T, hidden_size, *feature_grid)`,
+            - ``audio_features`` of shape `(B, T, clip_length, embedding_size)`, zero for videos without sound,
+            - ``clip_mask`` of shape `(B, T)`, false for padding,
+            - ``clip_times`` of shape `(B, T, 2)`, start and end in seconds, float64,
+            - ``has_audio`` of shape `(B,)`.
+
+        Raises:
+            MediaError: If a video cannot be read.
+        """
+        if not isinstance(videos, (list, tuple)):
+            videos = [videos]
+        if not videos:
+            raise ValueError("No video was given.")
+        items = []
+        for video in videos:
+            chunks = list(self.stream(video))
+            item = {key: torch.cat([chunk[key][0] for chunk in chunks]) for key in PER_CLIP}
+            items.append(item | {"has_audio": chunks[0]["has_audio"]})
+        return self.pad(items)
+
+    @staticmethod
+    def pad(items: list[dict[str, Tensor]]) -> BatchFeature:
+        """Join the features of single videos, each of shape `(T, ...)`, to a batch padded with zeros and masked."""
+        batch = {
+            key: torch.nn.utils.rnn.pad_sequence([item[key] for item in items], batch_first=True) for key in PER_CLIP
+        }
+        return BatchFeature(batch | {"has_audio": torch.cat([item["has_audio"] for item in items])})
+
+    def stream(self, source: Any, clips_per_batch: int = 1) -> Iterator[BatchFeature]:
+        """Compute the features of one video a few clips at a time, in memory that does not grow with its length.
+
+        Args:
+            source: What `avad_hf.media.decode.ACCEPTED_SOURCES` lists, or an open `Media`.
+            clips_per_batch: Clips that go through the encoders together. More fill a GPU better; a clip at 256 x 455
+                takes about 45 MB as float32 frames, and several times that inside SlowFast.
+
+        Yields:
+            [`BatchFeature`] as `__call__` returns for one video, with `clips_per_batch` clips, fewer at the end.
+
+        Raises:
+            MediaError: If the video cannot be read.
+        """
+        if clips_per_batch < 1:
+            raise ValueError(f"clips_per_batch must be 1 or more, got {clips_per_batch}.")
+        with open_media(source) as media:
+            batch: list[Clip] = []
+            for clip in self._clips(media):
+                batch.append(clip)
+                if len(batch) == clips_per_batch:
+                    yield self._encode(batch)
+                    batch = []
+            if batch:
+                yield self._encode(batch)
+
+    def _clips(self, media: Media) -> Iterator[Clip]:
+        track = media.sound(self.feature_extractor.sampling_rate)
+        if not track.has_sound:
+            found = "its sound cannot be decoded" if media.info.has_audio else "it has no sound"
+            logger.info("%s: %s; its sound features are zero.", media.info.name, found)
+
+        def with_sound(frames: Iterator[Frame]) -> Iterator[Frame]:
+            for frame in frames:
+                yield replace(frame, sound=track.window(frame.start, SOUND_WINDOW_S)) if track.has_sound else frame
+
+        frames = join_ends(media.frames(self.size, self.resize))
+        return cut_clips(with_sound(frames), self.clip_length, self.clip_stride)
+
+    @torch.no_grad()
+    def _encode(self, clips: list[Clip]) -> BatchFeature:
+        has_sound = clips[0].frames[0].sound is not None
+        visual = self._encode_frames(torch.stack([frame.pixels for clip in clips for frame in clip.frames]))
+        if has_sound:
+            audio = self._encode_sound(torch.stack([frame.sound for clip in clips for frame in clip.frames]))
+        else:
+            # Zero features, not features of silence: as the paper runs corpora without sound (V-A).
+            audio = visual.new_zeros(len(clips) * self.clip_length, self.audio_encoder.config.embedding_size)
+        return BatchFeature(
+            {
+                "visual_features": visual.unsqueeze(0),
+                "audio_features": audio.unflatten(0, (1, len(clips), self.clip_length)),
+                "clip_mask": torch.ones(1, len(clips), dtype=torch.bool, device=visual.device),
+                "clip_times": torch.tensor([[(clip.start, clip.end) for clip in clips]], dtype=torch.float64),
+                "has_audio": torch.tensor([has_sound]),
+            }
+        )
+
+    def _encode_frames(self, pixels: Tensor) -> Tensor:
+        """Frames of shape `(clips * clip_length, 3, H, W)` to maps of shape `(clips, hidden_size, *feature_grid)`."""
+        # Whatever was done to the encoder since, say by train() of a model around it: it stays frozen.
+        encoder = self.video_encoder.eval()
+        scaled = pixels.to(encoder.device).to(torch.float32).div_(255.0 * self.image_std)
+        normalised = scaled.sub_(self.image_mean / self.image_std).unflatten(0, (-1, self.clip_length))
+        maps = encoder(normalised.to(encoder.dtype)).feature_map.float()
+        return maps if maps.shape[-2:] == self.feature_grid else F.adaptive_avg_pool2d(maps, self.feature_grid)
+
+    def _encode_sound(self, windows: Tensor) -> Tensor:
+        """Windows of shape `(N, samples)` to embeddings of shape `(N, embedding_size)`."""
+        encoder = self.audio_encoder.eval()
+        # One second makes 98 frames; VGGish takes the first 96 and leaves the last 25 ms (as all public versions do).
+        log_mel = self.feature_extractor.log_mel(windows)[:, : encoder.config.num_frames]
+        return encoder(log_mel.to(encoder.device, encoder.dtype)).pooler_output.float()
+
+
+__all__ = ["AvacaProcessor"]

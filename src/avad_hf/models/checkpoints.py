@@ -1,0 +1,49 @@
+"""What every checkpoint of this library refuses: another model type, and weights that are not all there."""
+
+import os
+from typing import Any
+
+from transformers import PreTrainedConfig, PreTrainedModel
+
+
+class CheckpointConfig(PreTrainedConfig):
+    """A config that loads only checkpoints of its own ``model_type``.
+
+    Args:
+        notice: What a user must know about these weights (say, that they are untrained). Every result that is made
+            with them repeats it. ``None`` for ordinary weights.
+    """
+
+    notice: str | None = None
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs):
+        """Build the config from its JSON; raises ``ValueError`` for the JSON of another model type."""
+        found = config_dict.get("model_type")
+        if found is not None and found != cls.model_type:
+            raise ValueError(
+                f"This checkpoint holds a model of type '{found}', but {cls.__name__} reads only '{cls.model_type}'. "
+                f"Give a '{cls.model_type}' checkpoint, or load this one with the classes of '{found}'."
+            )
+        return super().from_dict(config_dict, **kwargs)
+
+
+class CheckpointModel(PreTrainedModel):
+    """A model that refuses a checkpoint in which some of its weights are missing.
+
+    transformers fills missing weights with random numbers and logs a warning: a detector would then give scores that
+    mean nothing.
+    """
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *args, **kwargs):
+        """Load config and weights; raises ``ValueError`` when weights are missing from the checkpoint."""
+        wants_info = kwargs.pop("output_loading_info", False)
+        model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
+        if missing := sorted(info["missing_keys"]):
+            raise ValueError(
+                f"{pretrained_model_name_or_path}: {len(missing)} weights of {cls.__name__} are missing "
+                f"({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}). Give a complete {cls.__name__} "
+                f"checkpoint; to start from new weights, build {cls.__name__}(config) instead."
+            )
+        return (model, info) if wants_info else model

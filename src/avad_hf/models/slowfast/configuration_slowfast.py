@@ -1,0 +1,63 @@
+"""Configuration of SlowFast."""
+
+from huggingface_hub.dataclasses import strict
+
+from avad_hf.models.checkpoints import CheckpointConfig
+
+
+@strict
+class SlowFastConfig(CheckpointConfig):
+    r"""Architecture of a SlowFast network; the defaults are SlowFast-R50 8x8 as trained on Kinetics-400.
+
+    Args:
+        num_channels: Colour channels of a frame.
+        num_frames: Frames of a clip, all of which the fast pathway sees.
+        slow_ratio: The slow pathway sees ``num_frames // slow_ratio`` frames (alpha in the SlowFast paper).
+        stem_width: Channels after the slow pathway's stem. All other widths follow from it, so that a small network
+            for tests is one with a small ``stem_width``.
+        fast_ratio: The fast pathway has ``1 / fast_ratio`` of the slow pathway's channels (1 / beta in the paper).
+        depths: Residual blocks in each of the four stages.
+        fusion_kernel_size: Temporal kernel of the convolutions that carry the fast pathway over to the slow one.
+        pool_size: Side of the square window, in cells of the last feature map, that is averaged at stride 1.
+        dropout: Probability of dropout before the classifier.
+
+    Raises:
+        StrictDataclassClassValidationError: If the sizes do not divide each other.
+    """
+
+    model_type = "slowfast"
+
+    num_channels: int = 3
+    num_frames: int = 32
+    slow_ratio: int = 4
+    stem_width: int = 64
+    fast_ratio: int = 8
+    depths: list[int] | tuple[int, ...] = (3, 4, 6, 3)
+    fusion_kernel_size: int = 7
+    pool_size: int = 7
+    dropout: float = 0.5
+
+    def __post_init__(self, **kwargs):
+        if self.id2label is None:
+            kwargs.setdefault("num_labels", 400)
+        super().__post_init__(**kwargs)
+
+    def validate_architecture(self):
+        """Check that both pathways come out with whole widths and lengths."""
+        if self.stem_width % self.fast_ratio:
+            raise ValueError(f"stem_width {self.stem_width} is not a multiple of fast_ratio {self.fast_ratio}.")
+        if self.num_frames % self.slow_ratio:
+            raise ValueError(f"num_frames {self.num_frames} is not a multiple of slow_ratio {self.slow_ratio}.")
+        if len(self.depths) != 4:
+            raise ValueError(f"depths needs four numbers, one a stage; got {list(self.depths)}.")
+
+    @property
+    def num_slow_frames(self) -> int:
+        """Frames that the slow pathway sees."""
+        return self.num_frames // self.slow_ratio
+
+    @property
+    def hidden_size(self) -> int:
+        """Channels of the feature map: both pathways' last stages, one after the other."""
+        slow = 4 * self.stem_width * 2**3
+        return slow + slow // self.fast_ratio

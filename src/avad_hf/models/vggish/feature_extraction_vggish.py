@@ -1,0 +1,155 @@
+"""Log-mel spectrograms as VGGish was trained on them."""
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import BatchFeature, SequenceFeatureExtractor
+
+# Natural logarithm of (mel + offset): silence is log(0.01) everywhere.
+LOG_OFFSET = 0.01
+
+
+def mel_filters(num_bins: int, num_frequencies: int, sampling_rate: int, low_hz: float, high_hz: float) -> Tensor:
+    """Triangles that are linear in the mel domain, with peak 1 and no weight on 0 Hz.
+
+    torchaudio and librosa draw them linear in Hz instead, which gives other numbers.
+
+    Returns:
+        `torch.Tensor` of shape `(num_frequencies, num_bins)`, float64.
+    """
+
+    def to_mel(hz):
+        return 1127.0 * torch.log1p(hz / 700.0)
+
+    edges_hz = torch.tensor([low_hz, high_hz], dtype=torch.float64)
+    low, high = to_mel(edges_hz).tolist()
+    edges = torch.linspace(low, high, num_bins + 2, dtype=torch.float64)
+    mel = to_mel(torch.linspace(0.0, sampling_rate / 2, num_frequencies, dtype=torch.float64)).unsqueeze(1)
+    rising = (mel - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    falling = (edges[2:] - mel) / (edges[2:] - edges[1:-1])
+    weights = torch.minimum(rising, falling).clamp_min(0.0)
+    weights[0] = 0.0
+    return weights
+
+
+class VggishFeatureExtractor(SequenceFeatureExtractor):
+    r"""Turns mono waveforms at 16 kHz into log-mel frames.
+
+    A frame is 25 ms long and a new one begins every 10 ms; nothing is padded or centred, so that one second gives 98
+    frames, of which the first 96 make a VGGish example.
+
+    Args:
+        feature_size: Mel bands.
+        sampling_rate: Samples a second, in Hz.
+        padding_value: What fills the shorter spectrograms of a batch: the log-mel value of silence.
+        window_length: Samples of a frame.
+        hop_length: Samples from one frame to the next.
+        fft_length: Samples of the Fourier transform; a frame is padded with zeros at its end.
+        low_hz: Lower edge of the lowest band, in Hz.
+        high_hz: Upper edge of the highest band, in Hz.
+    """
+
+    model_input_names = ("input_features", "audio_frame_mask")
+
+    def __init__(
+        self,
+        feature_size: int = 64,
+        sampling_rate: int = 16000,
+        padding_value: float = math.log(LOG_OFFSET),
+        window_length: int = 400,
+        hop_length: int = 160,
+        fft_length: int = 512,
+        low_hz: float = 125.0,
+        high_hz: float = 7500.0,
+        **kwargs,
+    ):
+        super().__init__(feature_size=feature_size, sampling_rate=sampling_rate, padding_value=padding_value, **kwargs)
+        self.window_length = window_length
+        self.hop_length = hop_length
+        self.fft_length = fft_length
+        self.low_hz = low_hz
+        self.high_hz = high_hz
+        # Both are rebuilt on loading: transformers leaves these two names out of the JSON.
+        self.window = torch.hann_window(window_length, periodic=True, dtype=torch.float64)
+        self.mel_filters = mel_filters(feature_size, fft_length // 2 + 1, sampling_rate, low_hz, high_hz)
+
+    def log_mel(self, waveforms: Tensor) -> Tensor:
+        """Compute log-mel frames of waveforms of equal length, all at once.
+
+        Float64 up to the logarithm, as the original: in float32 a pure tone is off by 5e-4.
+
+        Args:
+            waveforms (`torch.Tensor` of shape `(..., samples)`): Samples at 16 kHz within -1 and 1.
+
+        Returns:
+            `torch.Tensor` of shape `(..., frames, feature_size)`, float32, where
+            ``frames = 1 + (samples - 400) // 160``, or 0 for less than 25 ms.
+        """
+        if waveforms.shape[-1] < self.window_length:
+            return torch.empty(*waveforms.shape[:-1], 0, self.feature_size, device=waveforms.device)
+        frames = waveforms.double().unfold(-1, self.window_length, self.hop_length)
+        spectrum = torch.fft.rfft(frames * self.window.to(frames.device), n=self.fft_length).abs()
+        return torch.log(spectrum @ self.mel_filters.to(frames.device) + LOG_OFFSET).float()
+
+    def examples(self, log_mel: Tensor, num_frames: int = 96) -> Tensor:
+        """Cut log-mel frames into examples that do not overlap; an incomplete one at the end is dropped.
+
+        Args:
+            log_mel (`torch.Tensor` of shape `(..., frames, feature_size)`): Output of `log_mel`.
+            num_frames: Frames of an example.
+
+        Returns:
+            `torch.Tensor` of shape `(..., frames // num_frames, num_frames, feature_size)`.
+        """
+        count = log_mel.shape[-2] // num_frames
+        return log_mel[..., : count * num_frames, :].unflatten(-2, (count, num_frames))
+
+    def __call__(
+        self,
+        waveform: Tensor | np.ndarray | list,
+        sampling_rate: int | None = None,
+        return_tensors: str | None = "pt",
+    ) -> BatchFeature:
+        """Compute the log-mel spectrograms of one waveform or of several, which may differ in length.
+
+        Args:
+            waveform: Mono samples within -1 and 1: an array of shape `(samples,)` or `(N, samples)`, or a list of N
+                arrays of shape `(samples,)`.
+            sampling_rate: Of the waveform, in Hz. Must be the extractor's own.
+            return_tensors: ``"pt"`` or ``"np"``.
+
+        Returns:
+            [`BatchFeature`] with ``input_features`` of shape `(N, frames, 64)`, the shorter ones padded, and
+            ``audio_frame_mask`` of shape `(N, frames)`, true where frames are real.
+
+        Raises:
+            ValueError: For another sampling rate, several channels, integers, or values that are not finite.
+        """
+        if sampling_rate is not None and sampling_rate != self.sampling_rate:
+            raise ValueError(
+                f"This feature extractor needs sound at {self.sampling_rate} Hz, got sampling_rate={sampling_rate}. "
+                f"Resample it first: avad_hf.media.audio.resample(waveform, {sampling_rate}, {self.sampling_rate})."
+            )
+        single = not isinstance(waveform, (list, tuple)) or not np.ndim(waveform[0])
+        batch = [torch.as_tensor(waveform)] if single else [torch.as_tensor(item) for item in waveform]
+        if single and batch[0].dim() == 2:
+            batch = list(batch[0])
+        for item in batch:
+            if item.dim() != 1 or not item.is_floating_point():
+                raise ValueError(
+                    f"A waveform must be mono floating point samples of shape (samples,), got {tuple(item.shape)} of "
+                    f"{item.dtype}. Average the channels, and divide 16-bit integers by 32768."
+                )
+            if not torch.isfinite(item).all():
+                raise ValueError("A waveform holds NaN or infinite samples. Repair or silence them first.")
+        spectrograms = [self.log_mel(item) for item in batch]
+        lengths = torch.tensor([len(item) for item in spectrograms])
+        padded = torch.nn.utils.rnn.pad_sequence(spectrograms, batch_first=True, padding_value=self.padding_value)
+        mask = torch.arange(padded.shape[1]).unsqueeze(0) < lengths.unsqueeze(1)
+        features = BatchFeature({"input_features": padded, "audio_frame_mask": mask})
+        return features if return_tensors == "pt" else BatchFeature(dict(features), tensor_type=return_tensors)
+
+
+__all__ = ["VggishFeatureExtractor"]

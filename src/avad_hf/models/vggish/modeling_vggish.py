@@ -1,0 +1,91 @@
+"""VGGish audio encoder, with torchvggish's attribute names (``features.N``, ``embeddings.N``)."""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from transformers import initialization as init
+from transformers.utils import ModelOutput
+
+from avad_hf.models.checkpoints import CheckpointModel
+
+from .configuration_vggish import VggishConfig
+
+
+@dataclass
+class VggishModelOutput(ModelOutput):
+    """What the encoder makes of a log-mel spectrogram.
+
+    Args:
+        feature_map (`torch.Tensor` of shape `(N, hidden_sizes[-1], frames // 16, num_mel_bins // 16)`):
+            Output of the convolutions, for input of any length.
+        pooler_output (`torch.Tensor` of shape `(N, embedding_size)`):
+            Embeddings; only for input of exactly ``num_frames`` frames, else ``None``.
+    """
+
+    feature_map: Tensor | None = None
+    pooler_output: Tensor | None = None
+
+
+class VggishModel(CheckpointModel):
+    """VGGish: six convolutions over log-mel frames, then three linear layers."""
+
+    config_class = VggishConfig
+    base_model_prefix = "vggish"
+    main_input_name = "input_features"
+    input_modalities = ("audio",)
+
+    def __init__(self, config: VggishConfig):
+        super().__init__(config)
+        layers: list[nn.Module] = []
+        channels = 1
+        for width, depth in zip(config.hidden_sizes, (1, 1, 2, 2), strict=True):
+            for _ in range(depth):
+                layers += [nn.Conv2d(channels, width, kernel_size=3, padding=1), nn.ReLU(inplace=True)]
+                channels = width
+            layers.append(nn.MaxPool2d(kernel_size=2, stride=2))
+        self.features = nn.Sequential(*layers)
+        flat = channels * (config.num_frames // 16) * (config.num_mel_bins // 16)
+        self.embeddings = nn.Sequential(
+            nn.Linear(flat, config.intermediate_size),
+            nn.ReLU(inplace=True),
+            nn.Linear(config.intermediate_size, config.intermediate_size),
+            nn.ReLU(inplace=True),
+            nn.Linear(config.intermediate_size, config.embedding_size),
+            *([nn.ReLU(inplace=True)] if config.activate_embeddings else []),
+        )
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module):
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            init.kaiming_normal_(module.weight, nonlinearity="relu")
+            init.zeros_(module.bias)
+
+    def forward(self, input_features: Tensor, **kwargs) -> VggishModelOutput:
+        """Encode log-mel spectrograms.
+
+        Args:
+            input_features (`torch.Tensor` of shape `(N, frames, num_mel_bins)`):
+                Log-mel frames of [`VggishFeatureExtractor`], 16 or more.
+            kwargs: Ignored.
+
+        Returns:
+            [`VggishModelOutput`] with ``feature_map`` and, for ``num_frames`` frames, ``pooler_output``.
+
+        Raises:
+            ValueError: For another shape or fewer than 16 frames.
+        """
+        bins, example = self.config.num_mel_bins, self.config.num_frames
+        if input_features.dim() != 3 or input_features.shape[2] != bins or input_features.shape[1] < 16:
+            raise ValueError(
+                f"VGGish needs input_features of shape (N, frames, {bins}) with 16 or more frames, got "
+                f"{tuple(input_features.shape)}. VggishFeatureExtractor makes them from a waveform at 16 kHz."
+            )
+        feature_map = self.features(input_features.to(self.dtype).unsqueeze(1))
+        if input_features.shape[1] != example:
+            return VggishModelOutput(feature_map=feature_map)
+        # Flattened as (time, mel, channel), the order of the TensorFlow original.
+        flat = feature_map.permute(0, 2, 3, 1).flatten(1)
+        return VggishModelOutput(feature_map=feature_map, pooler_output=self.embeddings(flat))
+
+
+__all__ = ["VggishModel"]

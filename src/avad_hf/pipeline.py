@@ -1,0 +1,183 @@
+"""`pipeline("audio-visual-anomaly")`: a video in, scores over time out."""
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from transformers import AutoProcessor, PreTrainedModel, ProcessorMixin
+from transformers.pipelines.base import ChunkPipeline
+
+from avad_hf.detection import ScoredClip, detect_events
+from avad_hf.media.decode import open_media
+
+SUPPORTED_MODEL_TYPES = ("avaca",)
+AUDIO_PATHS = ("focused", "plain", "zeroed")
+
+
+class AudioVisualAnomalyPipeline(ChunkPipeline):
+    r"""Finds anomalies in videos by sight and sound.
+
+    A long video is read, encoded and scored a few clips at a time, so that memory does not grow with its length.
+
+    Args:
+        model: An AVACA detector.
+        processor: Its [`AvacaProcessor`]; it is moved to the pipeline's device and to the model's dtype.
+        threshold: Score from which on a clip is anomalous; the model's own by default.
+        audio_path: ``"focused"``, ``"plain"`` or ``"zeroed"``; the model's own by default.
+        batch_size: Clips that go through the encoders together.
+        kwargs: As for every pipeline, ``device`` among them.
+
+    Example:
+    ```python
+    >>> import avad_hf
+    >>> from transformers import pipeline
+
+    >>> detect = pipeline("audio-visual-anomaly", model="checkpoints/avaca")
+    >>> result = detect("street.mp4", threshold=0.7)
+    >>> result["score"], result["events"]
+    ```
+    """
+
+    # A processor that fails to load is looked at in __init__: the model's type comes first.
+    _load_processor = None
+    _load_image_processor = False
+    _load_video_processor = False
+    _load_feature_extractor = False
+    _load_tokenizer = False
+
+    def __init__(self, model: PreTrainedModel, processor: ProcessorMixin | None = None, **kwargs):
+        model_type = model.config.model_type
+        if model_type not in SUPPORTED_MODEL_TYPES:
+            raise ValueError(
+                f"audio-visual-anomaly needs a checkpoint of type {' or '.join(map(repr, SUPPORTED_MODEL_TYPES))}, "
+                f"but {model.name_or_path or type(model).__name__} holds a model of type '{model_type}'."
+            )
+        if processor is None:
+            raise ValueError(_why_no_processor(model)) from None
+        kwargs.pop("local_files_only", None)  # transformers passes it on after use
+        super().__init__(model=model, processor=processor, **kwargs)
+        self.processor.to(self.device, self.model.dtype)
+        self.model.eval()
+
+    def _sanitize_parameters(
+        self,
+        threshold: float | None = None,
+        audio_path: str | None = None,
+        clips_per_batch: int | None = None,
+        on_progress: Callable[[float, float | None], None] | None = None,
+    ) -> tuple[dict, dict, dict]:
+        preprocess, forward, postprocess = {}, {}, {}
+        if threshold is not None:
+            if not 0.0 <= threshold <= 1.0:
+                raise ValueError(f"threshold must be between 0 and 1, got {threshold}.")
+            postprocess["threshold"] = float(threshold)
+        if audio_path is not None:
+            if audio_path not in AUDIO_PATHS:
+                raise ValueError(f"audio_path must be one of {', '.join(AUDIO_PATHS)}, got {audio_path!r}.")
+            forward["audio_path"] = audio_path
+        if clips_per_batch is not None:
+            preprocess["clips_per_batch"] = clips_per_batch
+        if on_progress is not None:
+            preprocess["on_progress"] = on_progress
+        return preprocess, forward, postprocess
+
+    def __call__(self, inputs: Any, *, batch_size: int | None = None, **kwargs) -> dict | list[dict]:
+        """Score one video or several.
+
+        Args:
+            inputs: A path, URL, file object, bytes or dict of arrays (`avad_hf.media.decode.ACCEPTED_SOURCES`), or a
+                list of them.
+            batch_size: Clips that go through the encoders together.
+            kwargs:
+                - threshold: Score from which on a clip is anomalous.
+                - audio_path: ``"focused"``, ``"plain"`` or ``"zeroed"``.
+                - on_progress: Called after each batch of clips with the seconds read so far and the duration in
+                  seconds (``None`` if the file does not say).
+
+        Returns:
+            For each video a dict ready for JSON: ``score``, ``label``, ``events``, ``clips``, ``threshold``,
+            ``duration``, ``fps``, ``has_audio``, ``read_until`` and ``warnings``, as in
+            [`~avad_hf.detection.Detection`].
+
+        Raises:
+            MediaError: If a video cannot be read.
+        """
+        if isinstance(inputs, (list, tuple)):
+            if not inputs:
+                return []
+            inputs = list(inputs)
+        # Clips of one video are the batch, not videos: sizes differ between videos, never within one.
+        clips = batch_size or self._batch_size
+        if clips is not None:
+            kwargs["clips_per_batch"] = clips
+        return super().__call__(inputs, batch_size=1, **kwargs)
+
+    def preprocess(
+        self,
+        video: Any,
+        clips_per_batch: int = 1,
+        on_progress: Callable[[float, float | None], None] | None = None,
+    ) -> Iterator[dict]:
+        """Decode and encode a video, some clips at a time."""
+        with open_media(video) as media:
+            pending = None
+            for features in self.processor.stream(media, clips_per_batch):
+                if pending is not None:
+                    yield {**pending, "media": media, "is_last": False}
+                pending = features
+                if on_progress is not None:
+                    on_progress(features["clip_times"][0, -1, 1].item(), media.info.duration)
+            yield {**pending, "media": media, "is_last": True}
+
+    def _forward(self, model_inputs: dict, audio_path: str | None = None) -> dict:
+        outputs = self.model(
+            model_inputs["visual_features"],
+            model_inputs["audio_features"],
+            model_inputs["clip_mask"],
+            audio_path=audio_path,
+        )
+        kept = ("clip_times", "has_audio", "media", "is_last")
+        return {"scores": outputs.logits.float().sigmoid(), **{key: model_inputs[key] for key in kept}}
+
+    def postprocess(self, model_outputs: list[dict], threshold: float | None = None) -> dict:
+        """Put the clips of one video together."""
+        clips = [
+            ScoredClip(round(start, 6), round(end, 6), score)
+            for chunk in model_outputs
+            for (start, end), score in zip(chunk["clip_times"][0].tolist(), chunk["scores"][0].tolist(), strict=True)
+        ]
+        media = model_outputs[-1]["media"]
+        model_notice = [self.model.config.notice] if self.model.config.notice else []
+        return detect_events(
+            clips,
+            threshold=self.model.config.threshold if threshold is None else threshold,
+            duration=media.info.duration,
+            fps=media.info.fps,
+            has_audio=bool(model_outputs[0]["has_audio"].item()),
+            warnings=list(dict.fromkeys(model_notice + self.processor.notices)),
+            problems=media.problems,
+        ).to_dict()
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> None:
+        """Save everything that `pipeline(..., model=save_directory)` needs: model, processor and encoders.
+
+        transformers' own method leaves the processor out, and marks the checkpoint as one with code of its own.
+        """
+        self.model.save_pretrained(save_directory, **kwargs)
+        self.processor.save_pretrained(save_directory, **kwargs)
+
+
+def _why_no_processor(model: PreTrainedModel) -> str:
+    """Say why: transformers keeps the reason to itself; loading the processor once more shows it."""
+    place = model.name_or_path
+    advice = "Pass processor=AvacaProcessor.from_pretrained(...) beside the model."
+    if not place:
+        return f"audio-visual-anomaly needs a processor too. {advice}"
+    try:
+        AutoProcessor.from_pretrained(place)
+    except Exception as error:
+        return f"The processor of {place} cannot be loaded: {error}"
+    return f"No processor was given beside the model of {place}. {advice}"
+
+
+__all__ = ["AudioVisualAnomalyPipeline"]

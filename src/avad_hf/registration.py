@@ -1,0 +1,41 @@
+"""Makes the Auto classes and the pipeline task of transformers know this library. Nothing else."""
+
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoModel,
+    AutoModelForVideoClassification,
+    AutoProcessor,
+)
+from transformers.pipelines import PIPELINE_REGISTRY
+
+from .models.avaca.configuration_avaca import AvacaConfig
+from .models.avaca.modeling_avaca import AvacaForAnomalyDetection, AvacaModel
+from .models.avaca.processing_avaca import AvacaProcessor
+from .models.slowfast.configuration_slowfast import SlowFastConfig
+from .models.slowfast.modeling_slowfast import SlowFastForVideoClassification, SlowFastModel
+from .models.vggish.configuration_vggish import VggishConfig
+from .models.vggish.feature_extraction_vggish import VggishFeatureExtractor
+from .models.vggish.modeling_vggish import VggishModel
+from .pipeline import AudioVisualAnomalyPipeline
+
+AutoConfig.register("slowfast", SlowFastConfig)
+AutoModel.register(SlowFastConfig, SlowFastModel)
+AutoModelForVideoClassification.register(SlowFastConfig, SlowFastForVideoClassification)
+
+AutoConfig.register("vggish", VggishConfig)
+AutoModel.register(VggishConfig, VggishModel)
+AutoFeatureExtractor.register(VggishConfig, VggishFeatureExtractor)
+
+AutoConfig.register("avaca", AvacaConfig)
+AutoModel.register(AvacaConfig, AvacaModel)
+# An Auto class for the pipeline: given a concrete class, transformers loads any checkpoint as that one.
+AutoModelForVideoClassification.register(AvacaConfig, AvacaForAnomalyDetection)
+AutoProcessor.register(AvacaConfig, AvacaProcessor)
+
+PIPELINE_REGISTRY.register_pipeline(
+    "audio-visual-anomaly",
+    pipeline_class=AudioVisualAnomalyPipeline,
+    pt_model=AutoModelForVideoClassification,
+    type="multimodal",
+)
