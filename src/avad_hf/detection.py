@@ -156,16 +156,16 @@ def write_json(results: dict[str, dict[str, Any]], path: str | os.PathLike) -> N
 
 
 def write_csv(results: dict[str, dict[str, Any]], path: str | os.PathLike) -> None:
-    """Write one row a clip: video, start and end in seconds, score, and whether it reaches the threshold."""
+    """Write one row a clip: video, start and end in seconds, score, whether it reaches the threshold, warnings."""
     partial = f"{os.fspath(path)}.partial"
     with open(partial, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["video", "start", "end", "score", "anomalous"])
+        writer.writerow(["video", "start", "end", "score", "anomalous", "warnings"])
         for video, result in results.items():
             for clip in result["clips"]:
-                writer.writerow(
-                    [video, clip["start"], clip["end"], clip["score"], int(clip["score"] >= result["threshold"])]
-                )
+                anomalous = int(clip["score"] >= result["threshold"])
+                notes = " ".join(result["warnings"])
+                writer.writerow([video, clip["start"], clip["end"], clip["score"], anomalous, notes])
     os.replace(partial, path)
 
 

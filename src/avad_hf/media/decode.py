@@ -100,9 +100,10 @@ class MediaFile:
         self.path, self.name = path, name or path
         # Damage met while decoding; empty for a sound file.
         self.problems: list[str] = []
-        with self._open() as container:
+        with self.open() as container:
             stream = self._video_stream(container)
-            self._start = (container.start_time or 0) / av.time_base
+            # Seconds on the container's clock that are 0 on ours.
+            self.start = (container.start_time or 0) / av.time_base
             rate = stream.average_rate or stream.guessed_rate or 25
             width, height = stream.codec_context.width, stream.codec_context.height
             with suppress(av.FFmpegError, StopIteration):  # a damaged start shows when frames are read
@@ -118,7 +119,8 @@ class MediaFile:
             )
 
     @contextmanager
-    def _open(self) -> Iterator[Any]:
+    def open(self) -> Iterator[Any]:
+        """Open the container; raises [`MediaError`] if that fails."""
         if not os.path.exists(self.path):
             raise MediaError(f"{self.name}: no such file. Check the path.")
         if os.path.isdir(self.path):
@@ -158,7 +160,7 @@ class MediaFile:
             return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
         return None if container.duration is None else container.duration / av.time_base
 
-    def _decode(self, container, stream, what: str) -> Iterator[Any]:
+    def decode(self, container, stream, what: str) -> Iterator[Any]:
         """Decode what can be decoded, noting damage instead of stopping at it."""
         broken = 0
         packets = container.demux(stream)
@@ -197,11 +199,11 @@ class MediaFile:
         reformatter = VideoReformatter()
         period = 1.0 / self.info.fps
         last: float | None = None
-        with self._open() as container:
+        with self.open() as container:
             stream = self._video_stream(container)
             stream.thread_type = "AUTO"
-            for frame in self._decode(container, stream, "video"):
-                start = None if frame.time is None else frame.time - self._start
+            for frame in self.decode(container, stream, "video"):
+                start = None if frame.time is None else frame.time - self.start
                 if start is None or (last is not None and start <= last):
                     # No timestamp, or one that runs backwards: go on by the average rate.
                     start = 0.0 if last is None else last + period
@@ -229,13 +231,13 @@ class MediaFile:
     def _sound_blocks(self) -> Iterator[SoundBlock]:
         if not self.info.has_audio:
             return
-        with self._open() as container:
+        with self.open() as container:
             stream = container.streams.best("audio")
-            for frame in self._decode(container, stream, "sound"):
+            for frame in self.decode(container, stream, "sound"):
                 samples = frame.to_ndarray()
                 if not frame.format.is_planar:
                     samples = samples.reshape(-1, len(frame.layout.channels)).T
-                start = None if frame.time is None else frame.time - self._start
+                start = None if frame.time is None else frame.time - self.start
                 yield SoundBlock(start, to_mono(samples), frame.sample_rate)
 
 

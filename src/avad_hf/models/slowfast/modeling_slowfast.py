@@ -92,6 +92,7 @@ class SlowFastBottleneck(nn.Module):
         self.norm_b = nn.BatchNorm3d(inner_channels)
         self.conv_c = nn.Conv3d(inner_channels, out_channels, kernel_size=1, bias=False)
         self.norm_c = nn.BatchNorm3d(out_channels)
+        self.norm_c.starts_at_zero = True
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.norm_a(self.conv_a(x)), inplace=True)
@@ -207,8 +208,9 @@ class SlowFastPreTrainedModel(CheckpointModel):
             init.zeros_(module.bias)
         elif isinstance(module, nn.BatchNorm3d):
             super()._init_weights(module)
-        elif isinstance(module, SlowFastBottleneck):
-            init.zeros_(module.norm_c.weight)
+            # transformers calls this for modules with parameters of their own only, so not for the bottleneck.
+            if getattr(module, "starts_at_zero", False):
+                init.zeros_(module.weight)
 
 
 class SlowFastModel(SlowFastPreTrainedModel):

@@ -56,8 +56,11 @@ class VggishModel(CheckpointModel):
         self.post_init()
 
     def _init_weights(self, module: nn.Module):
-        if isinstance(module, (nn.Conv2d, nn.Linear)):
+        if isinstance(module, nn.Conv2d):
             init.kaiming_normal_(module.weight, nonlinearity="relu")
+            init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear):
+            init.xavier_uniform_(module.weight)
             init.zeros_(module.bias)
 
     def forward(self, input_features: Tensor, **kwargs) -> VggishModelOutput:

@@ -1,0 +1,214 @@
+"""The command `avad-hf`. Every subcommand parses, calls the library and prints; torch is loaded only when one runs."""
+
+import logging
+import sys
+import warnings
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="Find anomalies in video by sight and sound.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+init_app = typer.Typer(help="Write an untrained checkpoint to begin training from.", no_args_is_help=True)
+app.add_typer(init_app, name="init")
+
+
+class Size(StrEnum):
+    """Sizes of a new checkpoint."""
+
+    base = "base"
+    tiny = "tiny"
+
+
+class DType(StrEnum):
+    """Floating point types of the networks."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+class AudioPath(StrEnum):
+    """Keys and values of AVACA's transformer in the audio path."""
+
+    focused = "focused"
+    plain = "plain"
+    zeroed = "zeroed"
+
+
+def _fail(message: object) -> None:
+    typer.secho(f"Error: {message}", fg="red", err=True)
+
+
+@contextmanager
+def _progress(label: str, total: float | None):
+    """A bar over the seconds of one video on the terminal; yields what moves it to a number of seconds."""
+    from tqdm import tqdm
+
+    shape = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total:.1f} s [{elapsed}<{remaining}]"
+    with tqdm(desc=label, total=total, bar_format=shape if total else None, file=sys.stderr, unit="s") as bar:
+
+        def move(seconds: float, *_) -> None:
+            bar.update(min(seconds, total or seconds) - bar.n)
+
+        yield move
+
+
+def _quiet() -> None:
+    """Keep the loading bars and notes of the libraries below off the terminal."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", category=UserWarning)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+
+
+@app.command()
+def detect(
+    videos: Annotated[list[str], typer.Argument(help="Paths or URLs of videos.", show_default=False)],
+    model: Annotated[str, typer.Option(help="Folder or Hub id of a checkpoint.", show_default=False)],
+    json: Annotated[Path | None, typer.Option(help="Write all results to this file.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write one row a clip to this file.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw the timeline (PNG, SVG, PDF); a folder for several videos.")
+    ] = None,
+    overlay: Annotated[
+        Path | None, typer.Option(help="Write the video with its score burnt in (MP4); a folder for several videos.")
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="Score from which on a clip is anomalous, 0 to 1. Default: the model's.", min=0, max=1),
+    ] = None,
+    audio_path: Annotated[AudioPath | None, typer.Option(help="How sound is used. Default: the model's.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Clips that go through the encoders together.", min=1)] = 1,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps. Default: the first GPU, or cpu.")] = None,
+    dtype: Annotated[DType, typer.Option(help="Precision of the networks.")] = DType.float32,
+) -> None:
+    """Score videos clip by clip and list the events in them.
+
+    A video that cannot be read is reported and skipped; the command then ends with status 1.
+    """
+    outputs = _output_paths(videos, plot, overlay)
+    from . import registration  # noqa: F401
+    from .detection import write_csv, write_json
+    from .media.decode import MediaError, open_media
+    from .report import plot_timeline, render_overlay
+
+    _quiet()
+    pipe = _load_pipeline(model, device, dtype)
+    results, failed = {}, []
+    for video in videos:
+        try:
+            with open_media(video) as media:
+                with _progress(Path(video).name, media.info.duration) as move:
+                    result = pipe(
+                        media,
+                        batch_size=batch_size,
+                        threshold=threshold,
+                        audio_path=audio_path and audio_path.value,
+                        on_progress=move,
+                    )
+                results[video] = result
+                _print_result(video, result)
+                plot_path, overlay_path = outputs[video]
+                if plot_path:
+                    plot_timeline(result, media, plot_path)
+                if overlay_path:
+                    with _progress(overlay_path.name, result["read_until"]) as move:
+                        render_overlay(result, media, overlay_path, on_progress=move)
+        except MediaError as error:
+            failed.append(video)
+            _fail(error)
+    if json:
+        write_json(results, json)
+    if csv:
+        write_csv(results, csv)
+    if failed:
+        _fail(f"{len(failed)} of {len(videos)} videos could not be read: {', '.join(failed)}")
+        raise typer.Exit(1)
+
+
+def _output_paths(
+    videos: list[str], plot: Path | None, overlay: Path | None
+) -> dict[str, tuple[Path | None, Path | None]]:
+    """Where the pictures of each video go: the given file for one video, files in the given folder for several."""
+    if len(videos) == 1:
+        return {videos[0]: (plot, overlay)}
+    stems = [Path(video).stem for video in videos]
+    # Videos of the same name in different folders must not overwrite each other.
+    names = [f"{index}-{stem}" if stems.count(stem) > 1 else stem for index, stem in enumerate(stems)]
+    for folder in (plot, overlay):
+        if folder is not None:
+            if folder.suffix:
+                _fail(f"{folder} is one file, but there are {len(videos)} videos. Give a folder.")
+                raise typer.Exit(2)
+            folder.mkdir(parents=True, exist_ok=True)
+    return {
+        video: (plot and plot / f"{name}.png", overlay and overlay / f"{name}.mp4")
+        for video, name in zip(videos, names, strict=True)
+    }
+
+
+def _load_pipeline(model: str, device: str | None, dtype: DType):
+    from transformers import pipeline
+
+    try:
+        return pipeline("audio-visual-anomaly", model=model, device=device, dtype=dtype.value)
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
+        # transformers puts whole tracebacks into the message; the last line says what is wrong.
+        reason = [line for line in str(error).splitlines() if line.strip()][-1]
+        _fail(f"{model} cannot be loaded: {reason}")
+        raise typer.Exit(2) from None
+
+
+def _print_result(video: str, result: dict) -> None:
+    sound = "with sound" if result["has_audio"] else "no sound"
+    typer.echo(
+        f"{video}: {result['label']}, score {result['score']:.3f} (threshold {result['threshold']:g}), "
+        f"{len(result['clips'])} clips, {result['duration']:.2f} s, {sound}"
+    )
+    for event in result["events"]:
+        typer.echo(
+            f"  {event['start']:8.2f} s to {event['end']:8.2f} s  {event['label']}, score {event['score']:.3f}, "
+            f"highest at {event['peak']:.2f} s"
+        )
+    for warning in result["warnings"]:
+        typer.secho(f"  Note: {warning}", fg="yellow", err=True)
+
+
+@init_app.command("avaca")
+def init_avaca(
+    directory: Annotated[Path, typer.Argument(help="Where to write it; new or empty.", show_default=False)],
+    size: Annotated[
+        Size, typer.Option(help="base: the published architecture. tiny: for trying things out.")
+    ] = Size.base,
+    seed: Annotated[int, typer.Option(help="Of the random weights.")] = 0,
+    video_encoder: Annotated[str | None, typer.Option(help="Folder or Hub id of a trained SlowFast.")] = None,
+    audio_encoder: Annotated[str | None, typer.Option(help="Folder or Hub id of a trained VGGish.")] = None,
+) -> None:
+    """Write an untrained AVACA checkpoint: detector, processor, encoders and card."""
+    from . import registration  # noqa: F401
+    from .hub import init_avaca
+
+    _quiet()
+    try:
+        processor = init_avaca(directory, size.value, seed, video_encoder, audio_encoder)
+    except (OSError, ValueError) as error:
+        _fail(error)
+        raise typer.Exit(2) from None
+    parts = ["the detector", *(["the encoders"] if processor.notices else [])]
+    typer.echo(
+        f"Wrote an untrained checkpoint to {directory} ({' and '.join(parts)} have random weights, seed {seed})."
+    )
+
+
+if __name__ == "__main__":
+    app()
