@@ -53,14 +53,17 @@ def write_media(
             video.pix_fmt = (
                 "yuvj420p" if video_codec == "mjpeg" else "yuv444p" if size[0] % 2 or size[1] % 2 else "yuv420p"
             )
-            video.codec_context.time_base = VIDEO_TIME_BASE
+            # An AVI counts frames and knows no presentation times: 25 a second, none out of order.
+            clock = Fraction(1, 25) if str(path).endswith(".avi") else VIDEO_TIME_BASE
+            video.codec_context.time_base = clock
+            video.codec_context.options = {"bf": "0"} if clock != VIDEO_TIME_BASE else {}
         if samples is not None:
             audio = container.add_stream(audio_codec, rate=rate)
             audio.layout = LAYOUTS[len(samples)]
         if len(times):
             for index, time in enumerate(times):
                 frame = av.VideoFrame.from_ndarray(pictures(index, *size), format="rgb24")
-                frame.pts, frame.time_base = round(time / VIDEO_TIME_BASE), VIDEO_TIME_BASE
+                frame.pts, frame.time_base = round(time / clock), clock
                 container.mux(video.encode(frame))
             container.mux(video.encode(None))
         if samples is not None:

@@ -134,7 +134,7 @@ def detect_events(
             f"{': ' + '; '.join(problems) if problems else ': the file is cut off'}."
         )
     elif problems:
-        warnings.append(f"The file is damaged: {'; '.join(problems)}.")
+        warnings.append(f"The file may be damaged: {'; '.join(problems)}.")
     score = max(clip.score for clip in clips)
     return Detection(
         score=score,

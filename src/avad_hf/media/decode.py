@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlparse
@@ -98,8 +98,9 @@ class MediaFile:
 
     def __init__(self, path: str, name: str | None = None):
         self.path, self.name = path, name or path
-        # Damage met while decoding; empty for a sound file.
+        # What was met while decoding: damage, pauses. Empty for a file in order.
         self.problems: list[str] = []
+        self._handles: list[Any] = []
         with self.open() as container:
             stream = self._video_stream(container)
             # Seconds on the container's clock that are 0 on ours.
@@ -135,10 +136,22 @@ class MediaFile:
                 "read as no known container). If it was cut off while recording or copying, its index is gone: copy "
                 "it again, or repair it, and check that it is a video at all."
             ) from error
+        self._handles.append(container)
         try:
             yield container
         finally:
             container.close()
+            self._handles = [handle for handle in self._handles if handle is not container]
+
+    def close(self) -> None:
+        """Close the handles of frames and sound that were not read to their end."""
+        while self._handles:
+            self._handles.pop().close()
+
+    def _note(self, problem: str) -> None:
+        # A second reading meets the same again.
+        if problem not in self.problems:
+            self.problems.append(problem)
 
     def _video_stream(self, container):
         # A picture on the cover of a sound file is a video stream too, but FFmpeg ranks it last.
@@ -170,7 +183,7 @@ class MediaFile:
             except StopIteration:
                 break
             except (av.FFmpegError, OSError) as error:
-                self.problems.append(f"reading the {what} stopped early ({type(error).__name__})")
+                self._note(f"reading the {what} stopped early ({type(error).__name__})")
                 break
             try:
                 yield from packet.decode()
@@ -179,7 +192,7 @@ class MediaFile:
             except (av.FFmpegError, OSError):
                 broken += 1
         if broken:
-            self.problems.append(f"{broken} {what} packets could not be decoded")
+            self._note(f"{broken} {what} packets could not be decoded")
 
     def frames(self, short_side: int, resize: Literal["area", "torch"] = "area") -> Iterator[Frame]:
         """Decode the frames, scaled.
@@ -199,6 +212,7 @@ class MediaFile:
         reformatter = VideoReformatter()
         period = 1.0 / self.info.fps
         last: float | None = None
+        pauses: list[str] = []
         with self.open() as container:
             stream = self._video_stream(container)
             stream.thread_type = "AUTO"
@@ -207,9 +221,14 @@ class MediaFile:
                 if start is None or (last is not None and start <= last):
                     # No timestamp, or one that runs backwards: go on by the average rate.
                     start = 0.0 if last is None else last + period
+                elif last is not None and start - last > max(1.0, 10 * period):
+                    pauses.append(f"{last + period:.2f} to {start:.2f} s")
                 last = start
                 length = float(frame.duration * frame.time_base) if frame.duration else period
                 yield Frame(start, start + length, _pixels(frame, reformatter, short_side, resize))
+        if pauses:
+            more = f" and {len(pauses) - 3} more times" if len(pauses) > 3 else ""
+            self._note(f"there is no picture from {', '.join(pauses[:3])}{more}")
         if last is None:
             raise MediaError(
                 f"{self.name}: the container opens, but not one frame could be decoded "
@@ -329,7 +348,7 @@ def open_media(source: Any) -> Iterator[Media]:
         TypeError: For anything else.
     """
     if isinstance(source, (MediaFile, MediaArrays)):
-        yield source
+        yield source  # whoever opened it closes it
     elif isinstance(source, dict) and "frames" in source:
         unknown = set(source) - {"frames", "fps", "times", "waveform", "sampling_rate"}
         if unknown:
@@ -339,10 +358,14 @@ def open_media(source: Any) -> Iterator[Media]:
         with open_media(source.get("bytes") or source["path"]) as media:
             yield media
     elif isinstance(source, (str, os.PathLike)) and (os.path.exists(source) or "://" not in os.fspath(source)):
-        yield MediaFile(os.fspath(source))
+        with closing(MediaFile(os.fspath(source))) as media:
+            yield media
     elif isinstance(source, (str, bytes)) or hasattr(source, "read"):
-        with tempfile.TemporaryDirectory(prefix="avad_hf-") as folder:
-            yield MediaFile(*_copy_to(folder, source))
+        with (
+            tempfile.TemporaryDirectory(prefix="avad_hf-") as folder,
+            closing(MediaFile(*_copy_to(folder, source))) as media,
+        ):
+            yield media
     else:
         raise TypeError(f"Cannot read a {type(source).__name__} as video.\n{ACCEPTED_SOURCES}")
 

@@ -1,0 +1,284 @@
+"""Decoding: sizes, scaling, rotation, times, kinds of sources, and every bad file that we could think of."""
+
+import functools
+import http.server
+import io
+import itertools
+import math
+import threading
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from avad_hf import MediaError
+from avad_hf.media.decode import open_media, scaled_size
+
+from .media_files import frame_times, remux, sound, with_rotation, write_media
+
+
+def read(source, size=48, resize="area"):
+    with open_media(source) as media:
+        return media, list(media.frames(size, resize))
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ((1280, 720), (455, 256)),
+        ((1920, 1080), (455, 256)),
+        ((856, 480), (456, 256)),
+        ((720, 1280), (256, 455)),
+        ((256, 256), (256, 256)),
+        ((64, 48), (341, 256)),
+    ],
+)
+def test_scaled_size_is_pytorchvideos(size, expected):
+    assert scaled_size(*size, 256) == expected
+
+
+def test_torch_resize_equals_the_reference_transform(bunny):
+    """ShortSideScale(256) after normalising, on the full RGB picture: bilinear, no antialiasing.
+
+    Written out, since pytorchvideo.transforms does not import with current torchvision.
+    """
+    with av.open(bunny) as container:
+        full = np.stack(
+            [f.to_ndarray(format="rgb24") for _, f in zip(range(3), container.decode(video=0), strict=False)]
+        )
+    reference = (torch.from_numpy(full).permute(3, 0, 1, 2).float() / 255 - 0.45) / 0.225
+    size = (256, math.floor(1280 / 720 * 256))
+    reference = F.interpolate(reference, size=size, mode="bilinear", align_corners=False).transpose(0, 1)
+    with open_media(bunny) as media:
+        ours = torch.stack([f.pixels for f, _ in zip(media.frames(256, "torch"), range(3), strict=False)])
+    assert ours.shape == (3, 3, 256, 455)
+    torch.testing.assert_close((ours / 255 - 0.45) / 0.225, reference, rtol=1e-5, atol=1e-5)
+
+
+def test_area_resize_averages_areas(tmp_path):
+    """A picture of known blocks, reduced four times: means of the blocks, where bilinear would pick single pixels."""
+    noise = np.random.default_rng(0).integers(0, 256, (192, 256, 3), dtype=np.uint8)
+    frame = {"frames": noise[None], "fps": 25}
+    _, (area,) = read(frame, 48)
+    means = noise.reshape(48, 4, 64, 4, 3).mean(axis=(1, 3))
+    assert np.abs(area.pixels.permute(1, 2, 0).numpy() - means).max() < 3
+    _, (bilinear,) = read(frame, 48, "torch")
+    assert np.abs(bilinear.pixels.permute(1, 2, 0).numpy() - means).mean() > 10
+
+
+def test_small_pictures_are_enlarged_smoothly(tmp_path):
+    _, frames = read(write_media(tmp_path / "a.mp4", frame_times(25, 0.2)), 256)
+    assert frames[0].pixels.shape == (3, 256, 341)
+    line = frames[0].pixels[0, 64].float()
+    assert line[:120].mean() > 200 and line[-120:].mean() < 60
+    assert len(line[150:190].unique()) > 3  # a slope, not a step
+
+
+@pytest.mark.parametrize("size", [(65, 48), (64, 49), (51, 37), (33, 200)])
+def test_odd_sizes(tmp_path, size):
+    media, frames = read(write_media(tmp_path / "a.mkv", frame_times(25, 0.4), size=size), 32)
+    assert (media.info.width, media.info.height) == size
+    assert frames[0].pixels.shape == (3, *scaled_size(*size, 32)[::-1])
+    assert len(frames) == 10
+
+
+@pytest.mark.parametrize(
+    ("turns", "bright"), [(0, "upper left"), (1, "upper right"), (2, "lower right"), (3, "lower left")]
+)
+def test_rotation_tag(tmp_path, turns, bright):
+    """The stored picture is bright in its upper left; a player turns it clockwise by the tag."""
+    stored = write_media(tmp_path / "a.mp4", frame_times(25, 0.2), size=(96, 64))
+    media, frames = read(with_rotation(stored, tmp_path / "turned.mp4", turns), 32)
+    upright = turns % 2 == 0
+    assert (media.info.width, media.info.height) == ((96, 64) if upright else (64, 96))
+    assert frames[0].pixels.shape == ((3, 32, 48) if upright else (3, 48, 32))
+    picture = frames[0].pixels[0].float()
+    half_h, half_w = picture.shape[0] // 2, picture.shape[1] // 2
+    quarters = {
+        "upper left": picture[:half_h, :half_w],
+        "upper right": picture[:half_h, half_w:],
+        "lower left": picture[half_h:, :half_w],
+        "lower right": picture[half_h:, half_w:],
+    }
+    assert max(quarters, key=lambda name: quarters[name].mean()) == bright
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.mov", "a.ts", "a.avi"])
+def test_containers(tmp_path, name):
+    times = frame_times(25, 1.0)
+    path = write_media(tmp_path / name, times, sound(0, 1.0, 48000), audio_codec="mp2" if name == "a.ts" else "aac")
+    media, frames = read(path)
+    assert len(frames) == 25
+    assert frames[-1].start - frames[0].start == pytest.approx(0.96, abs=2e-3)
+    assert media.info.fps == pytest.approx(25, abs=0.01) and media.info.has_audio
+    assert media.info.duration == pytest.approx(1.0, abs=0.05)
+    assert media.problems == []
+
+
+def test_frames_without_timestamps_follow_the_average_rate(tmp_path):
+    """A raw H.264 stream has no clock."""
+    path = write_media(tmp_path / "a.h264", frame_times(25, 1.0))
+    _, frames = read(path)
+    assert len(frames) == 25
+    starts = [frame.start for frame in frames]
+    assert starts[0] == pytest.approx(0, abs=0.1) and np.diff(starts) == pytest.approx(1 / 25, abs=1e-3)
+
+
+def test_sources_of_every_kind_give_the_same_frames(tmp_path, bikes):
+    data = Path(bikes).read_bytes()
+    expected = [frame.pixels for _, frame in zip(range(3), read(bikes)[1], strict=False)]
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(Path(bikes).parent))
+    handler.log_message = lambda *args: None
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/bikes.mp4"
+        with open(bikes, "rb") as file:
+            sources = [Path(bikes), data, io.BytesIO(data), file, {"path": bikes, "bytes": None}, {"bytes": data}, url]
+            for source in sources:
+                frames = read(source)[1]
+                assert len(frames) == 250
+                assert all(torch.equal(a, b.pixels) for a, b in zip(expected, frames[:3], strict=True))
+        with (
+            pytest.raises(MediaError, match=r"absent.mp4 cannot be fetched .*Check the URL"),
+            open_media(url[:-9] + "absent.mp4"),
+        ):
+            pass
+        server.shutdown()
+
+
+def test_arrays(bikes):
+    with av.open(bikes) as container:
+        frames = np.stack(
+            [f.to_ndarray(format="rgb24") for _, f in zip(range(5), container.decode(video=0), strict=False)]
+        )
+    media, found = read({"frames": frames, "fps": 25.0})
+    expected = read(bikes)[1][:5]
+    assert [f.start for f in found] == pytest.approx([f.start for f in expected])
+    # From YUV in one step here, by way of RGB there: a rounding apart.
+    difference = torch.stack([f.pixels for f in found]).float() - torch.stack([f.pixels for f in expected]).float()
+    assert difference.abs().mean() < 1
+    timed, found = read(
+        {"frames": frames, "times": [0.0, 0.1, 0.5, 0.6, 2.0], "waveform": np.ones(8000), "sampling_rate": 8000}
+    )
+    assert [f.start for f in found] == [0.0, 0.1, 0.5, 0.6, 2.0] and timed.sound(16000).has_sound
+    assert timed.info.duration == pytest.approx(2.5)
+    torch.testing.assert_close(timed.sound(16000).window(0.5, 0.1), torch.ones(1600), atol=2e-3, rtol=0)
+    assert media.info.fps == 25 and not media.info.has_audio
+
+
+PICTURE = np.zeros((2, 8, 8, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"frames": PICTURE.astype(float), "fps": 25}, r"uint8 RGB of shape \(F, H, W, 3\), got float64"),
+        ({"frames": PICTURE[..., 0], "fps": 25}, r"got uint8 of \(2, 8, 8\)"),
+        ({"frames": PICTURE[:0], "fps": 25}, r"got uint8 of \(0, 8, 8, 3\)"),
+        ({"frames": PICTURE}, "either fps .* or times"),
+        ({"frames": PICTURE, "fps": 0}, "fps must be above 0"),
+        ({"frames": PICTURE, "times": [0.0, 0.0]}, "each above the last"),
+        ({"frames": PICTURE, "times": [0.0]}, r"shape \(2,\), got \(1,\)"),
+        ({"frames": PICTURE, "fps": 25, "waveform": np.zeros(10)}, "needs its sampling_rate in Hz"),
+        ({"frames": PICTURE, "fps": 25, "waveform": np.zeros(10), "sampling_rate": -1}, "whole number, got -1"),
+        ({"frames": PICTURE, "fps": 25, "waveform": np.zeros((10, 2)), "sampling_rate": 8000}, "Transpose it"),
+        ({"frames": PICTURE, "fps": 25, "waveform": np.full(10, np.nan), "sampling_rate": 8000}, "NaN or infinite"),
+        ({"frames": PICTURE, "fps": 25, "audio": np.zeros(10)}, r"Unknown keys \['audio'\]"),
+    ],
+)
+def test_refuses_arrays(arrays, message):
+    with pytest.raises(MediaError, match=message), open_media(arrays):
+        pass
+
+
+@pytest.mark.parametrize("source", [None, 3, {"video": 1}, object()])
+def test_refuses_other_types(source):
+    with pytest.raises(TypeError, match=r"Cannot read a .* as video.\nA video is one of"), open_media(source):
+        pass
+
+
+def test_refuses_missing_files_directories_and_empty_files(tmp_path):
+    (tmp_path / "empty.mp4").touch()
+    (tmp_path / "text.mp4").write_text("not a video\n" * 100)
+    for name, message in (
+        ("absent.mp4", "absent.mp4: no such file"),
+        (".", "is a directory"),
+        ("empty.mp4", r"empty.mp4 is empty \(0 bytes\)"),
+        ("text.mp4", r"text.mp4 cannot be opened as video \(InvalidDataError: 1200 bytes"),
+    ):
+        with pytest.raises(MediaError, match=message):
+            read(tmp_path / name)
+
+
+def test_refuses_sound_without_picture(tmp_path):
+    path = write_media(tmp_path / "a.m4a", samples=sound(0, 1.0, 48000), audio_codec="aac")
+    with pytest.raises(MediaError, match=r"has no picture \(streams: audio\). Sound alone cannot be scored"):
+        read(path)
+
+
+def test_a_cover_picture_is_no_video(tmp_path):
+    """A sound file with a picture of its record: one frame that means nothing."""
+    path = str(tmp_path / "a.mp4")
+    whole = write_media(tmp_path / "w.mov", [0.0], sound(0, 1.0, 48000), video_codec="mjpeg", audio_codec="aac")
+    with av.open(whole) as source, av.open(path, "w") as out:
+        streams = {s.index: out.add_stream_from_template(s) for s in source.streams}
+        streams[0].disposition = av.stream.Disposition.attached_pic
+        for packet in source.demux():
+            if packet.dts is not None:
+                packet.stream = streams[packet.stream.index]
+                out.mux(packet)
+    with pytest.raises(MediaError, match="has no picture"):
+        read(path)
+
+
+def test_truncated_files(tmp_path, bunny):
+    """The index of an MP4 stands at its end unless it was written for streaming."""
+    data = Path(bunny).read_bytes()
+    for part in (data[:2000], data[: len(data) // 2]):
+        with pytest.raises(MediaError, match=r"cannot be opened as video .* its index is gone"):
+            read(part)
+    streaming = Path(remux(bunny, tmp_path / "s.mp4", movflags="faststart")).read_bytes()
+    with pytest.raises(MediaError, match=r"not one frame could be decoded .*The file is cut or damaged"):
+        read(streaming[:20_000])
+    media, frames = read(streaming[: len(streaming) // 2])
+    assert 40 < len(frames) < 70 and media.info.duration == pytest.approx(5.28)
+
+
+def test_damage_in_the_middle_is_skipped_and_noted(tmp_path, bunny):
+    data = bytearray(Path(remux(bunny, tmp_path / "s.mkv")).read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 5000] = bytes(5000)
+    media, frames = read(bytes(data))
+    starts = [f.start for f in frames]
+    assert 40 < len(frames) < 132 and starts[-1] > 5
+    assert all(a < b for a, b in itertools.pairwise(starts))
+    assert any("there is no picture from 2." in problem for problem in media.problems)
+
+
+def test_temporary_copies_are_removed(tmp_path, monkeypatch, bikes):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    read(Path(bikes).read_bytes())
+    with pytest.raises(MediaError):
+        read(b"rubbish")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_both_handles_are_closed(bunny):
+    import psutil
+
+    process = psutil.Process()
+    with open_media(bunny) as media:
+        track = media.sound(16000)
+        track.window(0.5, 1.0)
+        next(media.frames(48))
+    del media, track
+    assert not [f for f in process.open_files() if f.path == bunny]
+
+
+def test_interpolation_is_not_used_for_size_that_fits():
+    frames = np.random.default_rng(0).integers(0, 256, (1, 48, 64, 3), dtype=np.uint8)
+    for resize in ("area", "torch"):
+        (frame,) = read({"frames": frames, "fps": 25}, 48, resize)[1]
+        assert torch.equal(frame.pixels.permute(1, 2, 0).to(torch.uint8), torch.from_numpy(frames[0]))
