@@ -138,9 +138,14 @@ class AvacaProcessor(ProcessorMixin):
                 )
             elif place.startswith("./"):
                 subfolder = "/".join(part for part in (kwargs.get("subfolder"), place[2:]) if part)
-                processor_dict[role] = ENCODERS[role].from_pretrained(
-                    pretrained_model_name_or_path, subfolder=subfolder, **hub_kwargs
-                )
+                try:
+                    processor_dict[role] = ENCODERS[role].from_pretrained(
+                        pretrained_model_name_or_path, subfolder=subfolder, **hub_kwargs
+                    )
+                except (OSError, ValueError) as error:
+                    raise ValueError(
+                        f"{pretrained_model_name_or_path}: its {role} cannot be loaded from {subfolder}: {error}"
+                    ) from error
             # Any other place is a Hub id of its own, which __init__ loads; this revision is not that repository's.
         return processor_dict, rest
 

@@ -1,0 +1,101 @@
+"""The command, as a process of its own and in this one."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import pytest
+from typer.testing import CliRunner
+
+from avad_hf.cli import app
+
+runner = CliRunner()
+COMMAND = str(Path(sys.executable).with_name("avad-hf"))
+
+
+def run(*arguments, code=0):
+    result = runner.invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+def test_help_loads_no_torch():
+    """Which is what keeps it under a second; the time itself stands in tests/benchmarks."""
+    for arguments in (["--help"], ["detect", "--help"], ["init", "avaca", "--help"]):
+        done = subprocess.run(
+            [sys.executable, "-X", "importtime", COMMAND, *arguments], capture_output=True, text=True, check=True
+        )
+        assert "Usage: avad-hf" in done.stdout
+        loaded = {
+            line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time")
+        }
+        assert "avad_hf.cli" in loaded
+        assert not loaded & {"torch", "transformers", "numpy", "av", "matplotlib"}
+
+
+def test_detect_writes_everything(tmp_path, tiny, bunny):
+    outputs = {name: tmp_path / f"out.{name}" for name in ("json", "csv", "png", "mp4")}
+    done = subprocess.run(
+        [
+            *(COMMAND, "detect", bunny, "--model", tiny, "--json", outputs["json"], "--csv", outputs["csv"]),
+            *("--plot", outputs["png"], "--overlay", outputs["mp4"], "--threshold", "0.5", "--device", "cpu"),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "5 clips, 5.28 s, with sound" in done.stdout
+    assert "Untrained detector" in done.stderr and "100%" in done.stderr
+    assert "Traceback" not in done.stderr and "Loading weights" not in done.stderr
+    result = json.loads(outputs["json"].read_text())[bunny]
+    assert len(result["clips"]) == 5
+    with open(outputs["csv"], newline="") as file:
+        assert [float(row["score"]) for row in csv.DictReader(file)] == [clip["score"] for clip in result["clips"]]
+    assert outputs["png"].read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    with av.open(str(outputs["mp4"])) as container:
+        assert [stream.type for stream in container.streams] == ["video", "audio"]
+    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in outputs.values()}
+
+
+def test_several_videos_go_on_after_a_broken_one(tmp_path, tiny, bikes):
+    (tmp_path / "broken.mp4").write_text("no video")
+    (tmp_path / "again").mkdir()
+    (tmp_path / "again" / "bikes.mp4").write_bytes(Path(bikes).read_bytes())
+    output = run(
+        *("detect", tmp_path / "broken.mp4", bikes, tmp_path / "again" / "bikes.mp4", "--model", tiny),
+        *("--json", tmp_path / "r.json", "--plot", tmp_path / "plots"),
+        code=1,
+    )
+    assert "broken.mp4 cannot be opened as video" in output and "1 of 3 videos could not be read" in output
+    assert len(json.loads((tmp_path / "r.json").read_text())) == 2
+    assert sorted(path.name for path in (tmp_path / "plots").iterdir()) == ["1-bikes.png", "2-bikes.png"]
+
+
+def test_refusals(tmp_path, tiny, bikes):
+    assert "cannot be loaded" in run("detect", bikes, "--model", tmp_path / "absent", code=2)
+    assert "Give a folder" in run("detect", bikes, bikes + "2", "--model", tiny, "--plot", tmp_path / "a.png", code=2)
+    assert "less than or equal to 1" in run("detect", bikes, "--model", tiny, "--threshold", "3", code=2)
+    assert "Missing option" in run("detect", bikes, code=2)
+    assert "no such file" in run("detect", tmp_path / "absent.mp4", "--model", tiny, code=1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_init_writes_a_checkpoint_that_says_what_it_is(tmp_path, bikes):
+    output = run("init", "avaca", tmp_path / "new", "--size", "tiny", "--seed", "3")
+    assert "untrained checkpoint" in output and "seed 3" in output
+    assert "**Untrained.**" in (tmp_path / "new" / "README.md").read_text()
+    assert "Untrained detector (random weights, seed 3)" in run("detect", bikes, "--model", tmp_path / "new")
+    assert "nothing was overwritten" in run("init", "avaca", tmp_path / "new", code=2)
+
+
+@pytest.mark.parametrize("audio_path", ["focused", "plain", "zeroed"])
+def test_audio_path_and_dtype(tmp_path, tiny, bikes, audio_path):
+    run("detect", bikes, "--model", tiny, "--audio-path", audio_path, "--dtype", "bfloat16", "--batch-size", "4")
+
+
+def test_starts_as_a_module_too():
+    done = subprocess.run([sys.executable, "-m", "avad_hf.cli", "--help"], capture_output=True, text=True, check=True)
+    assert "detect" in done.stdout

@@ -1,0 +1,79 @@
+"""Events from scores, by hand-made examples; results as JSON and CSV."""
+
+import csv
+import json
+
+import pytest
+
+from avad_hf.detection import Event, ScoredClip, detect_events, merge_events, write_csv, write_json
+
+
+def clips(*scores, length=1.28):
+    return [ScoredClip(i * length, (i + 1) * length, score) for i, score in enumerate(scores)]
+
+
+def test_neighbours_over_the_threshold_are_one_event():
+    events = merge_events(clips(0.1, 0.6, 0.9, 0.5, 0.2, 0.7), 0.5)
+    assert events == [
+        Event(1.28, 5.12, pytest.approx(3.2), 0.9, "anomaly"),
+        Event(6.4, 7.68, pytest.approx(7.04), 0.7, "anomaly"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("scores", "count"), [((), 0), ((0.4,), 0), ((0.5,), 1), ((0.9, 0.9), 1), ((0.9, 0.1, 0.9), 2)]
+)
+def test_number_of_events(scores, count):
+    assert len(merge_events(clips(*scores), 0.5)) == count
+
+
+def test_overlapping_clips_make_one_event():
+    overlapping = [ScoredClip(0.64 * i, 0.64 * i + 1.28, s) for i, s in enumerate((0.1, 0.8, 0.9, 0.1))]
+    assert merge_events(overlapping, 0.5) == [Event(0.64, 2.56, 1.92, 0.9, "anomaly")]
+
+
+def result(scores=(0.2, 0.8), duration=2.56, **kwargs):
+    return detect_events(clips(*scores), 0.5, duration, 25.0, True, **kwargs)
+
+
+def test_result():
+    found = result()
+    assert (found.score, found.label, found.read_until, found.warnings) == (0.8, "anomaly", 2.56, [])
+    assert result((0.2, 0.3)).label == "normal"
+    assert result(warnings=["untrained"]).warnings == ["untrained"]
+    assert json.loads(json.dumps(found.to_dict()))["events"][0]["start"] == 1.28
+    assert result(duration=None).duration == 2.56
+
+
+def test_missing_picture_is_said_with_the_second():
+    assert result(duration=10.0).warnings == ["Only the first 2.56 s of 10.00 s could be read: the file is cut off."]
+    assert result(duration=2.9, problems=["3 video packets could not be decoded"]).warnings == [
+        "Only the first 2.56 s of 2.90 s could be read: 3 video packets could not be decoded."
+    ]
+    assert result(problems=["1 sound packets could not be decoded"]).warnings == [
+        "The file may be damaged: 1 sound packets could not be decoded."
+    ]
+    assert result(duration=2.6).warnings == []
+
+
+def test_refuses_no_clips_and_scores_that_are_no_numbers():
+    with pytest.raises(ValueError, match="No clip was scored"):
+        result(())
+    with pytest.raises(ValueError, match=r"clip from 1.28 s is nan: the weights or features are broken"):
+        result((0.1, float("nan")))
+
+
+def test_files(tmp_path):
+    results = {"straße #1=a.mp4": result(warnings=["untrained"]).to_dict(), "b.mp4": result((0.1,)).to_dict()}
+    write_json(results, tmp_path / "r.json")
+    write_csv(results, tmp_path / "r.csv")
+    assert json.loads((tmp_path / "r.json").read_text(encoding="utf-8")) == results
+    with open(tmp_path / "r.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [(r["video"], float(r["score"]), r["anomalous"]) for r in rows] == [
+        ("straße #1=a.mp4", 0.2, "0"),
+        ("straße #1=a.mp4", 0.8, "1"),
+        ("b.mp4", 0.1, "0"),
+    ]
+    assert rows[0]["warnings"] == "untrained"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["r.csv", "r.json"]

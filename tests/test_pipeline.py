@@ -1,0 +1,246 @@
+"""The pipeline as users call it, on real clips and on wrong input."""
+
+import io
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoProcessor, BertConfig, BertModel, pipeline
+
+from avad_hf import AvacaForAnomalyDetection, AvacaProcessor, MediaError, SlowFastConfig, SlowFastModel
+
+from .media_files import frame_times, remux, sound, with_rotation, write_media
+
+TASK = "audio-visual-anomaly"
+
+
+def scores(result):
+    return [clip["score"] for clip in result["clips"]]
+
+
+def test_result_of_a_real_clip(tiny_pipe, bunny):
+    result = tiny_pipe(bunny)
+    assert json.loads(json.dumps(result)) == result
+    assert list(result) == [
+        *("score", "label", "events", "clips", "threshold", "duration", "fps", "has_audio", "read_until", "warnings")
+    ]
+    assert (result["duration"], result["fps"], result["has_audio"], result["threshold"]) == (5.28, 25.0, True, 0.5)
+    assert [(clip["start"], clip["end"]) for clip in result["clips"]] == [
+        *((0.0, 1.28), (1.28, 2.56), (2.56, 3.84), (3.84, 5.12), (5.12, 5.28))
+    ]
+    assert result["score"] == max(scores(result)) and all(0 <= s <= 1 for s in scores(result))
+    assert len(set(scores(result))) == 5
+    assert [warning for warning in result["warnings"] if "Untrained detector" in warning]
+
+
+def test_base_checkpoint_on_real_clips(base, bunny, bikes):
+    """The published architecture, from file to scores."""
+    pipe = pipeline(TASK, model=base)
+    assert pipe.processor.video_encoder.config.hidden_size == 2304
+    heard, unheard = pipe([bunny, bikes])
+    assert (len(heard["clips"]), heard["has_audio"]) == (5, True)
+    assert (len(unheard["clips"]), unheard["has_audio"]) == (8, False)
+    assert np.isfinite(scores(heard) + scores(unheard)).all()
+
+
+def test_lists_and_batches_equal_single_videos(tmp_path, tiny_pipe, bunny, bikes):
+    short = write_media(tmp_path / "short.mp4", frame_times(25, 0.4), sound(0, 0.4, 48000), audio_codec="aac")
+    videos = [bunny, bikes, short]
+    singles = [tiny_pipe(video) for video in videos]
+    for batch_size in (1, 3):
+        for found, expected in zip(tiny_pipe(videos, batch_size=batch_size), singles, strict=True):
+            assert scores(found) == pytest.approx(scores(expected), abs=1e-5)
+            assert found["has_audio"] == expected["has_audio"]
+    assert [r["duration"] for r in tiny_pipe(tuple(videos))] == [r["duration"] for r in singles]
+    assert [r["duration"] for r in tiny_pipe(v for v in videos)] == [r["duration"] for r in singles]
+    assert tiny_pipe([]) == []
+
+
+def test_streaming_equals_the_model_on_all_features(tiny, tiny_pipe, bunny):
+    features = AutoProcessor.from_pretrained(tiny)(bunny)
+    with torch.no_grad():
+        whole = AvacaForAnomalyDetection.from_pretrained(tiny)(**features).logits.sigmoid()[0].tolist()
+    assert scores(tiny_pipe(bunny)) == pytest.approx(whole, abs=1e-5)
+
+
+def test_sources(tiny_pipe, bunny):
+    expected = scores(tiny_pipe(bunny))
+    data = Path(bunny).read_bytes()
+    for source in (Path(bunny), data, io.BytesIO(data), {"path": bunny, "bytes": None}):
+        assert scores(tiny_pipe(source)) == expected
+
+
+def test_threshold(tiny_pipe, bunny):
+    everything, nothing = tiny_pipe(bunny, threshold=0.0), tiny_pipe(bunny, threshold=1.0)
+    assert [(e["start"], e["end"]) for e in everything["events"]] == [(0.0, 5.28)]
+    assert everything["label"] == "anomaly" and everything["threshold"] == 0.0
+    assert nothing["events"] == [] and nothing["label"] == "normal"
+    assert scores(everything) == scores(nothing)
+
+
+def test_audio_path(tiny, tiny_pipe, bunny, bikes):
+    found = {path: scores(tiny_pipe(bunny, audio_path=path)) for path in ("focused", "plain", "zeroed")}
+    assert found["focused"] == scores(tiny_pipe(bunny))
+    assert found["focused"] != found["plain"] != found["zeroed"]
+    # A video without sound is what the zeroed path makes of every video.
+    assert scores(tiny_pipe(bikes)) == scores(tiny_pipe(bikes, audio_path="zeroed"))
+    configured = pipeline(TASK, model=tiny, audio_path="zeroed", threshold=0.25, batch_size=2)(bunny)
+    assert scores(configured) == pytest.approx(found["zeroed"], abs=1e-6) and configured["threshold"] == 0.25
+
+
+def test_progress(tiny_pipe, bunny):
+    seen = []
+    tiny_pipe(bunny, batch_size=2, on_progress=lambda seconds, total: seen.append((seconds, total)))
+    assert [(pytest.approx(s), t) for s, t in seen] == [(2.56, 5.28), (5.12, 5.28), (5.28, 5.28)]
+
+
+def test_saves_everything_that_loading_needs(tmp_path, tiny, bunny):
+    pipe = pipeline(TASK, model=tiny)
+    pipe.save_pretrained(tmp_path / "copy")
+    stored = json.loads((tmp_path / "copy" / "config.json").read_text())
+    assert "custom_pipelines" not in stored
+    again = pipeline(TASK, model=str(tmp_path / "copy"))
+    assert scores(again(bunny)) == pytest.approx(scores(pipe(bunny)), abs=1e-6)
+
+
+def test_import_alone_makes_the_task_known(tiny, bikes):
+    code = (
+        "import avad_hf, sys; from transformers import pipeline; "
+        f"print(len(pipeline({TASK!r}, model=sys.argv[1])(sys.argv[2])['clips']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, tiny, bikes], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "8"
+
+
+def test_bfloat16(tiny, bunny):
+    expected = pipeline(TASK, model=tiny)(bunny)
+    found = pipeline(TASK, model=tiny, dtype=torch.bfloat16)
+    assert found.processor.video_encoder.dtype == found.model.dtype == torch.bfloat16
+    assert scores(found(bunny)) == pytest.approx(scores(expected), abs=0.05)
+
+
+def test_without_a_processor_given_it_says_what_to_do(tiny):
+    model = AvacaForAnomalyDetection.from_pretrained(tiny)
+    assert pipeline(TASK, model=model, processor=AvacaProcessor.from_pretrained(tiny)).model is model
+    with pytest.raises(ValueError, match="Pass processor=AvacaProcessor"):
+        pipeline(TASK, model=model)
+
+
+def test_foreign_checkpoints_are_refused_by_name(tmp_path):
+    SlowFastModel(SlowFastConfig(stem_width=8, depths=(1, 1, 1, 1))).save_pretrained(tmp_path / "slowfast")
+    BertModel(
+        BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, vocab_size=20)
+    ).save_pretrained(tmp_path / "bert")
+    (tmp_path / "avrl").mkdir()
+    (tmp_path / "avrl" / "config.json").write_text('{"model_type": "avrl", "architectures": ["AvrlModel"]}')
+    for name in ("slowfast", "bert", "avrl"):
+        with pytest.raises(ValueError, match=rf"(?i){name}"):
+            pipeline(TASK, model=str(tmp_path / name))
+
+
+def test_corrupt_checkpoints(tmp_path, tiny):
+    def broken(name, change):
+        folder = tmp_path / name
+        shutil.copytree(tiny, folder)
+        change(folder)
+        return str(folder)
+
+    def cut(path):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+    cases = {
+        "weights": (lambda f: cut(f / "model.safetensors"), r"(?i)safetensor|incomplete|metadata"),
+        "no weights": (lambda f: (f / "model.safetensors").unlink(), "no file named model.safetensors"),
+        "config": (lambda f: cut(f / "config.json"), "not a valid JSON"),
+        "no processor": (lambda f: (f / "processor_config.json").unlink(), "processor of .* cannot be loaded"),
+        "encoder": (lambda f: cut(f / "video_encoder" / "model.safetensors"), "processor of .* cannot be loaded"),
+        "no encoder": (
+            lambda f: shutil.rmtree(f / "audio_encoder"),
+            "processor of .* cannot be loaded.*audio_encoder",
+        ),
+    }
+    for name, (change, message) in cases.items():
+        with pytest.raises(Exception, match=message):
+            pipeline(TASK, model=broken(name, change))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "error", "message"),
+    [
+        ({"threshold": 1.5}, ValueError, "threshold must be between 0 and 1, got 1.5"),
+        ({"audio_path": "loud"}, ValueError, "one of focused, plain, zeroed, got 'loud'"),
+        ({"batch_size": -1}, ValueError, "clips_per_batch must be 1 or more"),
+        ({"treshold": 0.5}, TypeError, "treshold"),
+    ],
+)
+def test_refuses_parameters(tiny_pipe, bikes, parameters, error, message):
+    with pytest.raises(error, match=message):
+        tiny_pipe(bikes, **parameters)
+
+
+def test_broken_weights_give_an_error_not_a_score(tiny, bikes):
+    pipe = pipeline(TASK, model=tiny)
+    with torch.no_grad():
+        pipe.processor.video_encoder.blocks[0].multipathway_blocks[0].conv.weight.fill_(float("nan"))
+    with pytest.raises(ValueError, match="visual_features holds NaN"):
+        pipe(bikes)
+
+
+class TestUnusualVideos:
+    """What can be read is scored; what cannot is refused with the file's name."""
+
+    def test_refusals(self, tmp_path, tiny_pipe, bunny):
+        (tmp_path / "text.mp4").write_text("no video")
+        (tmp_path / "empty.mp4").touch()
+        (tmp_path / "head.mp4").write_bytes(Path(bunny).read_bytes()[:5000])
+        write_media(tmp_path / "sound.mp4", samples=sound(0, 1.0, 48000), audio_codec="aac")
+        for name in ("absent.mp4", "text.mp4", "empty.mp4", "head.mp4", "sound.mp4"):
+            with pytest.raises(MediaError, match=name):
+                tiny_pipe(str(tmp_path / name))
+        with pytest.raises(MediaError, match="is a directory"):
+            tiny_pipe(str(tmp_path))
+        with pytest.raises(TypeError, match="A video is one of"):
+            tiny_pipe(3)
+
+    @pytest.mark.parametrize(("count", "clips"), [(1, 1), (31, 1), (33, 2)])
+    def test_few_frames(self, tmp_path, tiny_pipe, count, clips):
+        path = write_media(
+            tmp_path / "a.mp4", frame_times(25, count / 25), sound(0, count / 25, 48000), audio_codec="aac"
+        )
+        result = tiny_pipe(path)
+        assert len(result["clips"]) == clips and result["has_audio"]
+        assert result["duration"] == pytest.approx(count / 25, abs=2e-3) == result["read_until"]
+
+    def test_portrait_with_rotation_tag(self, tmp_path, tiny_pipe):
+        stored = write_media(tmp_path / "a.mp4", frame_times(25, 0.4), size=(96, 64))
+        result = tiny_pipe(with_rotation(stored, tmp_path / "b.mp4", 1))
+        assert len(result["clips"]) == 1 and np.isfinite(result["score"])
+
+    @pytest.mark.parametrize("size", [(65, 49), (33, 200), (16, 16)])
+    def test_odd_sizes(self, tmp_path, tiny_pipe, size):
+        assert np.isfinite(tiny_pipe(write_media(tmp_path / "a.mkv", frame_times(25, 0.4), size=size))["score"])
+
+    @pytest.mark.parametrize("keep", [0.3, 0.6, 0.9])
+    def test_tail_cut_is_scored_up_to_where_it_ends(self, tmp_path, tiny_pipe, bunny, keep):
+        data = Path(remux(bunny, tmp_path / "s.mp4", movflags="faststart")).read_bytes()
+        path = tmp_path / "cut.mp4"
+        path.write_bytes(data[: round(len(data) * keep)])
+        result = tiny_pipe(str(path))
+        assert 0.2 < result["read_until"] < 5.28 == result["duration"]
+        assert result["read_until"] == result["clips"][-1]["end"]
+        said = [w for w in result["warnings"] if f"Only the first {result['read_until']:.2f} s of 5.28 s" in w]
+        assert len(said) == 1
+
+    def test_picture_only_and_sound_that_cannot_be_decoded(self, tmp_path, tiny_pipe, bunny):
+        assert not tiny_pipe(write_media(tmp_path / "a.mp4", frame_times(25, 0.4)))["has_audio"]
+
+    def test_variable_frame_rate_has_the_times_of_its_frames(self, tmp_path, tiny_pipe):
+        times = [0.02 * i for i in range(32)] + [0.64 + 0.1 * i for i in range(32)]
+        result = tiny_pipe(write_media(tmp_path / "a.mov", times))
+        assert result["clips"][0]["end"] == result["clips"][1]["start"] == pytest.approx(0.64, abs=1e-4)
+        assert result["clips"][1]["end"] == pytest.approx(3.8, abs=0.11)

@@ -1,0 +1,228 @@
+"""AvacaProcessor: what it computes against a naive path, streaming, batches, saving and loading."""
+
+import json
+import shutil
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from transformers import AutoProcessor
+
+from avad_hf import AvacaProcessor, SlowFastConfig, SlowFastModel, VggishConfig, VggishFeatureExtractor, VggishModel
+
+from .media_files import frame_times, write_media
+
+
+@pytest.fixture(scope="module")
+def processor(tiny):
+    return AvacaProcessor.from_pretrained(tiny)
+
+
+def small_video(tmp_path, count, **kwargs):
+    return write_media(tmp_path / f"{count}.mp4", frame_times(25, count / 25), **kwargs)
+
+
+@torch.no_grad()
+def test_equals_a_naive_path(bunny, tiny):
+    """All frames, whole pictures, reference resize, windows by hand, encoders one clip and one frame at a time."""
+    import resampy
+
+    processor = AvacaProcessor.from_pretrained(tiny, resize="torch")
+    with av.open(bunny) as container:
+        pictures = [f.to_ndarray(format="rgb24") for f in container.decode(video=0)]
+    with av.open(bunny) as container:
+        wave = np.concatenate([f.to_ndarray() for f in container.decode(audio=0)], axis=1).mean(axis=0)
+    wave = np.concatenate([np.zeros(16000), resampy.resample(wave.astype(np.float64), 48000, 16000), np.zeros(16000)])
+    extractor = VggishFeatureExtractor()
+    features = processor(bunny)
+    assert features["visual_features"].shape == (1, 5, 320, 1, 3)
+    assert features["audio_features"].shape == (1, 5, 32, 32)
+    for clip in range(5):
+        indices = [min(i, 131) for i in range(clip * 32, clip * 32 + 32)]
+        frames = torch.stack([torch.from_numpy(pictures[i]).permute(2, 0, 1).float() for i in indices])
+        frames = F.interpolate((frames / 255 - 0.45) / 0.225, size=(64, 113), mode="bilinear", align_corners=False)
+        expected = processor.video_encoder(frames.unsqueeze(0)).feature_map
+        torch.testing.assert_close(features["visual_features"][:, clip], expected, rtol=1e-4, atol=1e-5)
+        for step, index in enumerate(indices):
+            stop = 16000 + index * 640
+            log_mel = extractor(wave[stop - 16000 : stop]).input_features[:, :96]
+            expected = processor.audio_encoder(log_mel).pooler_output[0]
+            torch.testing.assert_close(features["audio_features"][0, clip, step], expected, rtol=1e-2, atol=1e-2)
+    torch.testing.assert_close(features["clip_times"][0, :, 0], torch.arange(5, dtype=torch.float64) * 1.28)
+    assert features["clip_times"][0, -1, 1].item() == pytest.approx(5.28)
+
+
+@pytest.mark.parametrize(("count", "clips"), [(1, 1), (31, 1), (32, 1), (33, 2), (65, 3)])
+def test_number_of_clips(tmp_path, processor, count, clips):
+    features = processor(small_video(tmp_path, count))
+    assert features["clip_mask"].shape == (1, clips) and features["clip_mask"].all()
+    assert features["clip_times"][0, -1, 1].item() == pytest.approx(count / 25, abs=1e-4)
+
+
+def test_batch_pads_and_masks(tmp_path, processor, bunny, bikes):
+    batch = processor([bunny, bikes, small_video(tmp_path, 10)])
+    assert batch["clip_mask"].sum(dim=1).tolist() == [5, 8, 1]
+    assert batch["has_audio"].tolist() == [True, False, False]
+    assert (batch["audio_features"][1:] == 0).all()
+    assert (batch["visual_features"][~batch["clip_mask"]] == 0).all()
+    for index, video in enumerate((bunny, bikes)):
+        single = processor(video)
+        length = single["clip_mask"].shape[1]
+        for key in ("visual_features", "audio_features", "clip_times"):
+            torch.testing.assert_close(batch[key][index, :length], single[key][0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("clips_per_batch", [1, 2, 3, 8])
+def test_streaming_equals_all_at_once(processor, bunny, clips_per_batch):
+    whole = processor(bunny)
+    chunks = list(processor.stream(bunny, clips_per_batch))
+    assert [chunk["clip_mask"].shape[1] for chunk in chunks] == [
+        min(clips_per_batch, 5 - i) for i in range(0, 5, clips_per_batch)
+    ]
+    for key in ("visual_features", "audio_features", "clip_times"):
+        joined = torch.cat([chunk[key] for chunk in chunks], dim=1)
+        torch.testing.assert_close(joined, whole[key], rtol=1e-5, atol=1e-5)
+
+
+def test_overlapping_clips(tiny, bunny):
+    half = AvacaProcessor.from_pretrained(tiny, clip_stride=16)(bunny)
+    whole = AvacaProcessor.from_pretrained(tiny)(bunny)
+    assert half["clip_times"][0, :, 0].tolist() == pytest.approx([0.64 * i for i in range(8)])
+    for key in ("visual_features", "audio_features"):
+        torch.testing.assert_close(half[key][0, 0:8:2], whole[key][0, :4], rtol=1e-5, atol=1e-6)
+
+
+def test_videos_of_any_shape_fit_one_batch(tmp_path, processor):
+    shapes = [(64, 48), (48, 64), (160, 40), (40, 160)]
+    paths = [write_media(tmp_path / f"{w}x{h}.mp4", frame_times(25, 0.4), size=(w, h)) for w, h in shapes]
+    assert processor(paths)["visual_features"].shape == (4, 1, 320, 1, 3)
+
+
+def test_silence_is_heard_and_no_sound_is_not(tmp_path, processor):
+    silent = write_media(tmp_path / "s.mp4", frame_times(25, 0.4), np.zeros((1, 19200)), audio_codec="aac")
+    features = processor([silent, small_video(tmp_path, 10)])
+    assert features["has_audio"].tolist() == [True, False]
+    assert features["audio_features"][0].abs().sum() > 0 and features["audio_features"][1].abs().sum() == 0
+
+
+def test_arrays_equal_the_file_they_come_from(processor, bunny):
+    with av.open(bunny) as container:
+        frames = np.stack([f.to_ndarray(format="rgb24") for f in container.decode(video=0)])
+    with av.open(bunny) as container:
+        wave = np.concatenate([f.to_ndarray() for f in container.decode(audio=0)], axis=1)
+    found = processor({"frames": frames, "fps": 25, "waveform": wave, "sampling_rate": 48000})
+    expected = processor(bunny)
+    torch.testing.assert_close(found["audio_features"], expected["audio_features"], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found["clip_times"], expected["clip_times"])
+    difference = (found["visual_features"] - expected["visual_features"]).norm() / expected["visual_features"].norm()
+    assert difference < 0.02  # scaled from RGB here, from YUV there
+
+
+def test_encoders_stay_frozen(tiny, bikes):
+    """Whatever train() does to a model around them: no dropout, no batch statistics, no gradients."""
+    processor = AvacaProcessor.from_pretrained(tiny)
+    before = processor(bikes)["visual_features"]
+    statistics = {name: value.clone() for name, value in processor.video_encoder.state_dict().items()}
+    around = torch.nn.ModuleList([processor.video_encoder, processor.audio_encoder])
+    around.train()
+    after = processor(bikes)["visual_features"]
+    assert torch.equal(before, after) and not after.requires_grad
+    assert all(torch.equal(value, statistics[name]) for name, value in processor.video_encoder.state_dict().items())
+    assert not any(parameter.requires_grad for parameter in around.parameters())
+
+
+def test_bfloat16_features_are_close_and_float32(tiny, bunny):
+    expected = AvacaProcessor.from_pretrained(tiny)(bunny)
+    found = AvacaProcessor.from_pretrained(tiny).to("cpu", torch.bfloat16)(bunny)
+    for key in ("visual_features", "audio_features"):
+        assert found[key].dtype == torch.float32
+        assert (found[key] - expected[key]).norm() / expected[key].norm() < 0.03
+
+
+def test_one_object_saves_and_loads(tmp_path, processor, bikes):
+    processor.save_pretrained(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["audio_encoder", "processor_config.json", "video_encoder"]
+    stored = json.loads((tmp_path / "processor_config.json").read_text())
+    assert stored["video_encoder"] == "./video_encoder" and stored["feature_grid"] == [1, 3]
+    assert str(tmp_path.parent) not in json.dumps(stored)
+    for loaded in (AvacaProcessor.from_pretrained(tmp_path), AutoProcessor.from_pretrained(tmp_path)):
+        assert isinstance(loaded, AvacaProcessor) and loaded.to_dict() == processor.to_dict()
+        torch.testing.assert_close(loaded(bikes)["visual_features"], processor(bikes)["visual_features"])
+    assert "AvacaProcessor" in repr(processor)
+
+
+def test_a_moved_checkpoint_still_loads(tmp_path, tiny):
+    shutil.copytree(tiny, tmp_path / "elsewhere")
+    AvacaProcessor.from_pretrained(tmp_path / "elsewhere")
+
+
+def test_encoders_from_folders_and_hub_ids(tmp_path, processor, monkeypatch):
+    video, audio = tmp_path / "slowfast", tmp_path / "vggish"
+    processor.video_encoder.save_pretrained(video)
+    processor.audio_encoder.save_pretrained(audio)
+    size = {"size": 64, "feature_grid": (1, 3)}
+    from_folders = AvacaProcessor(VggishFeatureExtractor(), video, str(audio), **size)
+    from_folders.save_pretrained(tmp_path / "a")
+    assert (tmp_path / "a" / "video_encoder" / "model.safetensors").exists()
+
+    # A Hub id, as the local cache would answer it.
+    original = SlowFastModel.from_pretrained.__func__
+    monkeypatch.setattr(
+        SlowFastModel,
+        "from_pretrained",
+        classmethod(lambda cls, name, *a, **k: original(cls, video if name == "lab/slowfast" else name, *a, **k)),
+    )
+    shared = AvacaProcessor(VggishFeatureExtractor(), "lab/slowfast", audio, **size)
+    shared.save_pretrained(tmp_path / "b")
+    assert not (tmp_path / "b" / "video_encoder").exists()
+    again = AvacaProcessor.from_pretrained(tmp_path / "b")
+    assert again.to_dict()["video_encoder"] == "lab/slowfast"
+    for name, value in processor.video_encoder.state_dict().items():
+        assert torch.equal(again.video_encoder.state_dict()[name], value)
+
+
+def test_arguments_replace_what_is_stored(tiny):
+    encoder = SlowFastModel(SlowFastConfig(stem_width=8, fast_ratio=4, depths=(1, 1, 1, 1), pool_size=1))
+    loaded = AvacaProcessor.from_pretrained(tiny, video_encoder=encoder, size=96)
+    assert loaded.video_encoder is encoder and loaded.size == 96
+
+
+def test_saving_over_its_own_folder_keeps_the_weights(tmp_path, tiny):
+    shutil.copytree(tiny, tmp_path / "own")
+    loaded = AvacaProcessor.from_pretrained(tmp_path / "own")
+    loaded.save_pretrained(tmp_path / "own")
+    again = AvacaProcessor.from_pretrained(tmp_path / "own")
+    for name, value in AvacaProcessor.from_pretrained(tiny).video_encoder.state_dict().items():
+        assert torch.equal(again.video_encoder.state_dict()[name], value)
+
+
+def test_refusals(tmp_path, tiny, processor):
+    slowfast, vggish = SlowFastModel(SlowFastConfig(stem_width=8, depths=(1, 1, 1, 1))), processor.audio_encoder
+    with pytest.raises(TypeError, match=r"video_encoder must be a SlowFastModel, .* got a VggishModel"):
+        AvacaProcessor(VggishFeatureExtractor(), vggish, slowfast)
+    with pytest.raises(ValueError, match="resize must be 'area' or 'torch', got 'cubic'"):
+        AvacaProcessor(VggishFeatureExtractor(), slowfast, vggish, resize="cubic")
+    with pytest.raises(ValueError, match="clip_stride must be between 1 and the video encoder's 32 frames, got 33"):
+        AvacaProcessor(VggishFeatureExtractor(), slowfast, vggish, clip_stride=33)
+    with pytest.raises(ValueError, match="No video was given"):
+        processor([])
+    with pytest.raises(ValueError, match="clips_per_batch must be 1 or more"):
+        next(processor.stream("any.mp4", 0))
+    VggishModel(VggishConfig(hidden_sizes=(4, 4, 4, 4), intermediate_size=8)).save_pretrained(tmp_path / "v")
+    with pytest.raises(ValueError, match="holds a model of type 'vggish', but SlowFastConfig reads only 'slowfast'"):
+        AvacaProcessor(VggishFeatureExtractor(), tmp_path / "v", vggish)
+    folder = tmp_path / "nameless"
+    shutil.copytree(tiny, folder)
+    stored = json.loads((folder / "processor_config.json").read_text())
+    stored.pop("video_encoder")
+    (folder / "processor_config.json").write_text(json.dumps(stored))
+    with pytest.raises(ValueError, match="names no video_encoder"):
+        AvacaProcessor.from_pretrained(folder)
+    weights = Path(folder) / "video_encoder" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+    (folder / "processor_config.json").write_text(json.dumps(stored | {"video_encoder": "./video_encoder"}))
+    with pytest.raises(Exception, match=r"(?i)safetensor|incomplete|header"):
+        AvacaProcessor.from_pretrained(folder)

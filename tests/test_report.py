@@ -1,0 +1,98 @@
+"""Plots and overlays: what is drawn where, and that sound and times are kept."""
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from avad_hf.detection import ScoredClip, detect_events
+from avad_hf.media.decode import MediaError, open_media
+from avad_hf.report import plot_timeline, render_overlay
+
+from .media_files import frame_times, sound, tone, write_media
+
+
+def result(scores, duration, has_audio=True, warnings=()):
+    length = duration / len(scores)
+    clips = [ScoredClip(i * length, (i + 1) * length, score) for i, score in enumerate(scores)]
+    return detect_events(clips, 0.5, duration, 25.0, has_audio, warnings=warnings).to_dict()
+
+
+@pytest.fixture
+def video(tmp_path):
+    times = frame_times(25, 2.0)
+    return write_media(tmp_path / "a.mov", times, sound(0, 2.0, 44100, 2), 44100, size=(321, 180))
+
+
+def reddish(pixels):
+    return (pixels[..., 0].astype(int) > pixels[..., 1].astype(int) + 15).mean(axis=0)
+
+
+def test_plot_marks_the_event_where_it_is(tmp_path, video):
+    plot_timeline(result([0.1, 0.9], 2.0), video, tmp_path / "a.png")
+    pixels = np.asarray(Image.open(tmp_path / "a.png").convert("RGB"))
+    columns = reddish(pixels[60:340])
+    inner = columns[int(pixels.shape[1] * 0.08) : int(pixels.shape[1] * 0.99)]
+    assert inner[: len(inner) // 2 - 20].max() < 0.05  # no event in the first half
+    assert inner[len(inner) // 2 + 20 : -20].min() > 0.8  # all of the second half
+
+
+@pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
+def test_plot_formats_and_videos_without_sound(tmp_path, bikes, ending):
+    path = tmp_path / f"a.{ending}"
+    plot_timeline(result([0.2, 0.3], 10.0, has_audio=False, warnings=["Untrained"]), bikes, path)
+    assert path.stat().st_size > 5000
+    if ending == "svg":
+        assert "bikes.mp4" in path.read_text() or path.read_text().count("<path") > 10
+
+
+def test_overlay_keeps_times_and_sound_and_shows_the_score(tmp_path, video):
+    seen = []
+    render_overlay(result([0.1, 0.9], 2.0), video, tmp_path / "o.mp4", on_progress=seen.append)
+    assert len(seen) == 50 and seen[-1] == pytest.approx(2.0)
+    with open_media(tmp_path / "o.mp4") as media:
+        assert (media.info.width, media.info.height) == (320, 180)
+        frames = list(media.frames(180))
+        track = media.sound(16000)
+        heard = track.window(1.9, 0.5).numpy()
+    assert [frame.start for frame in frames] == pytest.approx(frame_times(25, 2.0), abs=1e-3)
+    expected = tone(1.4 + np.arange(8000) / 16000)
+    assert np.corrcoef(heard, expected)[0, 1] > 0.99  # PCM went through AAC, in step
+    for frame, is_event in ((frames[5], False), (frames[45], True)):
+        border = frame.pixels[:, :60, 0].float().mean(dim=1)
+        assert (border[0] > border[1] + 60).item() is is_event
+    cursor = [frame.pixels[:, 150:178, :250].float().mean(dim=(0, 1)) for frame in (frames[5], frames[45])]
+    assert cursor[0].argmax() < 80 and cursor[1].argmax() > 200
+
+
+def test_overlay_copies_aac_as_it_is(tmp_path, bunny):
+    render_overlay(result([0.1, 0.9, 0.2], 5.28), bunny, tmp_path / "o.mp4")
+
+    def packets(path):
+        with av.open(str(path)) as container:
+            return [bytes(packet) for packet in container.demux(audio=0) if packet.dts is not None]
+
+    assert packets(tmp_path / "o.mp4") == packets(bunny)
+
+
+def test_overlay_of_a_video_without_sound(tmp_path, bikes):
+    render_overlay(result([0.1], 10.0, has_audio=False), bikes, tmp_path / "o.mp4")
+    with av.open(str(tmp_path / "o.mp4")) as container:
+        assert [stream.type for stream in container.streams] == ["video"]
+
+
+def test_a_failed_overlay_leaves_nothing(tmp_path, video):
+    class Stop(Exception):
+        pass
+
+    def stop(seconds):
+        if seconds > 1:
+            raise Stop
+
+    with pytest.raises(Stop):
+        render_overlay(result([0.1], 2.0), video, tmp_path / "o.mp4", on_progress=stop)
+    with pytest.raises(MediaError):
+        render_overlay(result([0.1], 2.0), tmp_path / "absent.mp4", tmp_path / "o.mp4")
+    with pytest.raises(TypeError, match="given as arrays"):
+        render_overlay(result([0.1], 2.0), {"frames": np.zeros((2, 8, 8, 3), np.uint8), "fps": 25}, tmp_path / "o.mp4")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mov"]
