@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -69,18 +70,58 @@ def test_several_videos_go_on_after_a_broken_one(tmp_path, tiny, bikes):
         *("--json", tmp_path / "r.json", "--plot", tmp_path / "plots"),
         code=1,
     )
-    assert "broken.mp4 cannot be opened as video" in output and "1 of 3 videos could not be read" in output
+    assert "broken.mp4 cannot be opened as video" in output and "1 of 3 videos failed" in output
     assert len(json.loads((tmp_path / "r.json").read_text())) == 2
-    assert sorted(path.name for path in (tmp_path / "plots").iterdir()) == ["1-bikes.png", "2-bikes.png"]
+    assert sorted(path.name for path in (tmp_path / "plots").iterdir()) == ["bikes-2.png", "bikes.png"]
 
 
-def test_refusals(tmp_path, tiny, bikes):
-    assert "cannot be loaded" in run("detect", bikes, "--model", tmp_path / "absent", code=2)
-    assert "Give a folder" in run("detect", bikes, bikes + "2", "--model", tiny, "--plot", tmp_path / "a.png", code=2)
-    assert "less than or equal to 1" in run("detect", bikes, "--model", tiny, "--threshold", "3", code=2)
-    assert "Missing option" in run("detect", bikes, code=2)
+def test_refusals_come_before_the_work(tmp_path, tiny, bikes):
+    copy = tmp_path / "one.mp4"
+    copy.write_bytes(Path(bikes).read_bytes())
+
+    def refused(*arguments):
+        return run("detect", *arguments, code=2).replace("\n", " ")
+
+    assert "no such folder" in refused(bikes, "--model", tmp_path / "absent")
+    assert "cannot be loaded" in refused(bikes, "--model", "nobody/nothing")
+    assert "less than or equal to 1" in refused(bikes, "--model", tiny, "--threshold", "3")
+    assert "Missing option" in refused(bikes)
+    assert "--device foo cannot be used" in refused(bikes, "--model", tiny, "--device", "foo")
+    two = (bikes, copy, "--model", tiny)
+    assert "Give a folder" in refused(*two, "--plot", tmp_path / "a.png")
+    one = (copy, "--model", tiny)
+    assert "ends with .png, .svg, .pdf" in refused(*one, "--plot", tmp_path / "a.foo")
+    assert "ends with .png" in refused(*one, "--plot", tmp_path)
+    assert "is one of the videos, and would be overwritten" in refused(*one, "--overlay", copy)
+    assert "is one of the videos" in refused(*one, "--json", copy)
+    assert "Two outputs have the same name" in refused(*one, "--json", tmp_path / "r", "--csv", tmp_path / "r")
+    assert "is a folder" in refused(*one, "--csv", tmp_path)
+    assert "cannot be written" in refused(*one, "--csv", copy / "r.csv")
+    assert [path.name for path in tmp_path.iterdir()] == ["one.mp4"]
+    assert copy.read_bytes() == Path(bikes).read_bytes()
     assert "no such file" in run("detect", tmp_path / "absent.mp4", "--model", tiny, code=1)
-    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_corrupt_checkpoint_is_one_line(tmp_path, tiny, bikes):
+    shutil.copytree(tiny, tmp_path / "cut")
+    weights = tmp_path / "cut" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000])
+    output = run("detect", bikes, "--model", tmp_path / "cut", code=2)
+    assert "the weights file is cut or damaged" in output and "Traceback" not in output
+    config = json.loads((tmp_path / "cut" / "config.json").read_text())
+    (tmp_path / "cut" / "config.json").write_text(json.dumps(config | {"hidden_size": 30}))
+    assert "not a multiple of num_attention_heads" in run("detect", bikes, "--model", tmp_path / "cut", code=2)
+
+
+def test_overlays_beside_their_videos_and_names_that_collide(tmp_path, tiny, bikes):
+    for folder in ("x", "y"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.mp4").write_bytes(Path(bikes).read_bytes())
+    videos = [tmp_path / "x" / "a.mp4", tmp_path / "y" / "a.mp4", tmp_path / "x" / "a.mp4"]
+    run("detect", *videos, "--model", tiny, "--overlay", tmp_path / "x", "--csv", tmp_path / "new" / "r.csv")
+    assert sorted(path.name for path in (tmp_path / "x").iterdir()) == ["a-2-overlay.mp4", "a-overlay.mp4", "a.mp4"]
+    with open(tmp_path / "new" / "r.csv", newline="") as file:
+        assert len(list(csv.DictReader(file))) == 16  # the video that was named twice counts once
 
 
 def test_init_writes_a_checkpoint_that_says_what_it_is(tmp_path, bikes):

@@ -5,7 +5,7 @@ from fractions import Fraction
 import pytest
 import torch
 
-from avad_hf.media.clips import Frame, cut_clips, join_ends, sound_window
+from avad_hf.media.clips import Frame, SteadyClock, cut_clips, join_ends, sound_window
 
 
 def frames(count, period=0.04):
@@ -60,6 +60,14 @@ def test_clips_are_cut_as_frames_come():
 
     next(cut_clips(endless(), 32, 32))
     assert len(drawn) == 32
+
+
+def test_steady_clock():
+    clock = SteadyClock()
+    marks = [0.0, 1.0, None, 3.0, 3.25, 0.0, 1.0, None]
+    assert [clock(mark, 1.0) for mark in marks] == [0.0, 1.0, 2.0, 3.0, 3.25, 4.25, 5.25, 6.25]
+    assert clock.jumps == [4.25]
+    assert SteadyClock()(None, 1.0) == 0.0
 
 
 @pytest.mark.parametrize("stride", [0, 33])

@@ -5,6 +5,7 @@ import http.server
 import io
 import itertools
 import math
+import os
 import threading
 from pathlib import Path
 
@@ -15,7 +16,8 @@ import torch
 import torch.nn.functional as F
 
 from avad_hf import MediaError
-from avad_hf.media.decode import open_media, scaled_size
+from avad_hf.media.decode import scaled_size
+from avad_hf.media.sources import open_media
 
 from .media_files import frame_times, remux, sound, with_rotation, write_media
 
@@ -179,9 +181,16 @@ PICTURE = np.zeros((2, 8, 8, 3), dtype=np.uint8)
         ({"frames": PICTURE[..., 0], "fps": 25}, r"got uint8 of \(2, 8, 8\)"),
         ({"frames": PICTURE[:0], "fps": 25}, r"got uint8 of \(0, 8, 8, 3\)"),
         ({"frames": PICTURE}, "either fps .* or times"),
-        ({"frames": PICTURE, "fps": 0}, "fps must be above 0"),
+        ({"frames": PICTURE, "fps": 0}, "fps must be a number above 0"),
         ({"frames": PICTURE, "times": [0.0, 0.0]}, "each above the last"),
-        ({"frames": PICTURE, "times": [0.0]}, r"shape \(2,\), got \(1,\)"),
+        ({"frames": PICTURE, "times": [0.0]}, r"shape \(2,\), got shape \(1,\)"),
+        ({"frames": PICTURE, "times": [0.0, np.nan]}, "one finite number a frame"),
+        ({"frames": PICTURE, "fps": "25"}, "a number above 0, got '25'"),
+        ({"frames": [PICTURE[0], PICTURE[0, :4]], "fps": 25}, "one array, all of one size"),
+        (
+            {"frames": PICTURE, "fps": 25, "waveform": [1, 2], "sampling_rate": 8000},
+            "int16, int32 or uint8, got int64",
+        ),
         ({"frames": PICTURE, "fps": 25, "waveform": np.zeros(10)}, "needs its sampling_rate in Hz"),
         ({"frames": PICTURE, "fps": 25, "waveform": np.zeros(10), "sampling_rate": -1}, "whole number, got -1"),
         ({"frames": PICTURE, "fps": 25, "waveform": np.zeros((10, 2)), "sampling_rate": 8000}, "Transpose it"),
@@ -255,6 +264,94 @@ def test_damage_in_the_middle_is_skipped_and_noted(tmp_path, bunny):
     assert 40 < len(frames) < 132 and starts[-1] > 5
     assert all(a < b for a, b in itertools.pairwise(starts))
     assert any("there is no picture from 2." in problem for problem in media.problems)
+
+
+def test_joined_recordings_go_on_with_picture_and_sound(tmp_path):
+    """Three transport streams joined as bytes: the timestamps start anew twice."""
+    part = write_media(tmp_path / "a.ts", frame_times(25, 2.0), sound(0, 2.0, 48000), audio_codec="mp2")
+    frames = read(Path(part).read_bytes() * 3)[1]
+    assert len(frames) == 150 and frames[-1].start == pytest.approx(5.96, abs=0.1)
+    assert all(a.start < b.start for a, b in itertools.pairwise(frames))
+    with open_media(Path(part).read_bytes() * 3) as media:
+        track = media.sound(16000)
+        loudness = [track.window(t, 0.2).square().mean().sqrt().item() for t in (0.5, 1.5, 2.6, 3.5, 4.6, 5.5)]
+        list(media.frames(48))
+        track.window(100.0, 1.0)
+    assert min(loudness) > 0.2
+    assert {p.split(" starts anew")[0] for p in media.problems} == {
+        "the clock of the sound",
+        "the clock of the picture",
+    }
+
+
+def test_a_picture_that_starts_late_ends_when_it_ends(tmp_path):
+    path = write_media(tmp_path / "a.mov", frame_times(25, 2.0, start=3.0), sound(0, 5.0, 48000))
+    media, frames = read(path)
+    assert media.info.duration == pytest.approx(5.0, abs=1e-3) and frames[0].start == pytest.approx(3.0, abs=1e-3)
+
+
+def test_length_of_the_sound_is_not_taken_for_the_pictures(tmp_path):
+    """An FLV says one length for both."""
+    path = write_media(
+        *(tmp_path / "a.flv", frame_times(25, 1.0), sound(0, 3.0, 44100)),
+        rate=44100,
+        video_codec="flv1",
+        audio_codec="aac",
+    )
+    assert read(path)[0].info.duration is None
+
+
+def test_size_that_changes_on_the_way(tmp_path):
+    small = write_media(tmp_path / "a.ts", frame_times(25, 0.4), size=(64, 48))
+    large = write_media(tmp_path / "b.ts", frame_times(25, 0.4), size=(80, 96))
+    media, frames = read(Path(small).read_bytes() + Path(large).read_bytes())
+    assert len(frames) == 20 and {tuple(frame.pixels.shape) for frame in frames} == {(3, 48, 64)}
+    assert any("size changes on the way" in problem for problem in media.problems)
+
+
+def test_formats_that_cannot_be_decoded(tmp_path):
+    """Names of codecs that nobody knows."""
+    path = write_media(tmp_path / "a.avi", frame_times(25, 0.4), video_codec="mjpeg")
+    data = Path(path).read_bytes()
+    assert data.count(b"MJPG") == 2
+    with pytest.raises(MediaError, match=r"has a format that FFmpeg .* cannot decode|has no picture"):
+        read(data.replace(b"MJPG", b"QQQQ"))
+
+
+def test_samples_that_are_no_numbers_are_silenced(tmp_path):
+    path = write_media(tmp_path / "a.mkv", frame_times(25, 0.4), sound(0, 0.4, 16000), 16000, audio_codec="pcm_f32le")
+    data = bytearray(Path(path).read_bytes())
+    known = np.float32(np.rint(sound(0, 0.4, 16000)[0, 700] * 32767) / 32768).tobytes()
+    place = data.index(known)
+    data[place : place + 4] = np.float32(np.nan).tobytes()
+    with open_media(bytes(data)) as media:
+        window = media.sound(16000).window(0.4, 0.4)
+        assert torch.isfinite(window).all() and window.abs().max() > 0.5
+        assert any("no numbers" in problem for problem in media.problems)
+
+
+def test_names_with_colons_spaces_and_other_signs(tmp_path, bikes, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("12:30.mp4", "straße nr 5 #1=a.mp4", "-x.mp4", "100%d.mp4"):
+        Path(name).write_bytes(Path(bikes).read_bytes())
+        assert len(read(name)[1]) == 250
+
+
+def test_a_file_object_can_be_read_twice_and_a_pipe_once(tmp_path, bikes):
+    with open(bikes, "rb") as file:
+        assert len(read(file)[1]) == len(read(file)[1]) == 250
+    with open(bikes, encoding="latin-1") as file, pytest.raises(TypeError, match="Open it with mode 'rb'"):
+        read(file)
+    os.mkfifo(tmp_path / "pipe.mp4")
+    writer = threading.Thread(target=lambda: (tmp_path / "pipe.mp4").write_bytes(Path(bikes).read_bytes()))
+    writer.start()
+    assert len(read(tmp_path / "pipe.mp4")[1]) == 250
+    writer.join()
+
+
+def test_native_size(bikes):
+    with open_media(bikes) as media:
+        assert next(media.frames(None)).pixels.shape == (3, 272, 640)
 
 
 def test_temporary_copies_are_removed(tmp_path, monkeypatch, bikes):

@@ -64,6 +64,16 @@ def test_card_is_complete_and_has_valid_metadata(tiny):
         card("avaca", title="x")
 
 
+def test_a_killed_run_leaves_no_half_checkpoint(tmp_path, monkeypatch):
+    def fail(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(AvacaProcessor, "save_pretrained", fail)
+    with pytest.raises(KeyboardInterrupt):
+        init_avaca(tmp_path / "new", size="tiny")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_refusals(tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()

@@ -1,12 +1,15 @@
 """Plots and overlays: what is drawn where, and that sound and times are kept."""
 
+from pathlib import Path
+
 import av
 import numpy as np
 import pytest
 from PIL import Image
 
 from avad_hf.detection import ScoredClip, detect_events
-from avad_hf.media.decode import MediaError, open_media
+from avad_hf.media.decode import MediaError
+from avad_hf.media.sources import open_media
 from avad_hf.report import plot_timeline, render_overlay
 
 from .media_files import frame_times, sound, tone, write_media
@@ -73,6 +76,54 @@ def test_overlay_copies_aac_as_it_is(tmp_path, bunny):
             return [bytes(packet) for packet in container.demux(audio=0) if packet.dts is not None]
 
     assert packets(tmp_path / "o.mp4") == packets(bunny)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "rate", "channels"),
+    [
+        ("a.mkv", "pcm_s16le", 8000, 1),
+        ("a.avi", "pcm_s16le", 8000, 1),
+        ("a.mkv", "pcm_s16le", 22254, 2),
+        ("a.mkv", "pcm_s16le", 192000, 1),
+        ("a.mkv", "pcm_s16le", 48000, 6),
+        ("a.mkv", "pcm_f32le", 48000, 2),
+        ("a.avi", "libmp3lame", 44100, 2),
+        ("a.ts", "mp2", 48000, 2),
+    ],
+)
+def test_overlay_keeps_sound_of_every_kind(tmp_path, name, codec, rate, channels):
+    source = write_media(
+        tmp_path / name, frame_times(25, 2.0), sound(0, 2.0, rate, channels), rate, size=(176, 240), audio_codec=codec
+    )
+    render_overlay(result([0.1, 0.9], 2.0), source, tmp_path / "o.mp4")
+    with open_media(source) as before, open_media(tmp_path / "o.mp4") as after:
+        assert (after.info.width, after.info.height) == (176, 240)
+        assert len(list(after.frames(None))) == 50
+        expected, found = (media.sound(16000).window(1.5, 1.0).numpy() for media in (before, after))
+    assert np.corrcoef(expected, found)[0, 1] > 0.97
+
+
+def test_overlay_of_joined_recordings(tmp_path):
+    part = write_media(tmp_path / "a.ts", frame_times(25, 2.0), sound(0, 2.0, 48000), audio_codec="aac")
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(Path(part).read_bytes() * 2)
+    render_overlay(result([0.1], 4.0), joined, tmp_path / "o.mp4")
+    with open_media(tmp_path / "o.mp4") as media:
+        assert len(list(media.frames(None))) == 100
+        track = media.sound(16000)
+        assert min(track.window(t, 0.5).square().mean().item() for t in (1.0, 3.5)) > 0.05
+
+
+def test_overlay_of_a_picture_that_is_too_small(tmp_path):
+    source = write_media(tmp_path / "a.mkv", frame_times(25, 0.4), size=(16, 16))
+    with pytest.raises(MediaError, match="16 x 16 pixels are too few to draw into"):
+        render_overlay(result([0.1], 0.4), source, tmp_path / "o.mp4")
+
+
+def test_plot_of_a_name_with_signs_of_tex(tmp_path, bikes):
+    source = tmp_path / "x_$^$.mp4"
+    source.write_bytes(Path(bikes).read_bytes())
+    plot_timeline(result([0.1], 10.0, has_audio=False, warnings=["$\\foo$"]), source, tmp_path / "a.png")
 
 
 def test_overlay_of_a_video_without_sound(tmp_path, bikes):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from avad_hf.media.decode import open_media
+from avad_hf.media.sources import open_media
 
 from .media_files import frame_times, sound, tone, write_media
 

@@ -6,7 +6,7 @@ import warnings
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -18,6 +18,9 @@ app = typer.Typer(
 )
 init_app = typer.Typer(help="Write an untrained checkpoint to begin training from.", no_args_is_help=True)
 app.add_typer(init_app, name="init")
+
+
+PLOT_ENDINGS = (".png", ".svg", ".pdf")
 
 
 class Size(StrEnum):
@@ -96,77 +99,114 @@ def detect(
 
     A video that cannot be read is reported and skipped; the command then ends with status 1.
     """
-    outputs = _output_paths(videos, plot, overlay)
+    videos = list(dict.fromkeys(videos))
+    outputs = _output_paths(videos, plot, overlay, json, csv)
     from . import registration  # noqa: F401
     from .detection import write_csv, write_json
-    from .media.decode import MediaError, open_media
+    from .media.sources import open_media
     from .report import plot_timeline, render_overlay
 
     _quiet()
     pipe = _load_pipeline(model, device, dtype)
     results, failed = {}, []
-    for video in videos:
-        try:
-            with open_media(video) as media:
-                with _progress(Path(video).name, media.info.duration) as move:
-                    result = pipe(
-                        media,
-                        batch_size=batch_size,
-                        threshold=threshold,
-                        audio_path=audio_path and audio_path.value,
-                        on_progress=move,
-                    )
-                results[video] = result
-                _print_result(video, result)
-                plot_path, overlay_path = outputs[video]
-                if plot_path:
-                    plot_timeline(result, media, plot_path)
-                if overlay_path:
-                    with _progress(overlay_path.name, result["read_until"]) as move:
-                        render_overlay(result, media, overlay_path, on_progress=move)
-        except MediaError as error:
-            failed.append(video)
-            _fail(error)
-    if json:
-        write_json(results, json)
-    if csv:
-        write_csv(results, csv)
+    try:
+        for video in videos:
+            try:
+                with open_media(video) as media:
+                    with _progress(Path(video).name, media.info.duration) as move:
+                        result = pipe(
+                            media,
+                            batch_size=batch_size,
+                            threshold=threshold,
+                            audio_path=audio_path and audio_path.value,
+                            on_progress=move,
+                        )
+                    results[video] = result
+                    _print_result(video, result)
+                    plot_path, overlay_path = outputs[video]
+                    if plot_path:
+                        plot_timeline(result, media, plot_path)
+                    if overlay_path:
+                        with _progress(overlay_path.name, result["read_until"]) as move:
+                            render_overlay(result, media, overlay_path, on_progress=move)
+            # Whatever one file does, the others go on: a night's work must not end at its first odd recording.
+            except Exception as error:
+                failed.append(video)
+                _fail(error if video in str(error) else f"{video}: {type(error).__name__}: {error}")
+    finally:
+        if json:
+            write_json(results, json)
+        if csv:
+            write_csv(results, csv)
     if failed:
-        _fail(f"{len(failed)} of {len(videos)} videos could not be read: {', '.join(failed)}")
+        _fail(f"{len(failed)} of {len(videos)} videos failed: {', '.join(failed)}")
         raise typer.Exit(1)
 
 
 def _output_paths(
-    videos: list[str], plot: Path | None, overlay: Path | None
+    videos: list[str], plot: Path | None, overlay: Path | None, json: Path | None, csv: Path | None
 ) -> dict[str, tuple[Path | None, Path | None]]:
-    """Where the pictures of each video go: the given file for one video, files in the given folder for several."""
+    """Where the pictures of each video go: the given file for one video, files in the given folder for several.
+
+    What cannot work is refused here, before anything is computed.
+    """
+    for option, path, endings in (("--plot", plot, PLOT_ENDINGS), ("--overlay", overlay, (".mp4",))):
+        if path is not None and len(videos) == 1 and path.suffix.lower() not in endings:
+            _refuse(f"{option} {path}: for one video give a file that ends with {', '.join(endings)}.")
+        if path is not None and len(videos) > 1 and (path.is_file() or path.suffix.lower() in endings):
+            _refuse(f"{option} {path} is one file, but there are {len(videos)} videos. Give a folder.")
     if len(videos) == 1:
-        return {videos[0]: (plot, overlay)}
-    stems = [Path(video).stem for video in videos]
-    # Videos of the same name in different folders must not overwrite each other.
-    names = [f"{index}-{stem}" if stems.count(stem) > 1 else stem for index, stem in enumerate(stems)]
-    for folder in (plot, overlay):
-        if folder is not None:
-            if folder.suffix:
-                _fail(f"{folder} is one file, but there are {len(videos)} videos. Give a folder.")
-                raise typer.Exit(2)
-            folder.mkdir(parents=True, exist_ok=True)
-    return {
-        video: (plot and plot / f"{name}.png", overlay and overlay / f"{name}.mp4")
-        for video, name in zip(videos, names, strict=True)
-    }
+        outputs = {videos[0]: (plot, overlay)}
+    else:
+        outputs, taken = {}, set()
+        for video in videos:
+            # Videos of the same name in different folders must not overwrite each other.
+            stem = name = Path(video).stem
+            number = 2
+            while name in taken:
+                name, number = f"{stem}-{number}", number + 1
+            taken.add(name)
+            outputs[video] = (plot and plot / f"{name}.png", overlay and overlay / f"{name}-overlay.mp4")
+    written = [path for path in (json, csv, *(path for pair in outputs.values() for path in pair)) if path is not None]
+    sources = {Path(video).resolve() for video in videos}
+    for path in written:
+        if path.resolve() in sources:
+            _refuse(f"{path} is one of the videos, and would be overwritten. Give another name.")
+        if path.is_dir():
+            _refuse(f"{path} is a folder. Give a file.")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            _refuse(f"{path} cannot be written: {error}.")
+    if len({path.resolve() for path in written}) < len(written):
+        _refuse("Two outputs have the same name. Give each its own.")
+    return outputs
+
+
+def _refuse(message: str) -> NoReturn:
+    _fail(message)
+    raise typer.Exit(2)
 
 
 def _load_pipeline(model: str, device: str | None, dtype: DType):
+    import torch
     from transformers import pipeline
 
+    if device is not None:
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:
+            _refuse(f"--device {device} cannot be used: {str(error).splitlines()[0]}")
+    # What looks like a path is none of the Hub's names.
+    if not Path(model).is_dir() and (model.startswith((".", "/", "~")) or model.count("/") > 1):
+        _refuse(f"--model {model}: no such folder.")
     try:
         return pipeline("audio-visual-anomaly", model=model, device=device, dtype=dtype.value)
-    except (OSError, ValueError, TypeError, RuntimeError) as error:
-        # transformers puts whole tracebacks into the message; the last line says what is wrong.
-        reason = [line for line in str(error).splitlines() if line.strip()][-1]
-        _fail(f"{model} cannot be loaded: {reason}")
-        raise typer.Exit(2) from None
+    # Corrupt files raise whatever their reader does; transformers puts whole tracebacks into the message, of which the
+    # last line says what is wrong.
+    except Exception as error:
+        lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        _refuse(f"{model} cannot be loaded: {lines[-1]}")
 
 
 def _print_result(video: str, result: dict) -> None:
@@ -202,9 +242,8 @@ def init_avaca(
     try:
         processor = init_avaca(directory, size.value, seed, video_encoder, audio_encoder)
     except (OSError, ValueError) as error:
-        _fail(error)
-        raise typer.Exit(2) from None
-    parts = ["the detector", *(["the encoders"] if processor.notices else [])]
+        _refuse(str(error))
+    parts = ["the detector", *(f"the {kind} encoder" for kind in ("video", "audio") if kind in str(processor.notices))]
     typer.echo(
         f"Wrote an untrained checkpoint to {directory} ({' and '.join(parts)} have random weights, seed {seed})."
     )

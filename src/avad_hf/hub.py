@@ -1,6 +1,7 @@
 """Checkpoints as folders: new ones to begin training from, and their cards."""
 
 import os
+import tempfile
 from pathlib import Path
 from typing import Literal
 
@@ -98,12 +99,18 @@ def init_avaca(
             notice=notice("detector"),
         )
         model = AvacaForAnomalyDetection(config)
-    model.save_pretrained(directory)
-    processor.save_pretrained(directory)
     summary = f"**Untrained.** An AVACA checkpoint of size {size} to begin training from. Its scores mean nothing."
     untrained = "\n".join(f"- {text}" for text in [config.notice, *processor.notices])
-    (directory / "README.md").write_text(
-        card("avaca", title="Untrained AVACA", summary=summary, location=directory.name, weights=untrained),
-        encoding="utf-8",
+    text = card(
+        "avaca", title="Untrained AVACA", summary=summary, location=directory.resolve().name, weights=untrained
     )
+    # Under another name first, so that a killed run leaves no half checkpoint.
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".partial-", dir=directory.resolve().parent) as folder:
+        model.save_pretrained(folder)
+        processor.save_pretrained(folder)
+        (Path(folder) / "README.md").write_text(text, encoding="utf-8")
+        directory.mkdir(exist_ok=True)
+        for path in sorted(Path(folder).iterdir()):
+            os.replace(path, directory / path.name)
     return processor

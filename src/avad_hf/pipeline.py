@@ -8,7 +8,7 @@ from transformers import AutoProcessor, PreTrainedModel, ProcessorMixin
 from transformers.pipelines.base import ChunkPipeline
 
 from avad_hf.detection import ScoredClip, detect_events
-from avad_hf.media.decode import open_media
+from avad_hf.media.sources import open_media
 
 SUPPORTED_MODEL_TYPES = ("avaca",)
 AUDIO_PATHS = ("focused", "plain", "zeroed")
@@ -81,13 +81,16 @@ class AudioVisualAnomalyPipeline(ChunkPipeline):
             preprocess["on_progress"] = on_progress
         return preprocess, forward, postprocess
 
-    def __call__(self, inputs: Any, *, batch_size: int | None = None, **kwargs) -> dict | list[dict]:
+    def __call__(
+        self, inputs: Any, *, batch_size: int | None = None, num_workers: int | None = None, **kwargs
+    ) -> dict | list[dict]:
         """Score one video or several.
 
         Args:
-            inputs: A path, URL, file object, bytes or dict of arrays (`avad_hf.media.decode.ACCEPTED_SOURCES`), or a
+            inputs: A path, URL, file object, bytes or dict of arrays (`avad_hf.media.sources.ACCEPTED_SOURCES`), or a
                 list of them.
             batch_size: Clips that go through the encoders together.
+            num_workers: Must be 0: FFmpeg decodes in threads of its own, and the encoders cannot be forked.
             kwargs:
                 - threshold: Score from which on a clip is anomalous.
                 - audio_path: ``"focused"``, ``"plain"`` or ``"zeroed"``.
@@ -102,6 +105,11 @@ class AudioVisualAnomalyPipeline(ChunkPipeline):
         Raises:
             MediaError: If a video cannot be read.
         """
+        if num_workers or self._num_workers:
+            raise ValueError(
+                f"num_workers must be 0, got {num_workers or self._num_workers}: the encoders run where videos are "
+                "read, and cannot run in forked processes. Decoding has threads of its own."
+            )
         if isinstance(inputs, (list, tuple)):
             if not inputs:
                 return []
@@ -110,7 +118,7 @@ class AudioVisualAnomalyPipeline(ChunkPipeline):
         clips = batch_size or self._batch_size
         if clips is not None:
             kwargs["clips_per_batch"] = clips
-        return super().__call__(inputs, batch_size=1, **kwargs)
+        return super().__call__(inputs, batch_size=1, num_workers=0, **kwargs)
 
     def preprocess(
         self,
@@ -124,9 +132,11 @@ class AudioVisualAnomalyPipeline(ChunkPipeline):
             for features in self.processor.stream(media, clips_per_batch):
                 if pending is not None:
                     yield {**pending, "media": media, "is_last": False}
-                pending = features
+                # Numbers, not a float64 tensor, which some devices do not have.
+                times = features.pop("clip_times")[0].tolist()
+                pending = {**features, "clip_times": times}
                 if on_progress is not None:
-                    on_progress(features["clip_times"][0, -1, 1].item(), media.info.duration)
+                    on_progress(times[-1][1], media.info.duration)
             yield {**pending, "media": media, "is_last": True}
 
     def _forward(self, model_inputs: dict, audio_path: str | None = None) -> dict:
@@ -144,7 +154,7 @@ class AudioVisualAnomalyPipeline(ChunkPipeline):
         clips = [
             ScoredClip(round(start, 6), round(end, 6), score)
             for chunk in model_outputs
-            for (start, end), score in zip(chunk["clip_times"][0].tolist(), chunk["scores"][0].tolist(), strict=True)
+            for (start, end), score in zip(chunk["clip_times"], chunk["scores"][0].tolist(), strict=True)
         ]
         media = model_outputs[-1]["media"]
         model_notice = [self.model.config.notice] if self.model.config.notice else []

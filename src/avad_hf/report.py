@@ -10,8 +10,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from avad_hf.media.audio import sound_level
-from avad_hf.media.decode import MediaFile, open_media
+from avad_hf.media.decode import MediaError, MediaFile
 from avad_hf.media.encode import write_video
+from avad_hf.media.sources import open_media
 
 SCORE_COLOUR, EVENT_COLOUR, SOUND_COLOUR = "#1f4e79", "#c62828", "#5f7f5f"
 
@@ -54,7 +55,7 @@ def plot_timeline(result: dict[str, Any], source: Any, path: str | os.PathLike, 
     score.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, fontsize=9)
 
     with open_media(source) as media:
-        score.set_title(title or Path(media.info.name).name, loc="right", fontsize=10)
+        score.set_title(title or Path(media.info.name).name, loc="right", fontsize=10, parse_math=False)
         # About a thousand values, whatever the length.
         step = max(0.05, result["duration"] / 1000)
         if result["has_audio"]:
@@ -64,8 +65,14 @@ def plot_timeline(result: dict[str, Any], source: Any, path: str | os.PathLike, 
             sound.text(0.5, 0.5, "no sound", transform=sound.transAxes, ha="center", va="center", color="0.4")
     sound.set(ylabel="sound (dBFS)", xlabel="time (s)", ylim=(-80, 0))
     if result["warnings"]:
-        figure.supxlabel("\n".join(result["warnings"]), fontsize=8, color=EVENT_COLOUR)
-    figure.savefig(path, dpi=130)
+        figure.supxlabel("\n".join(result["warnings"]), fontsize=8, color=EVENT_COLOUR, parse_math=False)
+    # The ending says the format, which the unfinished file does not have.
+    partial = Path(path).with_name(Path(path).name + ".partial")
+    try:
+        figure.savefig(partial, dpi=130, format=Path(path).suffix[1:] or "png")
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def render_overlay(
@@ -91,10 +98,14 @@ def render_overlay(
             raise TypeError("An overlay is made from a video file, and this video was given as arrays.")
         # H.264 has half as many colour samples as pixels: sides must be even.
         width, height = media.info.width // 2 * 2, media.info.height // 2 * 2
+        if min(width, height) < 32:
+            raise MediaError(
+                f"{media.name}: {media.info.width} x {media.info.height} pixels are too few to draw into."
+            )
         painter = _OverlayPainter(result, width, height)
 
         def pictures() -> Iterator[tuple[float, np.ndarray]]:
-            for frame in media.frames(min(media.info.width, media.info.height)):
+            for frame in media.frames(None):
                 image = Image.fromarray(frame.pixels[:, :height, :width].permute(1, 2, 0).contiguous().numpy())
                 yield frame.start, np.asarray(painter.paint(image, frame.start))
                 if on_progress is not None:

@@ -1,8 +1,9 @@
 """Sound on the clock of its file: mixed to mono, resampled piece by piece, cut into windows."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -18,6 +19,10 @@ KAISER_BEST = {
     "resampling_method": "sinc_interp_kaiser",
     "beta": 12.9846,
 }
+
+# torchaudio keeps a filter for each phase between the two rates. Above this many (rates such as 22254 Hz, which
+# share no large factor with 16 kHz, would take gigabytes) single samples are computed from the filter's definition.
+MAX_PHASES = 1_000_000
 
 # Timestamps of some containers are rounded to milliseconds: a block that is off by less than this follows on without a
 # gap. About one frame of video.
@@ -81,9 +86,33 @@ def resample(waveform: Tensor | np.ndarray, orig_rate: int, new_rate: int) -> Te
     waveform = torch.as_tensor(waveform)
     if orig_rate == new_rate:
         return waveform
-    # Not torchaudio.functional, which computes its kernel in float32 and is off by 1e-5.
-    dtype = torch.float64 if waveform.dtype == torch.float64 else None
-    return _torchaudio().transforms.Resample(orig_rate, new_rate, **KAISER_BEST, dtype=dtype)(waveform)
+    return _resampler(orig_rate, new_rate, waveform.dtype)(waveform)
+
+
+def _resampler(orig_rate: int, new_rate: int, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    if orig_rate * new_rate // math.gcd(orig_rate, new_rate) ** 2 > MAX_PHASES:
+        return partial(_resample_by_definition, orig_rate=orig_rate, new_rate=new_rate)
+    # Not torchaudio.functional, which computes its filters in float32 and is off by 1e-5.
+    dtype = torch.float64 if dtype == torch.float64 else None
+    return _torchaudio().transforms.Resample(orig_rate, new_rate, **KAISER_BEST, dtype=dtype)
+
+
+def _resample_by_definition(waveform: Tensor, orig_rate: int, new_rate: int) -> Tensor:
+    """Each output sample as a sum over its neighbours, weighed by the windowed sinc at their distance."""
+    rolloff, beta, crossings = KAISER_BEST["rolloff"], KAISER_BEST["beta"], 50
+    scale = min(1.0, new_rate / orig_rate)
+    reach = math.ceil(crossings / scale)
+    padded = np.pad(waveform.numpy(), [(0, 0)] * (waveform.dim() - 1) + [(reach, reach + 1)])
+    pieces = []
+    count = -(-waveform.shape[-1] * new_rate // orig_rate)
+    for begin in range(0, count, 4000):
+        position = np.arange(begin, min(begin + 4000, count)) * (orig_rate / new_rate)
+        neighbours = np.floor(position).astype(np.int64)[:, None] + np.arange(1 - reach, reach + 1)
+        distance = (position[:, None] - neighbours) * scale
+        window = np.i0(beta * np.sqrt(np.clip(1 - (distance / crossings) ** 2, 0, None))) / np.i0(beta)
+        weights = rolloff * scale * np.sinc(rolloff * distance) * window * (np.abs(distance) <= crossings)
+        pieces.append((padded[..., neighbours + reach] * weights).sum(axis=-1))
+    return torch.from_numpy(np.concatenate(pieces, axis=-1)).to(waveform.dtype)
 
 
 class StreamResampler:
@@ -100,9 +129,7 @@ class StreamResampler:
         self.orig, self.new = orig_rate // common, new_rate // common
         reach = KAISER_BEST["lowpass_filter_width"] * self.orig / (min(self.orig, self.new) * KAISER_BEST["rolloff"])
         self.context = math.ceil(reach / self.orig) + 1
-        self.kernel = (
-            None if orig_rate == new_rate else _torchaudio().transforms.Resample(orig_rate, new_rate, **KAISER_BEST)
-        )
+        self.kernel = None if orig_rate == new_rate else _resampler(orig_rate, new_rate, torch.float32)
         # A call of the kernel costs more than a few samples: wait for about a quarter of a second.
         self.batch = max(1, orig_rate // 4 // self.orig)
         self.held = np.zeros(0, dtype=np.float32)

@@ -47,6 +47,32 @@ class Clip:
         return self.frames[self.num_real - 1].end
 
 
+class SteadyClock:
+    """Times of a stream whose timestamps may be missing or start anew, as in recordings that were joined as bytes.
+
+    A jump back by more than a second is a new beginning, and follows on where the stream has got to. Smaller steps
+    back pass through.
+    """
+
+    def __init__(self):
+        self.jumps: list[float] = []  # seconds at which the timestamps began anew
+        self._shift = 0.0
+        self._expected: float | None = None
+
+    def __call__(self, time: float | None, length: float) -> float:
+        """Place what lasts `length` seconds and is marked `time`, or not marked at all."""
+        if time is None:
+            time = self._expected or 0.0
+        else:
+            time += self._shift
+            if self._expected is not None and time < self._expected - 1.0:
+                self.jumps.append(self._expected)
+                self._shift += self._expected - time
+                time = self._expected
+        self._expected = time + length
+        return time
+
+
 def join_ends(frames: Iterable[Frame]) -> Iterator[Frame]:
     """Let each frame end where the next begins, so that clips follow each other without gaps.
 

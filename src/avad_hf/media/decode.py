@@ -1,15 +1,11 @@
-"""Video files, URLs and arrays as frames and sound on one clock. The only place that decodes."""
+"""Video files as frames and sound on one clock. The only place that decodes."""
 
-import logging
 import math
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Literal
-from urllib.parse import urlparse
 
 import av
 import numpy as np
@@ -19,18 +15,7 @@ from av.video.reformatter import VideoReformatter
 from torch import Tensor
 
 from .audio import SoundBlock, SoundTrack, to_mono
-from .clips import Frame
-
-logger = logging.getLogger(__name__)
-
-ACCEPTED_SOURCES = """\
-A video is one of
-- a path;
-- a URL (http, https, hf or another that fsspec knows);
-- a file object opened for reading, or bytes;
-- a dict with "path" or "bytes", as rows of `datasets` with Video(decode=False) are;
-- a dict of arrays: "frames" of shape (F, H, W, 3), uint8 RGB, and "fps" or "times" of shape (F,) in seconds; with
-  sound, also "waveform" of shape (samples,) or (channels, samples) and "sampling_rate" in Hz."""
+from .clips import Frame, SteadyClock
 
 
 class MediaError(ValueError):
@@ -70,9 +55,9 @@ def _turns(frame: av.VideoFrame) -> int:
     return round(frame.rotation / 90) % 4
 
 
-def _pixels(frame: av.VideoFrame, reformatter: VideoReformatter, short_side: int, resize: str) -> Tensor:
-    """Scale a decoded frame and turn it upright."""
-    width, height = scaled_size(frame.width, frame.height, short_side)
+def scaled_pixels(frame: av.VideoFrame, reformatter: VideoReformatter, size: tuple[int, int], resize: str) -> Tensor:
+    """Scale a decoded frame to a width and height, and turn it upright; RGB of shape `(3, H, W)`."""
+    width, height = size
     if resize == "area":
         # FFmpeg's AREA only averages; enlarging needs interpolation.
         method = "AREA" if width < frame.width else "BILINEAR"
@@ -83,6 +68,12 @@ def _pixels(frame: av.VideoFrame, reformatter: VideoReformatter, short_side: int
         pixels = F.interpolate(full.unsqueeze(0), size=(height, width), mode="bilinear").squeeze(0)
     turns = _turns(frame)
     return torch.rot90(pixels, turns, dims=(1, 2)) if turns else pixels
+
+
+def planar_samples(frame: av.AudioFrame) -> np.ndarray:
+    """Samples of a decoded frame, of shape `(channels, samples)` and the file's own type."""
+    samples = frame.to_ndarray()
+    return samples if frame.format.is_planar else samples.reshape(-1, len(frame.layout.channels)).T
 
 
 class MediaFile:
@@ -116,7 +107,7 @@ class MediaFile:
                 height=height,
                 fps=float(rate),
                 duration=self._duration(container, stream),
-                has_audio=bool(container.streams.audio),
+                has_audio=self.sound_stream(container) is not None,
             )
 
     @contextmanager
@@ -129,7 +120,8 @@ class MediaFile:
         if os.path.getsize(self.path) == 0:
             raise MediaError(f"{self.name} is empty (0 bytes). Copy or record it again.")
         try:
-            container = av.open(self.path)
+            # Absolute, since FFmpeg takes what stands before a colon for a protocol: 12:30.mp4.
+            container = av.open(os.path.abspath(self.path))
         except (av.FFmpegError, OSError) as error:
             raise MediaError(
                 f"{self.name} cannot be opened as video ({type(error).__name__}: {os.path.getsize(self.path)} bytes "
@@ -162,16 +154,30 @@ class MediaFile:
                 f"{self.name} has no picture (streams: {kinds}). Sound alone cannot be scored: give the video that it "
                 "belongs to."
             )
+        if stream.codec_context is None:
+            raise MediaError(
+                f"{self.name}: its picture has a format that FFmpeg {av.ffmpeg_version_info} cannot decode. Convert "
+                "it, to H.264 for example."
+            )
         return stream
 
+    def sound_stream(self, container):
+        """The sound stream to listen to, or ``None`` if there is none that can be decoded."""
+        stream = container.streams.best("audio")
+        return None if stream is None or stream.codec_context is None else stream
+
     def _duration(self, container, stream) -> float | None:
+        """When the picture ends, in seconds on our clock, as far as the container says."""
         if stream.duration is not None:
-            return float(stream.duration * stream.time_base)
-        # Matroska keeps it as text, such as 00:00:05.280000000.
+            begin = 0.0 if stream.start_time is None else float(stream.start_time * stream.time_base) - self.start
+            return begin + float(stream.duration * stream.time_base)
+        # Matroska keeps the end of each stream as text, such as 00:00:05.280000000.
         with suppress(KeyError, ValueError):
             hours, minutes, seconds = stream.metadata["DURATION"].split(":")
-            return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
-        return None if container.duration is None else container.duration / av.time_base
+            return int(hours) * 3600 + int(minutes) * 60 + float(seconds) - self.start
+        # What the whole container says may be the length of the sound.
+        known = container.duration is not None and not container.streams.audio
+        return container.duration / av.time_base if known else None
 
     def decode(self, container, stream, what: str) -> Iterator[Any]:
         """Decode what can be decoded, noting damage instead of stopping at it."""
@@ -184,6 +190,8 @@ class MediaFile:
                 break
             except (av.FFmpegError, OSError) as error:
                 self._note(f"reading the {what} stopped early ({type(error).__name__})")
+                with suppress(av.FFmpegError):
+                    yield from stream.decode(None)  # what the decoder still holds
                 break
             try:
                 yield from packet.decode()
@@ -194,47 +202,59 @@ class MediaFile:
         if broken:
             self._note(f"{broken} {what} packets could not be decoded")
 
-    def frames(self, short_side: int, resize: Literal["area", "torch"] = "area") -> Iterator[Frame]:
+    def frames(self, short_side: int | None, resize: Literal["area", "torch"] = "area") -> Iterator[Frame]:
         """Decode the frames, scaled.
 
         Args:
-            short_side: Of the scaled frames, in pixels.
+            short_side: Of the scaled frames, in pixels; ``None`` leaves them as they are.
             resize: ``"area"`` averages areas inside FFmpeg's scaler and gives uint8. ``"torch"`` scales the full
                 picture as pytorchvideo's transform does (bilinear, no antialiasing) and gives float32: slower, for
                 comparison with published features.
 
         Yields:
-            Frames in order; they end when the container says, which `join_ends` makes exact.
+            Frames in order and of one size; they end when the container says, which `join_ends` makes exact.
 
         Raises:
             MediaError: If not a single frame can be decoded.
         """
-        reformatter = VideoReformatter()
+        reformatter, clock = VideoReformatter(), SteadyClock()
         period = 1.0 / self.info.fps
         last: float | None = None
+        stored = size = None
         pauses: list[str] = []
         with self.open() as container:
             stream = self._video_stream(container)
             stream.thread_type = "AUTO"
             for frame in self.decode(container, stream, "video"):
-                start = None if frame.time is None else frame.time - self.start
-                if start is None or (last is not None and start <= last):
-                    # No timestamp, or one that runs backwards: go on by the average rate.
-                    start = 0.0 if last is None else last + period
+                length = float(frame.duration * frame.time_base) if frame.duration else period
+                start = clock(None if frame.time is None else frame.time - self.start, length)
+                if last is not None and start <= last:
+                    start = last + period
                 elif last is not None and start - last > max(1.0, 10 * period):
                     pauses.append(f"{last + period:.2f} to {start:.2f} s")
                 last = start
-                length = float(frame.duration * frame.time_base) if frame.duration else period
-                yield Frame(start, start + length, _pixels(frame, reformatter, short_side, resize))
+                if stored is None:
+                    stored = (frame.width, frame.height)
+                    size = stored if short_side is None else scaled_size(*stored, short_side)
+                elif (frame.width, frame.height) != stored:
+                    self._note(
+                        f"the picture's size changes on the way, and is scaled to that of the first frame {stored}"
+                    )
+                yield Frame(start, start + length, scaled_pixels(frame, reformatter, size, resize))
         if pauses:
             more = f" and {len(pauses) - 3} more times" if len(pauses) > 3 else ""
             self._note(f"there is no picture from {', '.join(pauses[:3])}{more}")
+        self._note_jumps(clock, "picture")
         if last is None:
             raise MediaError(
                 f"{self.name}: the container opens, but not one frame could be decoded "
                 f"({'; '.join(self.problems) or 'the video stream is empty'}). The file is cut or damaged: copy it "
                 "or record it again."
             )
+
+    def _note_jumps(self, clock: SteadyClock, what: str) -> None:
+        if clock.jumps:
+            self._note(f"the clock of the {what} starts anew at {clock.jumps[0]:.2f} s ({len(clock.jumps)} in all)")
 
     def sound(self, rate: int) -> SoundTrack:
         """Decode the sound, mixed to mono and resampled.
@@ -250,143 +270,13 @@ class MediaFile:
     def _sound_blocks(self) -> Iterator[SoundBlock]:
         if not self.info.has_audio:
             return
+        clock = SteadyClock()
         with self.open() as container:
-            stream = container.streams.best("audio")
-            for frame in self.decode(container, stream, "sound"):
-                samples = frame.to_ndarray()
-                if not frame.format.is_planar:
-                    samples = samples.reshape(-1, len(frame.layout.channels)).T
-                start = None if frame.time is None else frame.time - self.start
-                yield SoundBlock(start, to_mono(samples), frame.sample_rate)
-
-
-class MediaArrays:
-    """Frames and sound that are decoded already, with the manner of a [`MediaFile`].
-
-    Args:
-        frames: RGB of shape `(F, H, W, 3)`, uint8.
-        fps: Frames a second, where `times` are not given.
-        times: When each frame appears, in seconds, of shape `(F,)`, rising.
-        waveform: Sound of shape `(samples,)` or `(channels, samples)` that begins at 0 s.
-        sampling_rate: Of the waveform, in Hz.
-    """
-
-    def __init__(self, frames, fps=None, times=None, waveform=None, sampling_rate=None):
-        self.problems: list[str] = []
-        frames = np.asarray(frames)
-        if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8 or 0 in frames.shape:
-            raise MediaError(
-                f"frames must be uint8 RGB of shape (F, H, W, 3), got {frames.dtype} of {frames.shape}. Put channels "
-                "last and scale to 0-255."
-            )
-        if (fps is None) == (times is None):
-            raise MediaError("Frames in arrays need either fps (frames a second) or times (seconds, one a frame).")
-        if times is None:
-            if not fps > 0:
-                raise MediaError(f"fps must be above 0, got {fps}.")
-            times = np.arange(len(frames)) / fps
-        times = np.asarray(times, dtype=np.float64)
-        if times.shape != (len(frames),) or (np.diff(times) <= 0).any():
-            raise MediaError(
-                f"times must be one number a frame, each above the last: shape ({len(frames)},), got {times.shape}."
-            )
-        period = float(np.diff(times).mean()) if len(times) > 1 else 1.0 / (fps or 25)
-        self._frames, self._times, self._period = frames, times, period
-        self._waveform, self._rate = self._checked_sound(waveform, sampling_rate), sampling_rate
-        self.info = MediaInfo(
-            name=f"arrays of {len(frames)} frames",
-            width=frames.shape[2],
-            height=frames.shape[1],
-            fps=1.0 / period,
-            duration=float(times[-1] + period - times[0]),
-            has_audio=waveform is not None,
-        )
-
-    @staticmethod
-    def _checked_sound(waveform, sampling_rate) -> np.ndarray | None:
-        if waveform is None:
-            return None
-        if not isinstance(sampling_rate, (int, np.integer)) or sampling_rate <= 0:
-            raise MediaError(f"A waveform needs its sampling_rate in Hz, a whole number, got {sampling_rate!r}.")
-        waveform = np.asarray(waveform)
-        if waveform.ndim not in (1, 2) or (waveform.ndim == 2 and waveform.shape[0] > waveform.shape[1]):
-            raise MediaError(
-                f"waveform must be of shape (samples,) or (channels, samples), got {waveform.shape}. Transpose it if "
-                "channels come last."
-            )
-        mono = to_mono(waveform)
-        if not np.isfinite(mono).all():
-            raise MediaError("waveform holds NaN or infinite samples. Repair or silence them first.")
-        return mono
-
-    def frames(self, short_side: int, resize: Literal["area", "torch"] = "area") -> Iterator[Frame]:
-        """Scale the frames, as [`MediaFile.frames`] does."""
-        reformatter = VideoReformatter()
-        for start, image in zip(self._times.tolist(), self._frames, strict=True):
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-            yield Frame(start, start + self._period, _pixels(frame, reformatter, short_side, resize))
-
-    def sound(self, rate: int) -> SoundTrack:
-        """Resample the sound, as [`MediaFile.sound`] does."""
-        blocks = [] if self._waveform is None else [SoundBlock(0.0, self._waveform, int(self._rate))]
-        return SoundTrack(blocks, rate)
-
-
-Media = MediaFile | MediaArrays
-
-
-@contextmanager
-def open_media(source: Any) -> Iterator[Media]:
-    """Open whatever stands for a video.
-
-    Args:
-        source: A path, URL, file object, bytes or dict of arrays (`ACCEPTED_SOURCES` lists them), or an open
-            [`Media`]. URLs and file objects are copied to a temporary file first, piece by piece.
-
-    Raises:
-        MediaError: If it cannot be opened as video.
-        TypeError: For anything else.
-    """
-    if isinstance(source, (MediaFile, MediaArrays)):
-        yield source  # whoever opened it closes it
-    elif isinstance(source, dict) and "frames" in source:
-        unknown = set(source) - {"frames", "fps", "times", "waveform", "sampling_rate"}
-        if unknown:
-            raise MediaError(f"Unknown keys {sorted(unknown)} beside frames.\n{ACCEPTED_SOURCES}")
-        yield MediaArrays(**source)
-    elif isinstance(source, dict) and (source.get("bytes") or source.get("path")):
-        with open_media(source.get("bytes") or source["path"]) as media:
-            yield media
-    elif isinstance(source, (str, os.PathLike)) and (os.path.exists(source) or "://" not in os.fspath(source)):
-        with closing(MediaFile(os.fspath(source))) as media:
-            yield media
-    elif isinstance(source, (str, bytes)) or hasattr(source, "read"):
-        with (
-            tempfile.TemporaryDirectory(prefix="avad_hf-") as folder,
-            closing(MediaFile(*_copy_to(folder, source))) as media,
-        ):
-            yield media
-    else:
-        raise TypeError(f"Cannot read a {type(source).__name__} as video.\n{ACCEPTED_SOURCES}")
-
-
-def _copy_to(folder: str, source: Any) -> tuple[str, str]:
-    """Copy a URL, bytes or file object into a folder; returns the file's path and its name for messages."""
-    if isinstance(source, str):
-        import fsspec
-
-        path = os.path.join(folder, os.path.basename(urlparse(source).path) or "video")
-        try:
-            filesystem, remote = fsspec.core.url_to_fs(source)
-            filesystem.get_file(remote, path)
-        except Exception as error:  # every protocol has its own errors
-            reason = f"{type(error).__name__}: {error}"
-            raise MediaError(f"{source} cannot be fetched ({reason}). Check the URL.") from error
-        return path, source
-    path = os.path.join(folder, "video")
-    with open(path, "wb") as file:
-        if isinstance(source, bytes):
-            file.write(source)
-        else:
-            shutil.copyfileobj(source, file)
-    return path, str(getattr(source, "name", f"{type(source).__name__} object"))
+            for frame in self.decode(container, self.sound_stream(container), "sound"):
+                mono = to_mono(planar_samples(frame))
+                if not np.isfinite(mono).all():
+                    self._note("some samples of the sound are no numbers, and are silenced")
+                    mono = np.nan_to_num(mono, nan=0.0, posinf=0.0, neginf=0.0)
+                time = None if frame.time is None else frame.time - self.start
+                yield SoundBlock(clock(time, len(mono) / frame.sample_rate), mono, frame.sample_rate)
+        self._note_jumps(clock, "sound")

@@ -8,11 +8,14 @@ from pathlib import Path
 import av
 import numpy as np
 
-from .decode import MediaFile
+from .audio import to_mono
+from .clips import SteadyClock
+from .decode import MediaFile, planar_samples
 
 TIME_BASE = Fraction(1, 90000)
 # What an MP4 carries as it is; other sound is encoded anew, as AAC.
 MP4_SOUND = ("aac", "mp3", "ac3", "eac3", "opus", "flac", "alac")
+AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000)
 
 
 def write_video(
@@ -63,30 +66,45 @@ def _sound_packets(container, media: MediaFile) -> Iterator[tuple[float, av.Pack
     if not media.info.has_audio:
         return
     with media.open() as source:
-        stream = source.streams.best("audio")
+        stream = media.sound_stream(source)
         if stream.codec_context.name in MP4_SOUND:
-            copied = container.add_stream_from_template(stream)
-            yield from _copied(source.demux(stream), copied, media.start)
+            yield from _copied(source.demux(stream), container.add_stream_from_template(stream), media.start)
         else:
-            encoded = container.add_stream("aac", rate=stream.codec_context.sample_rate)
-            encoded.layout = stream.codec_context.layout
-            yield from _encoded(media.decode(source, stream, "sound"), encoded, media.start)
+            yield from _encoded(media.decode(source, stream, "sound"), container, media.start)
 
 
 def _copied(packets: Iterable[av.Packet], stream, start: float) -> Iterator[tuple[float, av.Packet]]:
+    clock, last = SteadyClock(), None
     for packet in packets:
         if packet.dts is None:  # the empty packet at the end
             continue
-        shift = round(start / packet.time_base)
-        packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, stream
-        yield float(packet.pts * packet.time_base), packet
+        unit = packet.time_base
+        time = clock(
+            None if packet.pts is None else float(packet.pts * unit) - start, float((packet.duration or 0) * unit)
+        )
+        packet.pts = packet.dts = round(time / unit) if last is None else max(last + 1, round(time / unit))
+        last, packet.stream = packet.dts, stream
+        yield time, packet
 
 
-def _encoded(frames: Iterable[av.AudioFrame], stream, start: float) -> Iterator[tuple[float, av.Packet]]:
+def _encoded(frames: Iterable[av.AudioFrame], container, start: float) -> Iterator[tuple[float, av.Packet]]:
+    clock, stream = SteadyClock(), None
     for frame in frames:
-        if frame.pts is not None:
-            frame.pts -= round(start / frame.time_base)
-        for packet in stream.encode(frame):
+        samples = planar_samples(frame)
+        if stream is None:
+            rate = frame.sample_rate if frame.sample_rate in AAC_RATES else 48000
+            stream = container.add_stream("aac", rate=rate)
+            stream.layout = "mono" if len(samples) == 1 else "stereo"
+        # FFmpeg mixes only what it has a name for; a recorder's "2 channels" is stereo, and others are averaged.
+        if len(samples) > 2 and frame.layout.name.endswith("channels"):
+            samples = to_mono(samples)[None]
+        named = frame.layout.name if len(samples) > 2 else ("mono", "stereo")[len(samples) - 1]
+        planar = {"u1": "u8p", "i2": "s16p", "i4": "s32p", "f4": "fltp", "f8": "dblp"}[samples.dtype.str[1:]]
+        whole = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), format=planar, layout=named)
+        whole.sample_rate, whole.time_base = frame.sample_rate, Fraction(1, frame.sample_rate)
+        time = clock(None if frame.time is None else frame.time - start, frame.samples / frame.sample_rate)
+        whole.pts = round(time * frame.sample_rate)
+        for packet in stream.encode(whole):
             yield float(packet.pts * packet.time_base), packet
-    for packet in stream.encode(None):
+    for packet in stream.encode(None) if stream is not None else ():
         yield float(packet.pts * packet.time_base), packet

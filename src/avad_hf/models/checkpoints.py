@@ -3,6 +3,8 @@
 import os
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from transformers import PreTrainedConfig, PreTrainedModel
 
 
@@ -25,7 +27,10 @@ class CheckpointConfig(PreTrainedConfig):
                 f"This checkpoint holds a model of type '{found}', but {cls.__name__} reads only '{cls.model_type}'. "
                 f"Give a '{cls.model_type}' checkpoint, or load this one with the classes of '{found}'."
             )
-        return super().from_dict(config_dict, **kwargs)
+        try:
+            return super().from_dict(config_dict, **kwargs)
+        except StrictDataclassError as error:  # which is no ValueError
+            raise ValueError(f"The config of this '{cls.model_type}' checkpoint is not valid: {error}") from error
 
 
 class CheckpointModel(PreTrainedModel):
@@ -37,9 +42,17 @@ class CheckpointModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *args, **kwargs):
-        """Load config and weights; raises ``ValueError`` when weights are missing from the checkpoint."""
+        """Load config and weights; raises ``ValueError`` when weights are missing or damaged."""
         wants_info = kwargs.pop("output_loading_info", False)
-        model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
+        try:
+            model, info = super().from_pretrained(
+                pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
+            )
+        except SafetensorError as error:
+            raise ValueError(
+                f"{pretrained_model_name_or_path}: the weights file is cut or damaged ({error}). Copy or download the "
+                "checkpoint again."
+            ) from error
         if missing := sorted(info["missing_keys"]):
             raise ValueError(
                 f"{pretrained_model_name_or_path}: {len(missing)} weights of {cls.__name__} are missing "

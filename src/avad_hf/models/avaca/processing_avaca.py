@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
 
 from avad_hf.media.clips import Clip, Frame, cut_clips, join_ends
-from avad_hf.media.decode import Media, open_media
+from avad_hf.media.sources import Media, open_media
 from avad_hf.models.slowfast.modeling_slowfast import SlowFastModel
 from avad_hf.models.vggish.feature_extraction_vggish import VggishFeatureExtractor
 from avad_hf.models.vggish.modeling_vggish import VggishModel
@@ -61,6 +61,10 @@ class AvacaProcessor(ProcessorMixin):
         super().__init__(feature_extractor)
         if resize not in ("area", "torch"):
             raise ValueError(f"resize must be 'area' or 'torch', got {resize!r}.")
+        if not isinstance(size, int) or size < 1:
+            raise ValueError(f"size must be the short side in pixels, 1 or more, got {size!r}.")
+        if not isinstance(feature_grid, (list, tuple)) or len(feature_grid) != 2 or min(feature_grid) < 1:
+            raise ValueError(f"feature_grid must be rows and columns, 1 or more each, got {feature_grid!r}.")
         self.size = size
         self.resize = resize
         self.feature_grid = tuple(feature_grid)
@@ -87,6 +91,11 @@ class AvacaProcessor(ProcessorMixin):
                 f"{type(encoder).__name__}."
             )
         return encoder.requires_grad_(False).eval()
+
+    @property
+    def model_input_names(self) -> list[str]:
+        """What `__call__` returns."""
+        return [*PER_CLIP, "has_audio"]
 
     @property
     def notices(self) -> list[str]:
@@ -119,7 +128,17 @@ class AvacaProcessor(ProcessorMixin):
         os.makedirs(save_directory, exist_ok=True)
         for role in ENCODERS.keys() - self._hub_ids.keys():
             getattr(self, role).save_pretrained(os.path.join(save_directory, role))
-        return super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
+        files = super().save_pretrained(save_directory)
+        if push_to_hub:
+            # Not by the parent, which would see the config alone as new.
+            self.push_to_hub(kwargs.pop("repo_id", os.path.basename(os.path.abspath(save_directory))), **kwargs)
+        return files
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, dtype=None, **kwargs) -> "AvacaProcessor":
+        """Load the processor with its encoders, in float32 unless a `dtype` is given."""
+        processor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        return processor if dtype in (None, "auto") else processor.to(dtype=dtype)
 
     @classmethod
     def get_processor_dict(cls, pretrained_model_name_or_path, **kwargs) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -155,7 +174,7 @@ class AvacaProcessor(ProcessorMixin):
         """Compute the features of one video or of several.
 
         Args:
-            videos: What `avad_hf.media.decode.ACCEPTED_SOURCES` lists, or a list of them.
+            videos: What `avad_hf.media.sources.ACCEPTED_SOURCES` lists, or a list of them.
 
         Returns:
             [`BatchFeature`], videos with fewer clips padded with zeros:
@@ -192,7 +211,7 @@ class AvacaProcessor(ProcessorMixin):
         """Compute the features of one video a few clips at a time, in memory that does not grow with its length.
 
         Args:
-            source: What `avad_hf.media.decode.ACCEPTED_SOURCES` lists, or an open `Media`.
+            source: What `avad_hf.media.sources.ACCEPTED_SOURCES` lists, or an open `Media`.
             clips_per_batch: Clips that go through the encoders together. More fill a GPU better; a clip at 256 x 455
                 takes about 45 MB as float32 frames, and several times that inside SlowFast.
 

@@ -1,0 +1,96 @@
+"""Frames and sound in arrays, with the manner of a video file."""
+
+import math
+from collections.abc import Iterator
+from numbers import Real
+from typing import Literal
+
+import av
+import numpy as np
+from av.video.reformatter import VideoReformatter
+
+from .audio import SoundBlock, SoundTrack, to_mono
+from .clips import Frame
+from .decode import MediaError, MediaInfo, scaled_pixels, scaled_size
+
+
+class MediaArrays:
+    """Frames and sound that are decoded already, with the manner of a [`MediaFile`].
+
+    Args:
+        frames: RGB of shape `(F, H, W, 3)`, uint8.
+        fps: Frames a second, where `times` are not given.
+        times: When each frame appears, in seconds, of shape `(F,)`, rising.
+        waveform: Sound of shape `(samples,)` or `(channels, samples)` that begins at 0 s.
+        sampling_rate: Of the waveform, in Hz.
+    """
+
+    def __init__(self, frames, fps=None, times=None, waveform=None, sampling_rate=None):
+        self.problems: list[str] = []
+        try:
+            frames = np.asarray(frames)
+        except ValueError as error:
+            raise MediaError(f"frames must be one array, all of one size: {error}.") from error
+        if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8 or 0 in frames.shape:
+            raise MediaError(
+                f"frames must be uint8 RGB of shape (F, H, W, 3), got {frames.dtype} of {frames.shape}. Put channels "
+                "last and scale to 0-255."
+            )
+        if (fps is None) == (times is None):
+            raise MediaError("Frames in arrays need either fps (frames a second) or times (seconds, one a frame).")
+        if times is None:
+            if not isinstance(fps, Real) or not 0 < fps < math.inf:
+                raise MediaError(f"fps must be a number above 0, got {fps!r}.")
+            times = np.arange(len(frames)) / fps
+        times = np.asarray(times, dtype=np.float64)
+        if times.shape != (len(frames),) or not np.isfinite(times).all() or (np.diff(times) <= 0).any():
+            raise MediaError(
+                f"times must be one finite number a frame, each above the last: shape ({len(frames)},), got shape "
+                f"{times.shape}."
+            )
+        period = float(np.diff(times).mean()) if len(times) > 1 else 1.0 / (fps or 25)
+        self._frames, self._times, self._period = frames, times, period
+        self._waveform, self._rate = self._checked_sound(waveform, sampling_rate), sampling_rate
+        self.info = MediaInfo(
+            name=f"arrays of {len(frames)} frames",
+            width=frames.shape[2],
+            height=frames.shape[1],
+            fps=1.0 / period,
+            duration=float(times[-1] + period),
+            has_audio=waveform is not None,
+        )
+
+    @staticmethod
+    def _checked_sound(waveform, sampling_rate) -> np.ndarray | None:
+        if waveform is None:
+            return None
+        if not isinstance(sampling_rate, (int, np.integer)) or sampling_rate <= 0:
+            raise MediaError(f"A waveform needs its sampling_rate in Hz, a whole number, got {sampling_rate!r}.")
+        waveform = np.asarray(waveform)
+        if waveform.ndim not in (1, 2) or (waveform.ndim == 2 and waveform.shape[0] > waveform.shape[1]):
+            raise MediaError(
+                f"waveform must be of shape (samples,) or (channels, samples), got {waveform.shape}. Transpose it if "
+                "channels come last."
+            )
+        if waveform.dtype not in (np.float16, np.float32, np.float64, np.int16, np.int32, np.uint8):
+            raise MediaError(
+                f"waveform must be floating point within -1 and 1, or int16, int32 or uint8, got {waveform.dtype}."
+            )
+        mono = to_mono(waveform)
+        if not np.isfinite(mono).all():
+            raise MediaError("waveform holds NaN or infinite samples. Repair or silence them first.")
+        return mono
+
+    def frames(self, short_side: int | None, resize: Literal["area", "torch"] = "area") -> Iterator[Frame]:
+        """Scale the frames, as [`MediaFile.frames`] does."""
+        reformatter = VideoReformatter()
+        size = (self.info.width, self.info.height)
+        size = size if short_side is None else scaled_size(*size, short_side)
+        for start, image in zip(self._times.tolist(), self._frames, strict=True):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+            yield Frame(start, start + self._period, scaled_pixels(frame, reformatter, size, resize))
+
+    def sound(self, rate: int) -> SoundTrack:
+        """Resample the sound, as [`MediaFile.sound`] does."""
+        blocks = [] if self._waveform is None else [SoundBlock(0.0, self._waveform, int(self._rate))]
+        return SoundTrack(blocks, rate)

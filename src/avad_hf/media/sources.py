@@ -1,0 +1,90 @@
+"""Opens whatever stands for a video: paths, URLs, file objects, bytes, arrays."""
+
+import io
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+from urllib.parse import urlparse
+
+from .arrays import MediaArrays
+from .decode import MediaError, MediaFile
+
+ACCEPTED_SOURCES = """\
+A video is one of
+- a path;
+- a URL (http, https, hf or another that fsspec knows);
+- a file object opened for reading, or bytes;
+- a dict with "path" or "bytes", as rows of `datasets` with Video(decode=False) are;
+- a dict of arrays: "frames" of shape (F, H, W, 3), uint8 RGB, and "fps" or "times" of shape (F,) in seconds; with
+  sound, also "waveform" of shape (samples,) or (channels, samples) and "sampling_rate" in Hz."""
+
+Media = MediaFile | MediaArrays
+
+
+@contextmanager
+def open_media(source: Any) -> Iterator[Media]:
+    """Open whatever stands for a video.
+
+    Args:
+        source: A path, URL, file object, bytes or dict of arrays (`ACCEPTED_SOURCES` lists them), or an open
+            [`Media`]. URLs and file objects are copied to a temporary file first, piece by piece.
+
+    Raises:
+        MediaError: If it cannot be opened as video.
+        TypeError: For anything else.
+    """
+    if isinstance(source, (MediaFile, MediaArrays)):
+        yield source  # whoever opened it closes it
+    elif isinstance(source, dict) and "frames" in source:
+        unknown = set(source) - {"frames", "fps", "times", "waveform", "sampling_rate"}
+        if unknown:
+            raise MediaError(f"Unknown keys {sorted(unknown)} beside frames.\n{ACCEPTED_SOURCES}")
+        yield MediaArrays(**source)
+    elif isinstance(source, dict) and (source.get("bytes") or source.get("path")):
+        with open_media(source.get("bytes") or source["path"]) as media:
+            yield media
+    elif isinstance(source, (str, os.PathLike)) and (os.path.exists(source) or "://" not in os.fspath(source)):
+        path = os.fspath(source)
+        if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+            with open(path, "rb") as pipe, open_media(pipe) as media:  # a pipe, which can be read only once
+                yield media
+        else:
+            with closing(MediaFile(path)) as media:
+                yield media
+    elif isinstance(source, (str, bytes)) or hasattr(source, "read"):
+        with (
+            tempfile.TemporaryDirectory(prefix="avad_hf-") as folder,
+            closing(MediaFile(*_copy_to(folder, source))) as media,
+        ):
+            yield media
+    else:
+        raise TypeError(f"Cannot read a {type(source).__name__} as video.\n{ACCEPTED_SOURCES}")
+
+
+def _copy_to(folder: str, source: Any) -> tuple[str, str]:
+    """Copy a URL, bytes or file object into a folder; returns the file's path and its name for messages."""
+    if isinstance(source, str):
+        import fsspec
+
+        path = os.path.join(folder, os.path.basename(urlparse(source).path) or "video")
+        try:
+            filesystem, remote = fsspec.core.url_to_fs(source)
+            filesystem.get_file(remote, path)
+        except Exception as error:  # every protocol has its own errors
+            reason = f"{type(error).__name__}: {error}"
+            raise MediaError(f"{source} cannot be fetched ({reason}). Check the URL.") from error
+        return path, source
+    path = os.path.join(folder, "video")
+    with open(path, "wb") as file:
+        if isinstance(source, bytes):
+            file.write(source)
+        elif isinstance(source, io.TextIOBase):
+            raise TypeError(f"{getattr(source, 'name', source)} is opened as text. Open it with mode 'rb'.")
+        else:
+            if source.seekable():
+                source.seek(0)  # it may have been read before
+            shutil.copyfileobj(source, file)
+    return path, str(getattr(source, "name", f"{type(source).__name__} object"))
