@@ -101,6 +101,14 @@ def test_videos_of_any_shape_fit_one_batch(tmp_path, processor):
     assert processor(paths)["visual_features"].shape == (4, 1, 320, 1, 3)
 
 
+def test_missing_sound_is_one_line_in_the_log(processor, bikes, caplog):
+    with caplog.at_level("INFO", logger="avad_hf"):
+        processor(bikes)
+    assert [record.getMessage() for record in caplog.records if record.name.startswith("avad_hf")] == [
+        f"{bikes}: it has no sound; its sound features are zero."
+    ]
+
+
 def test_silence_is_heard_and_no_sound_is_not(tmp_path, processor):
     silent = write_media(tmp_path / "s.mp4", frame_times(25, 0.4), np.zeros((1, 19200)), audio_codec="aac")
     features = processor([silent, small_video(tmp_path, 10)])
