@@ -142,11 +142,11 @@ class AvacaModel(AvacaPreTrainedModel):
     """Body of AVACA: two stages of convolutions with two crossed transformers between them.
 
     ```text
-    visual (B, T, 2304, h, w) -- stage 1 (2-D) --> V', h*w tokens -- q --> AVT (k, v = U or P') --> stage 2 -- mean --+
-                                                      |                                                            |
-                                                      +---- k, v ----+                                             cat
-                                                                     v                                             |
-    audio  (B, T, S, 128) ------ stage 1 (1-D) --> P', S tokens ---- q --> VAT --> stage 2 -- mean ----------------+
+    visual features (2304, h, w) --> visual stage 1 (2-D) --> V', h*w tokens
+    audio features (S, 128) -------> audio stage 1 (1-D) ---> P', S tokens --> U = P'[1:] - P'[:-1]
+
+    VAT: K = V = V',      Q = P' --> visual stage 2 (1-D) --> mean over tokens --+
+    AVT: K = V = U or P', Q = V' --> audio stage 2 (1-D) ---> mean over tokens --+--> clip state
     ```
 
     As printed in IV-D, VAT has ``K = V = V'`` and ``Q = P'``, AVT has ``K = V = U`` (focused) or ``P'`` (plain) and
