@@ -278,7 +278,7 @@ def test_joined_recordings_go_on_with_picture_and_sound(tmp_path):
         list(media.frames(48))
         track.window(100.0, 1.0)
     assert min(loudness) > 0.2
-    assert {p.split(" starts anew")[0] for p in media.problems} == {
+    assert {p.split(" starts anew,")[0] for p in media.problems} == {
         "the clock of the sound",
         "the clock of the picture",
     }
@@ -316,6 +316,18 @@ def test_formats_that_cannot_be_decoded(tmp_path):
     assert data.count(b"MJPG") == 2
     with pytest.raises(MediaError, match=r"has a format that FFmpeg .* cannot decode|has no picture"):
         read(data.replace(b"MJPG", b"QQQQ"))
+
+
+def test_sound_that_cannot_be_decoded_is_said(tmp_path):
+    path = write_media(tmp_path / "a.avi", frame_times(25, 0.4), sound(0, 0.4, 16000), 16000)
+    data = bytearray(Path(path).read_bytes())
+    place = data.index(b"strf", data.index(b"auds")) + 8
+    assert data[place : place + 2] == b"\x01\x00"  # PCM
+    data[place : place + 2] = b"\x77\x77"  # nobody's format
+    with open_media(bytes(data)) as media:
+        assert media.info.has_audio and not media.sound(16000).has_sound
+        assert len(list(media.frames(48))) == 10
+        assert media.problems == ["the sound cannot be decoded"]
 
 
 def test_samples_that_are_no_numbers_are_silenced(tmp_path):

@@ -45,7 +45,7 @@ def test_trained_encoders_can_be_brought(tmp_path, tiny):
     made = init_avaca(
         tmp_path / "new", size="tiny", seed=9, video_encoder=tmp_path / "v", audio_encoder=tmp_path / "a"
     )
-    assert made.notices == []
+    assert made.notices == [] and made.size == 256
     for name, value in source.video_encoder.state_dict().items():
         assert torch.equal(made.video_encoder.state_dict()[name], value)
     text = (tmp_path / "new" / "README.md").read_text()

@@ -237,8 +237,14 @@ class TestUnusualVideos:
         said = [w for w in result["warnings"] if f"Only the first {result['read_until']:.2f} s of 5.28 s" in w]
         assert len(said) == 1
 
-    def test_picture_only_and_sound_that_cannot_be_decoded(self, tmp_path, tiny_pipe, bunny):
+    def test_picture_only(self, tmp_path, tiny_pipe):
         assert not tiny_pipe(write_media(tmp_path / "a.mp4", frame_times(25, 0.4)))["has_audio"]
+
+    def test_joined_recordings_are_scored_to_their_end(self, tmp_path, tiny_pipe):
+        part = write_media(tmp_path / "a.ts", frame_times(25, 2.0), sound(0, 2.0, 48000), audio_codec="mp2")
+        result = tiny_pipe(Path(part).read_bytes() * 2)
+        assert len(result["clips"]) == 4 and result["read_until"] == pytest.approx(4.0, abs=0.1)
+        assert any("the clock of the picture starts anew, first at 2." in w for w in result["warnings"])
 
     def test_variable_frame_rate_has_the_times_of_its_frames(self, tmp_path, tiny_pipe):
         times = [0.02 * i for i in range(32)] + [0.64 + 0.1 * i for i in range(32)]

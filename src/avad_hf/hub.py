@@ -89,7 +89,8 @@ def init_avaca(
             VggishFeatureExtractor(),
             video_encoder or SlowFastModel(SlowFastConfig(**widths["slowfast"], notice=notice("video encoder"))),
             audio_encoder or VggishModel(VggishConfig(**widths["vggish"], notice=notice("audio encoder"))),
-            **widths["processor"],
+            # A trained encoder wants frames of the size that it was trained on, whatever the detector's widths.
+            **({} if video_encoder else widths["processor"]),
         )
         config = AvacaConfig(
             **widths["avaca"],

@@ -107,7 +107,7 @@ class MediaFile:
                 height=height,
                 fps=float(rate),
                 duration=self._duration(container, stream),
-                has_audio=self.sound_stream(container) is not None,
+                has_audio=bool(container.streams.audio),
             )
 
     @contextmanager
@@ -181,7 +181,6 @@ class MediaFile:
 
     def decode(self, container, stream, what: str) -> Iterator[Any]:
         """Decode what can be decoded, noting damage instead of stopping at it."""
-        broken = 0
         packets = container.demux(stream)
         while True:
             try:
@@ -198,9 +197,7 @@ class MediaFile:
             except av.EOFError:
                 break
             except (av.FFmpegError, OSError):
-                broken += 1
-        if broken:
-            self._note(f"{broken} {what} packets could not be decoded")
+                self._note(f"some {what} packets could not be decoded")
 
     def frames(self, short_side: int | None, resize: Literal["area", "torch"] = "area") -> Iterator[Frame]:
         """Decode the frames, scaled.
@@ -228,6 +225,7 @@ class MediaFile:
             for frame in self.decode(container, stream, "video"):
                 length = float(frame.duration * frame.time_base) if frame.duration else period
                 start = clock(None if frame.time is None else frame.time - self.start, length)
+                self._note_jumps(clock, "picture")
                 if last is not None and start <= last:
                     start = last + period
                 elif last is not None and start - last > max(1.0, 10 * period):
@@ -244,7 +242,6 @@ class MediaFile:
         if pauses:
             more = f" and {len(pauses) - 3} more times" if len(pauses) > 3 else ""
             self._note(f"there is no picture from {', '.join(pauses[:3])}{more}")
-        self._note_jumps(clock, "picture")
         if last is None:
             raise MediaError(
                 f"{self.name}: the container opens, but not one frame could be decoded "
@@ -254,7 +251,7 @@ class MediaFile:
 
     def _note_jumps(self, clock: SteadyClock, what: str) -> None:
         if clock.jumps:
-            self._note(f"the clock of the {what} starts anew at {clock.jumps[0]:.2f} s ({len(clock.jumps)} in all)")
+            self._note(f"the clock of the {what} starts anew, first at {clock.jumps[0]:.2f} s")
 
     def sound(self, rate: int) -> SoundTrack:
         """Decode the sound, mixed to mono and resampled.
@@ -265,18 +262,24 @@ class MediaFile:
         Returns:
             [`SoundTrack`], whose ``has_sound`` is false for a file without a sound stream that can be decoded.
         """
-        return SoundTrack(self._sound_blocks(), rate)
+        track = SoundTrack(self._sound_blocks(), rate)
+        if self.info.has_audio and not track.has_sound:
+            self._note("the sound cannot be decoded")
+        return track
 
     def _sound_blocks(self) -> Iterator[SoundBlock]:
         if not self.info.has_audio:
             return
         clock = SteadyClock()
         with self.open() as container:
-            for frame in self.decode(container, self.sound_stream(container), "sound"):
+            if (stream := self.sound_stream(container)) is None:
+                return
+            for frame in self.decode(container, stream, "sound"):
                 mono = to_mono(planar_samples(frame))
                 if not np.isfinite(mono).all():
                     self._note("some samples of the sound are no numbers, and are silenced")
                     mono = np.nan_to_num(mono, nan=0.0, posinf=0.0, neginf=0.0)
                 time = None if frame.time is None else frame.time - self.start
-                yield SoundBlock(clock(time, len(mono) / frame.sample_rate), mono, frame.sample_rate)
-        self._note_jumps(clock, "sound")
+                start = clock(time, len(mono) / frame.sample_rate)
+                self._note_jumps(clock, "sound")
+                yield SoundBlock(start, mono, frame.sample_rate)

@@ -63,10 +63,10 @@ def write_video(
 
 def _sound_packets(container, media: MediaFile) -> Iterator[tuple[float, av.Packet]]:
     """Packets for a new stream in `container`, with their times in seconds; copied where the format allows it."""
-    if not media.info.has_audio:
-        return
     with media.open() as source:
         stream = media.sound_stream(source)
+        if stream is None:
+            return
         if stream.codec_context.name in MP4_SOUND:
             yield from _copied(source.demux(stream), container.add_stream_from_template(stream), media.start)
         else:
