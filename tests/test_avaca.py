@@ -219,6 +219,7 @@ GOLDEN = [0.5757192, 0.6135415]
         ({"audio_features": None}, "needs audio_features of shape"),
         ({"audio_features": torch.rand(1, 3, 32, 10)}, r"audio_features of shape \(1, 2, S, 10\)"),
         ({"audio_features": torch.rand(1, 2, 1, 10)}, "needs two or more, got 1"),
+        ({"audio_path": "loud"}, "audio_path must be one of focused, plain, zeroed, got 'loud'"),
         ({"clip_mask": torch.ones(1, 3)}, r"clip_mask must be of shape \(1, 2\)"),
         ({"visual_features": torch.full((1, 2, 12, 2, 9), math.nan)}, "visual_features holds NaN"),
         ({"audio_features": torch.full((1, 2, 32, 10), math.inf)}, "audio_features holds NaN or infinite"),

@@ -11,7 +11,9 @@ import av
 import pytest
 from typer.testing import CliRunner
 
-from avad_hf.cli import app
+from avad_hf import AvacaConfig
+from avad_hf.cli import AudioPath, Size, app
+from avad_hf.hub import SIZES
 
 runner = CliRunner()
 COMMAND = str(Path(sys.executable).with_name("avad-hf"))
@@ -135,6 +137,12 @@ def test_init_writes_a_checkpoint_that_says_what_it_is(tmp_path, bikes):
 @pytest.mark.parametrize("audio_path", ["focused", "plain", "zeroed"])
 def test_audio_path_and_dtype(tmp_path, tiny, bikes, audio_path):
     run("detect", bikes, "--model", tiny, "--audio-path", audio_path, "--dtype", "bfloat16", "--batch-size", "4")
+
+
+def test_choices_are_those_of_the_config():
+    """Written out in the command, which loads no model to print its help."""
+    assert tuple(AudioPath) == AvacaConfig.audio_paths
+    assert tuple(Size) == tuple(SIZES)
 
 
 def test_starts_as_a_module_too():

@@ -129,6 +129,7 @@ def test_round_trip_through_auto_classes(tmp_path, extractor):
     ("call", "message"),
     [
         (lambda e: e(NOISE, sampling_rate=44100), r"needs sound at 16000 Hz, got sampling_rate=44100.*resample\("),
+        (lambda e: e([]), "No waveform was given"),
         (lambda e: e(np.zeros((2, 3, 16000))), "mono floating point samples"),
         (lambda e: e(np.zeros(16000, dtype=np.int16)), "divide 16-bit integers by 32768"),
         (lambda e: e(np.array([0.0, np.nan] * 400)), "NaN or infinite"),

@@ -7,7 +7,7 @@ __version__ = "0.1.0"
 
 # The command answers --help without loading torch: its subcommands import what they use. Everyone else gets all names,
 # and transformers learns of our classes and of the pipeline task.
-if Path("".join(sys.argv[:1])).name not in ("avad-hf", "avad-hf.exe"):
+if Path(sys.argv[0] if sys.argv else "").name not in ("avad-hf", "avad-hf.exe"):
     from . import registration
     from .media.decode import MediaError
     from .models.avaca.configuration_avaca import AvacaConfig

@@ -1,8 +1,6 @@
 """The command `avad-hf`. Every subcommand parses, calls the library and prints; torch is loaded only when one runs."""
 
-import logging
 import sys
-import warnings
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -18,7 +16,6 @@ app = typer.Typer(
 )
 init_app = typer.Typer(help="Write an untrained checkpoint to begin training from.", no_args_is_help=True)
 app.add_typer(init_app, name="init")
-
 
 PLOT_ENDINGS = (".png", ".svg", ".pdf")
 
@@ -70,8 +67,6 @@ def _quiet() -> None:
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    warnings.filterwarnings("ignore", category=UserWarning)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
 
 
 @app.command()

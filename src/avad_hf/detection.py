@@ -1,6 +1,7 @@
 """From clip scores to events, and the result that users see. All times are in seconds."""
 
 import csv
+import io
 import json
 import os
 from collections.abc import Sequence
@@ -157,20 +158,19 @@ def write_json(results: dict[str, dict[str, Any]], path: str | os.PathLike) -> N
 
 def write_csv(results: dict[str, dict[str, Any]], path: str | os.PathLike) -> None:
     """Write one row a clip: video, start and end in seconds, score, whether it reaches the threshold, warnings."""
-    partial = f"{os.fspath(path)}.partial"
-    with open(partial, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["video", "start", "end", "score", "anomalous", "warnings"])
-        for video, result in results.items():
-            for clip in result["clips"]:
-                anomalous = int(clip["score"] >= result["threshold"])
-                notes = " ".join(result["warnings"])
-                writer.writerow([video, clip["start"], clip["end"], clip["score"], anomalous, notes])
-    os.replace(partial, path)
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(["video", "start", "end", "score", "anomalous", "warnings"])
+    for video, result in results.items():
+        notes = " ".join(result["warnings"])
+        for clip in result["clips"]:
+            anomalous = int(clip["score"] >= result["threshold"])
+            writer.writerow([video, clip["start"], clip["end"], clip["score"], anomalous, notes])
+    _replace(path, text.getvalue())
 
 
 def _replace(path: str | os.PathLike, text: str) -> None:
     partial = f"{os.fspath(path)}.partial"
-    with open(partial, "w", encoding="utf-8") as file:
+    with open(partial, "w", encoding="utf-8", newline="") as file:  # line ends as they are
         file.write(text)
     os.replace(partial, path)

@@ -11,7 +11,6 @@ from avad_hf.detection import ScoredClip, detect_events
 from avad_hf.media.sources import open_media
 
 SUPPORTED_MODEL_TYPES = ("avaca",)
-AUDIO_PATHS = ("focused", "plain", "zeroed")
 
 
 class AudioVisualAnomalyPipeline(ChunkPipeline):
@@ -53,7 +52,7 @@ class AudioVisualAnomalyPipeline(ChunkPipeline):
                 f"but {model.name_or_path or type(model).__name__} holds a model of type '{model_type}'."
             )
         if processor is None:
-            raise ValueError(_why_no_processor(model)) from None
+            raise ValueError(_why_no_processor(model))
         kwargs.pop("local_files_only", None)  # transformers passes it on after use
         super().__init__(model=model, processor=processor, **kwargs)
         self.processor.to(self.device, self.model.dtype)
@@ -72,8 +71,9 @@ class AudioVisualAnomalyPipeline(ChunkPipeline):
                 raise ValueError(f"threshold must be between 0 and 1, got {threshold}.")
             postprocess["threshold"] = float(threshold)
         if audio_path is not None:
-            if audio_path not in AUDIO_PATHS:
-                raise ValueError(f"audio_path must be one of {', '.join(AUDIO_PATHS)}, got {audio_path!r}.")
+            # Refused here, before anything is decoded; the model would refuse it too.
+            if audio_path not in (known := self.model.config.audio_paths):
+                raise ValueError(f"audio_path must be one of {', '.join(known)}, got {audio_path!r}.")
             forward["audio_path"] = audio_path
         if clips_per_batch is not None:
             preprocess["clips_per_batch"] = clips_per_batch

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from avad_hf.media.audio import sound_level
 from avad_hf.media.decode import MediaError, MediaFile
-from avad_hf.media.encode import write_video
+from avad_hf.media.encode import write_video, written_whole
 from avad_hf.media.sources import open_media
 
 SCORE_COLOUR, EVENT_COLOUR, SOUND_COLOUR = "#1f4e79", "#c62828", "#5f7f5f"
@@ -66,13 +66,9 @@ def plot_timeline(result: dict[str, Any], source: Any, path: str | os.PathLike, 
     sound.set(ylabel="sound (dBFS)", xlabel="time (s)", ylim=(-80, 0))
     if result["warnings"]:
         figure.supxlabel("\n".join(result["warnings"]), fontsize=8, color=EVENT_COLOUR, parse_math=False)
-    # The ending says the format, which the unfinished file does not have.
-    partial = Path(path).with_name(Path(path).name + ".partial")
-    try:
+    with written_whole(path) as partial:
+        # Named, since the unfinished file does not end with it.
         figure.savefig(partial, dpi=130, format=Path(path).suffix[1:] or "png")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def render_overlay(
@@ -141,10 +137,10 @@ class _OverlayPainter:
         ]
         draw.line(points, fill=(120, 190, 255, 255), width=self.line * 2)
         if result["warnings"]:
-            small, place, text = (
+            small, text, place = (
                 ImageFont.load_default(max(8, height // 40)),
-                (left, left),
                 "\n".join(result["warnings"]),
+                (left, left),
             )
             x0, y0, x1, y1 = draw.multiline_textbbox(place, text, font=small)
             draw.rectangle((x0 - left, y0 - left, x1 + left, y1 + left), fill=(0, 0, 0, 170))

@@ -13,11 +13,12 @@ from .clips import sound_window
 
 # resampy's kaiser_best (0.4 and later), which the public VGGish code resamples with. Its 50 zero crossings are counted
 # before the roll-off and torchaudio's after it, hence the product.
+CROSSINGS, ROLLOFF, BETA = 50, 0.917347, 12.9846
 KAISER_BEST = {
-    "lowpass_filter_width": 50 * 0.917347,
-    "rolloff": 0.917347,
+    "lowpass_filter_width": CROSSINGS * ROLLOFF,
+    "rolloff": ROLLOFF,
     "resampling_method": "sinc_interp_kaiser",
-    "beta": 12.9846,
+    "beta": BETA,
 }
 
 # torchaudio keeps a filter for each phase between the two rates. Above this many (rates such as 22254 Hz, which
@@ -34,12 +35,12 @@ class SoundBlock:
     """Some decoded sound.
 
     Args:
-        start: When its first sample sounds, in seconds; ``None`` if the file does not say (it then follows on).
+        start: When its first sample sounds, in seconds.
         samples: Mono, within -1 and 1, of shape `(samples,)`.
         rate: Samples a second, in Hz.
     """
 
-    start: float | None
+    start: float
     samples: np.ndarray
     rate: int
 
@@ -99,9 +100,8 @@ def _resampler(orig_rate: int, new_rate: int, dtype: torch.dtype) -> Callable[[T
 
 def _resample_by_definition(waveform: Tensor, orig_rate: int, new_rate: int) -> Tensor:
     """Each output sample as a sum over its neighbours, weighed by the windowed sinc at their distance."""
-    rolloff, beta, crossings = KAISER_BEST["rolloff"], KAISER_BEST["beta"], 50
     scale = min(1.0, new_rate / orig_rate)
-    reach = math.ceil(crossings / scale)
+    reach = math.ceil(CROSSINGS / scale)
     padded = np.pad(waveform.numpy(), [(0, 0)] * (waveform.dim() - 1) + [(reach, reach + 1)])
     pieces = []
     count = -(-waveform.shape[-1] * new_rate // orig_rate)
@@ -109,8 +109,8 @@ def _resample_by_definition(waveform: Tensor, orig_rate: int, new_rate: int) -> 
         position = np.arange(begin, min(begin + 4000, count)) * (orig_rate / new_rate)
         neighbours = np.floor(position).astype(np.int64)[:, None] + np.arange(1 - reach, reach + 1)
         distance = (position[:, None] - neighbours) * scale
-        window = np.i0(beta * np.sqrt(np.clip(1 - (distance / crossings) ** 2, 0, None))) / np.i0(beta)
-        weights = rolloff * scale * np.sinc(rolloff * distance) * window * (np.abs(distance) <= crossings)
+        window = np.i0(BETA * np.sqrt(np.clip(1 - (distance / CROSSINGS) ** 2, 0, None))) / np.i0(BETA)
+        weights = ROLLOFF * scale * np.sinc(ROLLOFF * distance) * window * (np.abs(distance) <= CROSSINGS)
         pieces.append((padded[..., neighbours + reach] * weights).sum(axis=-1))
     return torch.from_numpy(np.concatenate(pieces, axis=-1)).to(waveform.dtype)
 
@@ -127,8 +127,8 @@ class StreamResampler:
         common = math.gcd(orig_rate, new_rate)
         # `orig` samples in become `new` samples out; everything is cut at multiples of that unit.
         self.orig, self.new = orig_rate // common, new_rate // common
-        reach = KAISER_BEST["lowpass_filter_width"] * self.orig / (min(self.orig, self.new) * KAISER_BEST["rolloff"])
-        self.context = math.ceil(reach / self.orig) + 1
+        # Units on either side that the filter reaches into.
+        self.context = math.ceil(CROSSINGS / min(self.orig, self.new)) + 1
         self.kernel = None if orig_rate == new_rate else _resampler(orig_rate, new_rate, torch.float32)
         # A call of the kernel costs more than a few samples: wait for about a quarter of a second.
         self.batch = max(1, orig_rate // 4 // self.orig)
@@ -176,7 +176,7 @@ class SoundTrack:
         self.rate = rate
         self._blocks = iter(blocks)
         self._first = next((block for block in self._blocks if len(block.samples)), None)
-        self.start = 0.0 if self._first is None or self._first.start is None else self._first.start
+        self.start = 0.0 if self._first is None else self._first.start
         self._pieces = self._resampled()
         self._held = np.zeros(0, dtype=np.float32)
         self._offset = 0  # index of the first held sample
@@ -196,7 +196,7 @@ class SoundTrack:
             if block.rate != rate:
                 clock, rate, counted = clock + counted / rate, block.rate, 0
             samples = block.samples
-            late = 0.0 if block.start is None else block.start - (clock + counted / rate)
+            late = block.start - (clock + counted / rate)
             if late > CLOCK_TOLERANCE_S:
                 missing = round(late * rate)
                 counted += missing

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,6 +17,17 @@ TIME_BASE = Fraction(1, 90000)
 # What an MP4 carries as it is; other sound is encoded anew, as AAC.
 MP4_SOUND = ("aac", "mp3", "ac3", "eac3", "opus", "flac", "alac")
 AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000)
+
+
+@contextmanager
+def written_whole(path: str | os.PathLike) -> Iterator[Path]:
+    """Give another name to write to; the file gets its own when all went well, and is removed otherwise."""
+    partial = Path(path).with_name(Path(path).name + ".partial")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def write_video(
@@ -34,31 +46,26 @@ def write_video(
         fps: Frames a second, on average; the pictures' own times count.
         sound_of: A file whose sound is kept, on the same clock.
     """
-    partial = Path(path).with_name(Path(path).name + ".partial")
-    try:
-        with av.open(str(partial), "w", format="mp4") as container:
-            stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001000))
-            stream.width, stream.height = size
-            stream.pix_fmt = "yuv420p"
-            stream.codec_context.time_base = TIME_BASE
-            stream.codec_context.options = {"preset": "veryfast", "crf": "23"}
-            sound = iter(()) if sound_of is None else _sound_packets(container, sound_of)
-            waiting = next(sound, None)
-            for time, picture in pictures:
-                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-                frame.pts, frame.time_base = round(time / TIME_BASE), TIME_BASE
-                container.mux(stream.encode(frame))
-                # Interleaved by time, so that neither stream is held in memory.
-                while waiting is not None and waiting[0] <= time:
-                    container.mux(waiting[1])
-                    waiting = next(sound, None)
-            container.mux(stream.encode(None))
-            while waiting is not None:
+    with written_whole(path) as partial, av.open(str(partial), "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001000))
+        stream.width, stream.height = size
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.time_base = TIME_BASE
+        stream.codec_context.options = {"preset": "veryfast", "crf": "23"}
+        sound = iter(()) if sound_of is None else _sound_packets(container, sound_of)
+        waiting = next(sound, None)
+        for time, picture in pictures:
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+            frame.pts, frame.time_base = round(time / TIME_BASE), TIME_BASE
+            container.mux(stream.encode(frame))
+            # Interleaved by time, so that neither stream is held in memory.
+            while waiting is not None and waiting[0] <= time:
                 container.mux(waiting[1])
                 waiting = next(sound, None)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+        container.mux(stream.encode(None))
+        while waiting is not None:
+            container.mux(waiting[1])
+            waiting = next(sound, None)
 
 
 def _sound_packets(container, media: MediaFile) -> Iterator[tuple[float, av.Packet]]:

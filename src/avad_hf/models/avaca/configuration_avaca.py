@@ -1,10 +1,12 @@
 """Configuration of AVACA."""
 
-from typing import Literal
+from typing import ClassVar, Literal, get_args
 
 from huggingface_hub.dataclasses import strict
 
 from avad_hf.models.checkpoints import CheckpointConfig
+
+AudioPath = Literal["focused", "plain", "zeroed"]
 
 
 @strict
@@ -35,6 +37,7 @@ class AvacaConfig(CheckpointConfig):
     """
 
     model_type = "avaca"
+    audio_paths: ClassVar[tuple[str, ...]] = get_args(AudioPath)
 
     # Architecture
     visual_size: int = 2304
@@ -45,7 +48,7 @@ class AvacaConfig(CheckpointConfig):
     num_attention_heads: int = 4
     mlp_ratio: float | int = 2.0
     kernel_size: int = 3
-    audio_path: Literal["focused", "plain", "zeroed"] = "focused"
+    audio_path: AudioPath = "focused"
     fusion_residual: bool = True
 
     # Training

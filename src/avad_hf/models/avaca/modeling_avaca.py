@@ -4,7 +4,6 @@ The paper leaves open or contradicts itself on several points; each choice is no
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +14,7 @@ from transformers.utils import ModelOutput
 from avad_hf.models.checkpoints import CheckpointModel
 from avad_hf.models.losses import center_loss, dmil_loss
 
-from .configuration_avaca import AvacaConfig
+from .configuration_avaca import AudioPath, AvacaConfig
 
 
 @dataclass
@@ -138,6 +137,14 @@ class AvacaPreTrainedModel(CheckpointModel):
             super()._init_weights(module)
 
 
+def _refuse_nan(name: str, features: Tensor) -> None:
+    # Tracing for export has no values to look at.
+    if not torch.compiler.is_compiling() and not torch.isfinite(features).all():
+        raise ValueError(
+            f"{name} holds NaN or infinite values. Extract the features of that video again, or mask its clips."
+        )
+
+
 class AvacaModel(AvacaPreTrainedModel):
     """Body of AVACA: two stages of convolutions with two crossed transformers between them.
 
@@ -175,6 +182,8 @@ class AvacaModel(AvacaPreTrainedModel):
 
     def _check(self, visual: Tensor, audio: Tensor | None, clip_mask: Tensor | None, audio_path: str) -> None:
         config = self.config
+        if audio_path not in config.audio_paths:
+            raise ValueError(f"audio_path must be one of {', '.join(config.audio_paths)}, got {audio_path!r}.")
         if visual.dim() != 5 or visual.shape[2] != config.visual_size:
             raise ValueError(
                 f"AVACA needs visual_features of shape (B, T, {config.visual_size}, h, w), got {tuple(visual.shape)}. "
@@ -199,20 +208,13 @@ class AvacaModel(AvacaPreTrainedModel):
         if clip_mask is not None and clip_mask.shape != visual.shape[:2]:
             raise ValueError(f"clip_mask must be of shape {tuple(visual.shape[:2])}, got {tuple(clip_mask.shape)}.")
 
-    def _refuse_nan(self, name: str, features: Tensor) -> None:
-        # Tracing for export has no values to look at.
-        if not torch.compiler.is_compiling() and not torch.isfinite(features).all():
-            raise ValueError(
-                f"{name} holds NaN or infinite values. Extract the features of that video again, or mask its clips."
-            )
-
     def forward(
         self,
         visual_features: Tensor,
         audio_features: Tensor | None = None,
         clip_mask: Tensor | None = None,
         output_attentions: bool = False,
-        audio_path: Literal["focused", "plain", "zeroed"] | None = None,
+        audio_path: AudioPath | None = None,
         **kwargs,
     ) -> AvacaModelOutput:
         """Fuse sight and sound of each clip.
@@ -235,7 +237,7 @@ class AvacaModel(AvacaPreTrainedModel):
             [`AvacaModelOutput`] with ``clip_states`` and, on request, ``attentions``.
 
         Raises:
-            ValueError: For other shapes, missing sound, or values that are not finite.
+            ValueError: For other shapes, an unknown audio path, missing sound, or values that are not finite.
         """
         config, (batch, num_clips) = self.config, visual_features.shape[:2]
         audio_path = config.audio_path if audio_path is None else audio_path
@@ -249,8 +251,8 @@ class AvacaModel(AvacaPreTrainedModel):
         else:
             clip_mask = clip_mask.bool()
             visual, audio = visual_features[clip_mask], audio_features[clip_mask]
-        self._refuse_nan("visual_features", visual)
-        self._refuse_nan("audio_features", audio)
+        _refuse_nan("visual_features", visual)
+        _refuse_nan("audio_features", audio)
 
         visual = self.visual_stage1(visual.to(self.dtype)).flatten(2).transpose(1, 2)
         audio = self.audio_stage1(audio.to(self.dtype).transpose(1, 2)).transpose(1, 2)
@@ -291,7 +293,7 @@ class AvacaForAnomalyDetection(AvacaPreTrainedModel):
         clip_mask: Tensor | None = None,
         labels: Tensor | None = None,
         output_attentions: bool = False,
-        audio_path: Literal["focused", "plain", "zeroed"] | None = None,
+        audio_path: AudioPath | None = None,
         **kwargs,
     ) -> AvacaOutput:
         """Score clips and, with labels, compute the loss.

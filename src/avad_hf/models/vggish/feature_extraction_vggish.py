@@ -125,13 +125,15 @@ class VggishFeatureExtractor(SequenceFeatureExtractor):
             ``audio_frame_mask`` of shape `(N, frames)`, true where frames are real.
 
         Raises:
-            ValueError: For another sampling rate, several channels, integers, or values that are not finite.
+            ValueError: For another sampling rate, several channels, integers, values that are not finite, or nothing.
         """
         if sampling_rate is not None and sampling_rate != self.sampling_rate:
             raise ValueError(
                 f"This feature extractor needs sound at {self.sampling_rate} Hz, got sampling_rate={sampling_rate}. "
                 f"Resample it first: avad_hf.media.audio.resample(waveform, {sampling_rate}, {self.sampling_rate})."
             )
+        if len(waveform) == 0:
+            raise ValueError("No waveform was given: an empty list or array.")
         single = not isinstance(waveform, (list, tuple)) or not np.ndim(waveform[0])
         batch = [torch.as_tensor(waveform)] if single else [torch.as_tensor(item) for item in waveform]
         if single and batch[0].dim() == 2:
