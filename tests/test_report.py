@@ -144,6 +144,6 @@ def test_a_failed_overlay_leaves_nothing(tmp_path, video):
         render_overlay(result([0.1], 2.0), video, tmp_path / "o.mp4", on_progress=stop)
     with pytest.raises(MediaError):
         render_overlay(result([0.1], 2.0), tmp_path / "absent.mp4", tmp_path / "o.mp4")
-    with pytest.raises(TypeError, match="given as arrays"):
+    with pytest.raises(TypeError, match="from a whole video file, not from a MediaArrays"):
         render_overlay(result([0.1], 2.0), {"frames": np.zeros((2, 8, 8, 3), np.uint8), "fps": 25}, tmp_path / "o.mp4")
     assert [path.name for path in tmp_path.iterdir()] == ["a.mov"]

@@ -86,12 +86,12 @@ def render_overlay(
         on_progress: Called after each frame with its time in seconds.
 
     Raises:
-        TypeError: For arrays.
+        TypeError: For arrays, folders of pictures and stretches of a video.
         MediaError: If the video cannot be read.
     """
     with open_media(source) as media:
         if not isinstance(media, MediaFile):
-            raise TypeError("An overlay is made from a video file, and this video was given as arrays.")
+            raise TypeError(f"An overlay is made from a whole video file, not from a {type(media).__name__}.")
         # H.264 has half as many colour samples as pixels: sides must be even.
         width, height = media.info.width // 2 * 2, media.info.height // 2 * 2
         if min(width, height) < 32:

@@ -4,7 +4,7 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import av
@@ -76,16 +76,15 @@ def planar_samples(frame: av.AudioFrame) -> np.ndarray:
     return samples if frame.format.is_planar else samples.reshape(-1, len(frame.layout.channels)).T
 
 
-class MediaFile:
-    """A video file.
-
-    Picture and sound are read through two handles, each at its own pace, so that memory stays bounded however a
-    container interleaves them. All times count from the start of the container, whichever stream begins first.
+class SoundFile:
+    """A file with sound, which may have a picture too. All times count from the start of the container.
 
     Args:
         path: Of a local file.
         name: For messages, where it is not the path.
     """
+
+    kind = "sound"
 
     def __init__(self, path: str, name: str | None = None):
         self.path, self.name = path, name or path
@@ -93,22 +92,15 @@ class MediaFile:
         self.problems: list[str] = []
         self._handles: list[Any] = []
         with self.open() as container:
-            stream = self._video_stream(container)
             # Seconds on the container's clock that are 0 on ours.
             self.start = (container.start_time or 0) / av.time_base
-            rate = stream.average_rate or stream.guessed_rate or 25
-            width, height = stream.codec_context.width, stream.codec_context.height
-            with suppress(av.FFmpegError, StopIteration):  # a damaged start shows when frames are read
-                if _turns(next(container.decode(stream))) % 2:
-                    width, height = height, width
-            self.info = MediaInfo(
-                name=self.name,
-                width=width,
-                height=height,
-                fps=float(rate),
-                duration=self._duration(container, stream),
-                has_audio=bool(container.streams.audio),
-            )
+            self.has_audio = bool(container.streams.audio)
+            self._look(container)
+
+    def _look(self, container) -> None:
+        """Read what else is to be known of a container, or refuse it."""
+        if not self.has_audio:
+            raise MediaError(f"{self.name} has no sound. Give the sound file that belongs to the video, or none.")
 
     @contextmanager
     def open(self) -> Iterator[Any]:
@@ -124,9 +116,9 @@ class MediaFile:
             container = av.open(os.path.abspath(self.path))
         except (av.FFmpegError, OSError) as error:
             raise MediaError(
-                f"{self.name} cannot be opened as video ({type(error).__name__}: {os.path.getsize(self.path)} bytes "
-                "read as no known container). If it was cut off while recording or copying, its index is gone: copy "
-                "it again, or repair it, and check that it is a video at all."
+                f"{self.name} cannot be opened as {self.kind} ({type(error).__name__}: {os.path.getsize(self.path)} "
+                "bytes read as no known container). If it was cut off while recording or copying, its index is gone: "
+                f"copy it again, or repair it, and check that it is {self.kind} at all."
             ) from error
         self._handles.append(container)
         try:
@@ -145,39 +137,10 @@ class MediaFile:
         if problem not in self.problems:
             self.problems.append(problem)
 
-    def _video_stream(self, container):
-        # A picture on the cover of a sound file is a video stream too, but FFmpeg ranks it last.
-        stream = container.streams.best("video")
-        if stream is None or stream.disposition & av.stream.Disposition.attached_pic:
-            kinds = ", ".join(sorted({item.type for item in container.streams})) or "none"
-            raise MediaError(
-                f"{self.name} has no picture (streams: {kinds}). Sound alone cannot be scored: give the video that it "
-                "belongs to."
-            )
-        if stream.codec_context is None:
-            raise MediaError(
-                f"{self.name}: its picture has a format that FFmpeg {av.ffmpeg_version_info} cannot decode. Convert "
-                "it, to H.264 for example."
-            )
-        return stream
-
     def sound_stream(self, container):
         """The sound stream to listen to, or ``None`` if there is none that can be decoded."""
         stream = container.streams.best("audio")
         return None if stream is None or stream.codec_context is None else stream
-
-    def _duration(self, container, stream) -> float | None:
-        """When the picture ends, in seconds on our clock, as far as the container says."""
-        if stream.duration is not None:
-            begin = 0.0 if stream.start_time is None else float(stream.start_time * stream.time_base) - self.start
-            return begin + float(stream.duration * stream.time_base)
-        # Matroska keeps the end of each stream as text, such as 00:00:05.280000000.
-        with suppress(KeyError, ValueError):
-            hours, minutes, seconds = stream.metadata["DURATION"].split(":")
-            return int(hours) * 3600 + int(minutes) * 60 + float(seconds) - self.start
-        # What the whole container says may be the length of the sound.
-        known = container.duration is not None and not container.streams.audio
-        return container.duration / av.time_base if known else None
 
     def decode(self, container, stream, what: str) -> Iterator[Any]:
         """Decode what can be decoded, noting damage instead of stopping at it."""
@@ -198,6 +161,119 @@ class MediaFile:
                 break
             except (av.FFmpegError, OSError):
                 self._note(f"some {what} packets could not be decoded")
+
+    def _note_jumps(self, clock: SteadyClock, what: str) -> None:
+        if clock.jumps:
+            self._note(f"the clock of the {what} starts anew, first at {clock.jumps[0]:.2f} s")
+
+    def sound(self, rate: int) -> SoundTrack:
+        """Decode the sound, mixed to mono and resampled.
+
+        Args:
+            rate: Wanted samples a second, in Hz.
+
+        Returns:
+            [`SoundTrack`], whose ``has_sound`` is false for a file without a sound stream that can be decoded.
+        """
+        track = SoundTrack(self._sound_blocks(), rate)
+        if self.has_audio and not track.has_sound:
+            self._note("the sound cannot be decoded")
+        return track
+
+    def _sound_blocks(self) -> Iterator[SoundBlock]:
+        if not self.has_audio:
+            return
+        clock = SteadyClock()
+        with self.open() as container:
+            if (stream := self.sound_stream(container)) is None:
+                return
+            for frame in self.decode(container, stream, "sound"):
+                mono = to_mono(planar_samples(frame))
+                if not np.isfinite(mono).all():
+                    self._note("some samples of the sound are no numbers, and are silenced")
+                    mono = np.nan_to_num(mono, nan=0.0, posinf=0.0, neginf=0.0)
+                time = None if frame.time is None else frame.time - self.start
+                start = clock(time, len(mono) / frame.sample_rate)
+                self._note_jumps(clock, "sound")
+                yield SoundBlock(start, mono, frame.sample_rate)
+
+
+class MediaFile(SoundFile):
+    """A video file.
+
+    Picture and sound are read through two handles, each at its own pace, so that memory stays bounded however a
+    container interleaves them. All times count from the start of the container, whichever stream begins first.
+
+    Args:
+        path: Of a local file.
+        name: For messages, where it is not the path.
+        side_sound: A file beside it whose sound is heard in place of its own; both begin together.
+    """
+
+    kind = "video"
+
+    def __init__(self, path: str, name: str | None = None, side_sound: SoundFile | None = None):
+        super().__init__(path, name)
+        self.sound_file = side_sound or self
+        if side_sound is not None:
+            self.info = replace(self.info, has_audio=True)
+            side_sound.problems = self.problems
+
+    def _look(self, container) -> None:
+        stream = self.video_stream(container)
+        rate = stream.average_rate or stream.guessed_rate or 25
+        width, height = stream.codec_context.width, stream.codec_context.height
+        with suppress(av.FFmpegError, StopIteration):  # a damaged start shows when frames are read
+            if _turns(next(container.decode(stream))) % 2:
+                width, height = height, width
+        self.info = MediaInfo(
+            name=self.name,
+            width=width,
+            height=height,
+            fps=float(rate),
+            duration=self._duration(container, stream),
+            has_audio=self.has_audio,
+        )
+
+    def close(self) -> None:
+        """Close the handles of frames and sound that were not read to their end."""
+        super().close()
+        if self.sound_file is not self:
+            self.sound_file.close()
+
+    def sound(self, rate: int) -> SoundTrack:
+        """Decode the sound, mixed to mono and resampled: its own, or that of the file beside it."""
+        return super().sound(rate) if self.sound_file is self else self.sound_file.sound(rate)
+
+    def video_stream(self, container):
+        """The stream that is the picture; raises [`MediaError`] if there is none."""
+        # A picture on the cover of a sound file is a video stream too, but FFmpeg ranks it last.
+        stream = container.streams.best("video")
+        if stream is None or stream.disposition & av.stream.Disposition.attached_pic:
+            kinds = ", ".join(sorted({item.type for item in container.streams})) or "none"
+            raise MediaError(
+                f"{self.name} has no picture (streams: {kinds}). Sound alone cannot be scored: give the video that it "
+                "belongs to."
+            )
+        if stream.codec_context is None:
+            raise MediaError(
+                f"{self.name}: its picture has a format that FFmpeg {av.ffmpeg_version_info} cannot decode. Convert "
+                "it, to H.264 for example."
+            )
+        return stream
+
+    def _duration(self, container, stream) -> float | None:
+        """When the picture ends, in seconds on our clock, as far as the container says."""
+        if stream.duration is not None:
+            begin = 0.0 if stream.start_time is None else float(stream.start_time * stream.time_base) - self.start
+            return begin + float(stream.duration * stream.time_base)
+        # Matroska keeps the end of each stream as text, such as 00:00:05.280000000.
+        with suppress(KeyError, ValueError):
+            hours, minutes, seconds = stream.metadata["DURATION"].split(":")
+            return int(hours) * 3600 + int(minutes) * 60 + float(seconds) - self.start
+        # What the whole container says may be the length of the sound.
+        known = container.duration is not None and not container.streams.audio
+        return container.duration / av.time_base if known else None
 
     def frames(self, short_side: int | None, resize: Literal["area", "torch"] = "area") -> Iterator[Frame]:
         """Decode the frames, scaled.
@@ -220,7 +296,7 @@ class MediaFile:
         stored = size = None
         pauses: list[str] = []
         with self.open() as container:
-            stream = self._video_stream(container)
+            stream = self.video_stream(container)
             stream.thread_type = "AUTO"
             for frame in self.decode(container, stream, "video"):
                 length = float(frame.duration * frame.time_base) if frame.duration else period
@@ -248,38 +324,3 @@ class MediaFile:
                 f"({'; '.join(self.problems) or 'the video stream is empty'}). The file is cut or damaged: copy it "
                 "or record it again."
             )
-
-    def _note_jumps(self, clock: SteadyClock, what: str) -> None:
-        if clock.jumps:
-            self._note(f"the clock of the {what} starts anew, first at {clock.jumps[0]:.2f} s")
-
-    def sound(self, rate: int) -> SoundTrack:
-        """Decode the sound, mixed to mono and resampled.
-
-        Args:
-            rate: Wanted samples a second, in Hz.
-
-        Returns:
-            [`SoundTrack`], whose ``has_sound`` is false for a file without a sound stream that can be decoded.
-        """
-        track = SoundTrack(self._sound_blocks(), rate)
-        if self.info.has_audio and not track.has_sound:
-            self._note("the sound cannot be decoded")
-        return track
-
-    def _sound_blocks(self) -> Iterator[SoundBlock]:
-        if not self.info.has_audio:
-            return
-        clock = SteadyClock()
-        with self.open() as container:
-            if (stream := self.sound_stream(container)) is None:
-                return
-            for frame in self.decode(container, stream, "sound"):
-                mono = to_mono(planar_samples(frame))
-                if not np.isfinite(mono).all():
-                    self._note("some samples of the sound are no numbers, and are silenced")
-                    mono = np.nan_to_num(mono, nan=0.0, posinf=0.0, neginf=0.0)
-                time = None if frame.time is None else frame.time - self.start
-                start = clock(time, len(mono) / frame.sample_rate)
-                self._note_jumps(clock, "sound")
-                yield SoundBlock(start, mono, frame.sample_rate)

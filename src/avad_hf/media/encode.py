@@ -11,7 +11,7 @@ import numpy as np
 
 from .audio import to_mono
 from .clips import SteadyClock
-from .decode import MediaFile, planar_samples
+from .decode import MediaFile, SoundFile, planar_samples
 
 TIME_BASE = Fraction(1, 90000)
 # What an MP4 carries as it is; other sound is encoded anew, as AAC.
@@ -36,6 +36,8 @@ def write_video(
     size: tuple[int, int],
     fps: float,
     sound_of: MediaFile | None = None,
+    samples: tuple[np.ndarray, int] | None = None,
+    repeatable: bool = False,
 ) -> None:
     """Write pictures as H.264 in an MP4; nothing is left under its name if that fails.
 
@@ -45,14 +47,30 @@ def write_video(
         size: Width and height, even numbers.
         fps: Frames a second, on average; the pictures' own times count.
         sound_of: A file whose sound is kept, on the same clock.
+        samples: Sound that begins at 0 s, encoded as AAC: floats within -1 and 1 of shape `(channels, samples)`, one
+            or two channels, and their rate in Hz. Not together with `sound_of`.
+        repeatable: Whether the same input must give the same bytes, at the cost of a slightly larger file.
+
+    Raises:
+        ValueError: If there are two sounds, or the samples have another shape.
     """
+    if samples is not None and sound_of is not None:
+        raise ValueError("Give either sound_of or samples: an MP4 gets one sound.")
+    if samples is not None and (np.ndim(samples[0]) != 2 or len(samples[0]) not in (1, 2)):
+        raise ValueError(f"samples must be of shape (1 or 2 channels, samples), got {np.shape(samples[0])}.")
     with written_whole(path) as partial, av.open(str(partial), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001000))
         stream.width, stream.height = size
         stream.pix_fmt = "yuv420p"
         stream.codec_context.time_base = TIME_BASE
         stream.codec_context.options = {"preset": "veryfast", "crf": "23"}
-        sound = iter(()) if sound_of is None else _sound_packets(container, sound_of)
+        if repeatable:
+            # With its macroblock tree, x264 (of PyAV 18.1) gives other bytes for the same pictures from run to run.
+            stream.codec_context.options |= {"mbtree": "0", "threads": "1"}
+        if samples is not None:
+            sound = _encoded(_sound_frames(*samples), container, 0.0)
+        else:
+            sound = iter(()) if sound_of is None else _sound_packets(container, sound_of.sound_file)
         waiting = next(sound, None)
         for time, picture in pictures:
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
@@ -68,7 +86,7 @@ def write_video(
             waiting = next(sound, None)
 
 
-def _sound_packets(container, media: MediaFile) -> Iterator[tuple[float, av.Packet]]:
+def _sound_packets(container, media: SoundFile) -> Iterator[tuple[float, av.Packet]]:
     """Packets for a new stream in `container`, with their times in seconds; copied where the format allows it."""
     with media.open() as source:
         stream = media.sound_stream(source)
@@ -78,6 +96,15 @@ def _sound_packets(container, media: MediaFile) -> Iterator[tuple[float, av.Pack
             yield from _copied(source.demux(stream), container.add_stream_from_template(stream), media.start)
         else:
             yield from _encoded(media.decode(source, stream, "sound"), container, media.start)
+
+
+def _sound_frames(samples: np.ndarray, rate: int) -> Iterator[av.AudioFrame]:
+    """Samples as frames, piece by piece, so that they are encoded as the pictures are."""
+    for begin in range(0, samples.shape[1], 1024):
+        piece = np.ascontiguousarray(samples[:, begin : begin + 1024], dtype=np.float32)
+        frame = av.AudioFrame.from_ndarray(piece, format="fltp", layout=("mono", "stereo")[len(piece) - 1])
+        frame.sample_rate, frame.time_base, frame.pts = rate, Fraction(1, rate), begin
+        yield frame
 
 
 def _copied(packets: Iterable[av.Packet], stream, start: float) -> Iterator[tuple[float, av.Packet]]:

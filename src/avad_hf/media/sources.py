@@ -5,12 +5,14 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 from urllib.parse import urlparse
 
 from .arrays import MediaArrays
-from .decode import MediaError, MediaFile
+from .decode import MediaError, MediaFile, SoundFile
+from .folders import FrameFolder
+from .sections import Section
 
 ACCEPTED_SOURCES = """\
 A video is one of
@@ -18,10 +20,12 @@ A video is one of
 - a URL (http, https, hf or another that fsspec knows);
 - a file object opened for reading, or bytes;
 - a dict with "path" or "bytes", as rows of `datasets` with Video(decode=False) are;
+- a row of a manifest: a dict with "video" (one of the above, or a folder of pictures) and, where they are not None,
+  "audio" (a sound file beside it), "start" and "end" (a stretch of it, in seconds) and "fps" (of the pictures);
 - a dict of arrays: "frames" of shape (F, H, W, 3), uint8 RGB, and "fps" or "times" of shape (F,) in seconds; with
   sound, also "waveform" of shape (samples,) or (channels, samples) and "sampling_rate" in Hz."""
 
-Media = MediaFile | MediaArrays
+Media = MediaFile | MediaArrays | FrameFolder | Section
 
 
 @contextmanager
@@ -36,30 +40,49 @@ def open_media(source: Any) -> Iterator[Media]:
         MediaError: If it cannot be opened as video.
         TypeError: For anything else.
     """
-    if isinstance(source, (MediaFile, MediaArrays)):
+    if isinstance(source, Media):
         yield source  # whoever opened it closes it
     elif isinstance(source, dict) and "frames" in source:
         unknown = set(source) - {"frames", "fps", "times", "waveform", "sampling_rate"}
         if unknown:
             raise MediaError(f"Unknown keys {sorted(unknown)} beside frames.\n{ACCEPTED_SOURCES}")
         yield MediaArrays(**source)
-    elif isinstance(source, dict) and (source.get("bytes") or source.get("path")):
-        with open_media(source.get("bytes") or source["path"]) as media:
+    elif isinstance(source, dict) and source.get("video"):
+        with ExitStack() as stack:
+            yield _open_row(stack, source)
+    else:
+        with _local_file(source) as (path, name), closing(MediaFile(path, name)) as media:
             yield media
-    elif isinstance(source, (str, os.PathLike)) and (os.path.exists(source) or "://" not in os.fspath(source)):
-        path = os.fspath(source)
-        if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
-            with open(path, "rb") as pipe, open_media(pipe) as media:  # a pipe, which can be read only once
-                yield media
-        else:
-            with closing(MediaFile(path)) as media:
-                yield media
-    elif isinstance(source, (str, bytes)) or hasattr(source, "read"):
-        with (
-            tempfile.TemporaryDirectory(prefix="avad_hf-") as folder,
-            closing(MediaFile(*_copy_to(folder, source))) as media,
-        ):
-            yield media
+
+
+def _open_row(stack: ExitStack, row: dict[str, Any]) -> Media:
+    """Open what a manifest's row describes, for as long as the stack is open."""
+    sound = None
+    if (audio := row.get("audio")) is not None:
+        sound = stack.enter_context(closing(SoundFile(*stack.enter_context(_local_file(audio)))))
+    path, name = stack.enter_context(_local_file(row["video"]))
+    media = FrameFolder(path, row.get("fps"), sound) if os.path.isdir(path) else MediaFile(path, name, sound)
+    stack.enter_context(closing(media))
+    start, end = row.get("start"), row.get("end")
+    return media if start is None and end is None else Section(media, start or 0.0, end)
+
+
+@contextmanager
+def _local_file(source: Any) -> Iterator[tuple[str, str]]:
+    """Path of a file on this machine, and its name for messages; what is none is copied for as long as it is used."""
+    if isinstance(source, dict) and (source.get("bytes") or source.get("path")):
+        source = source.get("bytes") or source["path"]
+    local = isinstance(source, (str, os.PathLike)) and (os.path.exists(source) or "://" not in os.fspath(source))
+    if local and (not os.path.exists(source) or os.path.isfile(source) or os.path.isdir(source)):
+        yield os.fspath(source), os.fspath(source)
+    elif local or isinstance(source, (str, bytes)) or hasattr(source, "read"):
+        with tempfile.TemporaryDirectory(prefix="avad_hf-") as folder:
+            if local:
+                with open(source, "rb") as pipe:  # which can be read only once
+                    copy = _copy_to(folder, pipe)
+            else:
+                copy = _copy_to(folder, source)
+            yield copy
     else:
         raise TypeError(f"Cannot read a {type(source).__name__} as video.\n{ACCEPTED_SOURCES}")
 

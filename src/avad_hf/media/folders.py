@@ -1,0 +1,104 @@
+"""Videos that lie about as folders of pictures, with the manner of a video file."""
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import av
+from av.video.reformatter import VideoReformatter
+
+from .audio import SoundTrack
+from .clips import Frame
+from .decode import MediaError, MediaInfo, SoundFile, scaled_pixels, scaled_size
+
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
+
+
+def pictures_in(folder: str | os.PathLike) -> list[Path]:
+    """Pictures directly inside a folder, in the order of the numbers in their names (2.jpg before 10.jpg)."""
+    found = [Path(entry.path) for entry in os.scandir(folder) if entry.name.lower().endswith(PICTURE_SUFFIXES)]
+    return sorted(found, key=_by_numbers)
+
+
+def _by_numbers(path: Path) -> list[str | int]:
+    # The split leaves digits at odd places, so that numbers are only compared with numbers.
+    return [int(part) if index % 2 else part for index, part in enumerate(re.split(r"([0-9]+)", path.stem))]
+
+
+class FrameFolder:
+    """A folder of pictures, one a frame, with the manner of a [`MediaFile`].
+
+    Args:
+        path: Of the folder.
+        fps: Frames a second, which pictures do not say themselves.
+        side_sound: The sound that belongs to them and begins with the first one.
+
+    Raises:
+        MediaError: If there is no folder, no picture in it that can be read, or no frame rate.
+    """
+
+    def __init__(self, path: str, fps: float | None, side_sound: SoundFile | None = None):
+        self.name = path
+        self.problems: list[str] = []
+        self.sound_file = side_sound
+        if side_sound is not None:
+            side_sound.problems = self.problems
+        self._pictures = pictures_in(path)
+        if not self._pictures:
+            raise MediaError(f"{path} is a directory without pictures ({', '.join(PICTURE_SUFFIXES)}). Give a video.")
+        if fps is None or not 0 < fps < 1000:
+            raise MediaError(
+                f"{path} is a folder of {len(self._pictures)} pictures, which do not say how many of them are a "
+                f"second (fps: {fps}). Give fps, in the manifest or beside video."
+            )
+        first = self._decode(self._pictures[0])
+        if first is None:
+            raise MediaError(f"{self._pictures[0]} cannot be read as a picture. Copy the frames of this video again.")
+        self._size = (first.width, first.height)
+        self.info = MediaInfo(
+            name=path,
+            width=first.width,
+            height=first.height,
+            fps=float(fps),
+            duration=len(self._pictures) / fps,
+            has_audio=side_sound is not None,
+        )
+
+    def close(self) -> None:
+        """Close the sound's file."""
+        if self.sound_file is not None:
+            self.sound_file.close()
+
+    @staticmethod
+    def _decode(picture: Path) -> av.VideoFrame | None:
+        try:
+            # As an open file, since FFmpeg takes a % in a picture's path for the number of a frame.
+            with open(picture, "rb") as file, av.open(file) as container:
+                return next(container.decode(video=0), None)
+        except (av.FFmpegError, OSError):
+            return None
+
+    def frames(self, short_side: int | None, resize: Literal["area", "torch"] = "area") -> Iterator[Frame]:
+        """Read the pictures, scaled as [`MediaFile.frames`] does; one that cannot be read is noted and left out."""
+        reformatter, period = VideoReformatter(), 1.0 / self.info.fps
+        size = self._size if short_side is None else scaled_size(*self._size, short_side)
+        broken = []
+        for index, picture in enumerate(self._pictures):
+            if (frame := self._decode(picture)) is None:
+                broken.append(picture.name)
+            else:
+                yield Frame(index * period, (index + 1) * period, scaled_pixels(frame, reformatter, size, resize))
+        if broken:
+            self.problems.append(f"{len(broken)} pictures cannot be read, first {broken[0]}")
+
+    def spread(self, count: int) -> Iterator[av.VideoFrame]:
+        """Some pictures, spread evenly over the folder, as they are decoded."""
+        for picture in self._pictures[:: max(1, len(self._pictures) // count)][:count]:
+            if (frame := self._decode(picture)) is not None:
+                yield frame
+
+    def sound(self, rate: int) -> SoundTrack:
+        """The sound that was given beside the pictures, as [`MediaFile.sound`] reads it."""
+        return SoundTrack((), rate) if self.sound_file is None else self.sound_file.sound(rate)

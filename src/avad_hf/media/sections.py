@@ -1,0 +1,64 @@
+"""A stretch of a longer video."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Literal
+
+from .audio import SoundTrack
+from .clips import Frame
+from .decode import MediaError, MediaFile
+from .folders import FrameFolder
+
+
+class Section:
+    """The frames of a video that appear from one second to another, on the clock of the whole.
+
+    Sound from before the first frame is heard with it, as in the whole video.
+
+    Args:
+        media: The whole video.
+        start: When it begins, in seconds.
+        end: When it is over, in seconds; the video's own end by default.
+
+    Raises:
+        MediaError: If it is empty.
+    """
+
+    def __init__(self, media: MediaFile | FrameFolder, start: float = 0.0, end: float | None = None):
+        whole = media.info.duration
+        if start < 0 or (end is not None and end <= start) or (whole is not None and start >= whole):
+            until = "its end" if end is None else f"{end:g} s"
+            length = "unknown length" if whole is None else f"{whole:.2f} s"
+            raise MediaError(
+                f"{media.info.name}: from {start:g} s to {until} is no stretch of a video of {length}. Correct start "
+                "and end (seconds)."
+            )
+        self._media, self._start, self._end = media, start, float("inf") if end is None else end
+        lasts = [time for time in (end, whole) if time is not None]
+        self.info = replace(media.info, duration=min(lasts) if lasts else None)
+
+    @property
+    def problems(self) -> list[str]:
+        """What was met while decoding."""
+        return self._media.problems
+
+    def close(self) -> None:
+        """Close the video."""
+        self._media.close()
+
+    def frames(self, short_side: int | None, resize: Literal["area", "torch"] = "area") -> Iterator[Frame]:
+        """Read the frames that appear within the section."""
+        # Not by seeking, after which files without reliable timestamps do not say where they are.
+        empty = True
+        for frame in self._media.frames(short_side, resize):
+            if frame.start >= self._end:
+                break
+            if frame.start >= self._start:
+                empty = False
+                yield frame
+        if empty:
+            raise MediaError(f"{self.info.name}: no frame appears from {self._start:g} to {self._end:g} s.")
+
+    def sound(self, rate: int) -> SoundTrack:
+        """The sound of the whole video."""
+        return self._media.sound(rate)
