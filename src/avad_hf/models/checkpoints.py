@@ -1,8 +1,10 @@
 """What every checkpoint of this library refuses: another model type, and weights that are not all there."""
 
+import hashlib
 import os
 from typing import Any
 
+import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -31,6 +33,15 @@ class CheckpointConfig(PreTrainedConfig):
             return super().from_dict(config_dict, **kwargs)
         except StrictDataclassError as error:  # which is no ValueError
             raise ValueError(f"The config of this '{cls.model_type}' checkpoint is not valid: {error}") from error
+
+
+def weights_hash(model: PreTrainedModel) -> str:
+    """SHA-256 of a model's weights: names, types, shapes and values."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 class CheckpointModel(PreTrainedModel):

@@ -4,8 +4,10 @@ import logging
 import os
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.metadata import version
 from typing import Any, Literal
 
+import av
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,6 +15,7 @@ from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
 
 from avad_hf.media.clips import Clip, Frame, cut_clips, join_ends
 from avad_hf.media.sources import Media, open_media
+from avad_hf.models.checkpoints import weights_hash
 from avad_hf.models.slowfast.modeling_slowfast import SlowFastModel
 from avad_hf.models.vggish.feature_extraction_vggish import VggishFeatureExtractor
 from avad_hf.models.vggish.modeling_vggish import VggishModel
@@ -107,6 +110,28 @@ class AvacaProcessor(ProcessorMixin):
         for encoder in (self.video_encoder, self.audio_encoder):
             encoder.to(device=device, dtype=dtype)
         return self
+
+    def recipe(self) -> dict[str, Any]:
+        """Everything that its features depend on, besides the video: for telling features apart that differ."""
+        settings = {key: value for key, value in self.to_dict().items() if key not in ENCODERS}
+        encoders = {
+            role: {
+                # Its own fields: what transformers adds says nothing about what is computed.
+                "config": {name: getattr(encoder.config, name) for name in type(encoder.config).__annotations__},
+                "dtype": str(encoder.dtype).removeprefix("torch."),
+                "weights_sha256": weights_hash(encoder),
+            }
+            for role in ENCODERS
+            for encoder in [getattr(self, role)]
+        }
+        versions = {name: version(name) for name in ("avad-hf", "av", "torch", "torchaudio")}
+        return {
+            "processor": settings,
+            "fps": "as recorded",
+            **encoders,
+            "notices": self.notices,
+            "versions": versions | {"ffmpeg": av.ffmpeg_version_info},
+        }
 
     # Saving and loading
 
@@ -225,15 +250,16 @@ class AvacaProcessor(ProcessorMixin):
             raise ValueError(f"clips_per_batch must be 1 or more, got {clips_per_batch}.")
         with open_media(source) as media:
             batch: list[Clip] = []
-            for clip in self._clips(media):
+            for clip in self.clips(media):
                 batch.append(clip)
                 if len(batch) == clips_per_batch:
-                    yield self._encode(batch)
+                    yield self.encode(batch)
                     batch = []
             if batch:
-                yield self._encode(batch)
+                yield self.encode(batch)
 
-    def _clips(self, media: Media) -> Iterator[Clip]:
+    def clips(self, media: Media) -> Iterator[Clip]:
+        """Decode a video into clips with the sound of each frame, without the encoders: the first half of `stream`."""
         track = media.sound(self.feature_extractor.sampling_rate)
         if not track.has_sound:
             found = "its sound cannot be decoded" if media.info.has_audio else "it has no sound"
@@ -247,7 +273,8 @@ class AvacaProcessor(ProcessorMixin):
         return cut_clips(with_sound(frames), self.clip_length, self.clip_stride)
 
     @torch.no_grad()
-    def _encode(self, clips: list[Clip]) -> BatchFeature:
+    def encode(self, clips: list[Clip]) -> BatchFeature:
+        """Run both encoders over clips of one video: the second half of `stream`."""
         has_sound = clips[0].frames[0].sound is not None
         visual = self._encode_frames(torch.stack([frame.pixels for clip in clips for frame in clip.frames]))
         if has_sound:
