@@ -1,0 +1,169 @@
+"""Corpora as `datasets` builders: what they have in common, and the one for people's own manifests."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import datasets
+
+from .classes import NameTable
+from .manifest import COLUMNS, FORMATS, ManifestError, read_manifest
+from .masks import read_frame_mask
+from .splits import SPLITS, assign_splits
+
+ALL = "all"
+VALUE_TYPES = {str: "string", int: "int64", float: "float64", bool: "bool"}
+
+
+@dataclass
+class CorpusConfig(datasets.BuilderConfig):
+    """Which part of a corpus, and how it is split.
+
+    Args:
+        name: Scene or subset.
+        data_dir: Folder of the corpus, or a manifest.
+        seed: Of the random split, as in [`~avad_hf.data.splits.assign_splits`].
+        fps: Frames a second of folders of pictures.
+    """
+
+    seed: int | None = None
+    fps: float | None = None
+
+    def create_config_id(self, config_kwargs: dict, custom_features: datasets.Features | None = None) -> str:
+        """Name the cache by what the rows hold, so that a changed folder is read anew."""
+        self.rows = self.read()
+        content = json.dumps([self.seed, self.rows], sort_keys=True).encode()
+        return f"{self.name}-{hashlib.sha256(content).hexdigest()[:16]}"
+
+    def read(self) -> list[dict[str, Any]]:
+        """Rows of the whole corpus, from its manifest or, without one, from its folders."""
+        if self.data_dir is None:
+            raise ManifestError(f"data_dir is needed: the folder of the corpus, or a manifest ({', '.join(FORMATS)}).")
+        place = Path(self.data_dir)
+        if place.is_dir():
+            manifests = [place / f"manifest{ending}" for ending in FORMATS if (place / f"manifest{ending}").is_file()]
+            if len(manifests) > 1:
+                raise ManifestError(f"{place} has {' and '.join(path.name for path in manifests)}. Keep one.")
+            if not manifests:
+                return self.read_folder(place)
+            place = manifests[0]
+        return read_manifest(place)
+
+    def read_folder(self, folder: Path) -> list[dict[str, Any]]:
+        """Rows of a folder without a manifest."""
+        raise ManifestError(
+            f"{folder} has no manifest.csv, manifest.jsonl or manifest.parquet. `avad-hf scan {folder} -o "
+            f"{folder / 'manifest.csv'}` writes one."
+        )
+
+
+class CorpusBuilder(datasets.GeneratorBasedBuilder):
+    """Rows of a manifest as a data set, one split each for training, validation and test."""
+
+    BUILDER_CONFIG_CLASS = CorpusConfig
+    VERSION = datasets.Version("1.0.0")
+    classes: ClassVar[NameTable | None] = None
+    description: ClassVar[str] = "Videos that a manifest lists."
+    homepage: ClassVar[str] = ""
+    citation: ClassVar[str] = ""
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """Rows of the whole corpus."""
+        return self.config.rows
+
+    def _info(self) -> datasets.DatasetInfo:
+        names = self._class_names()
+        text, number = datasets.Value("string"), datasets.Value("float64")
+        features = {
+            "id": text,
+            "video": text,
+            "audio": text,
+            "label": datasets.ClassLabel(names=names) if names else text,
+            "anomaly": datasets.ClassLabel(names=["normal", "anomaly"]),
+            "scene": text,
+            "split": text,
+            "start": number,
+            "end": number,
+            "fps": number,
+            "hour": datasets.Value("int64"),
+            "weather": text,
+            "dark": datasets.Value("bool"),
+            "frame_mask": datasets.List(datasets.Value("uint8")),
+        }
+        extra = dict.fromkeys(name for row in self.rows for name in row if name not in COLUMNS)
+        features |= {name: self._feature_of(name) for name in extra}
+        return datasets.DatasetInfo(
+            description=self.description,
+            homepage=self.homepage,
+            citation=self.citation,
+            features=datasets.Features(features),
+        )
+
+    def _class_names(self) -> list[str]:
+        if self.classes is not None:
+            if unknown := sorted({str(row["label"]) for row in self.rows} - set(self.classes.names)):
+                raise ManifestError(
+                    f"{self.config.data_dir}: {', '.join(map(repr, unknown))} is no class of {type(self).__name__}. "
+                    f"Classes known: {', '.join(self.classes.names)}. Correct the label column, or load the manifest "
+                    'with load_dataset("manifest").'
+                )
+            return self.classes.names
+        # Normal classes first, so that 0 is normal where there is one of them.
+        return [
+            name
+            for _, name in sorted({(row["anomaly"], row["label"]) for row in self.rows if row["label"] is not None})
+        ]
+
+    def _feature_of(self, name: str) -> datasets.Value:
+        kinds = {type(row[name]) for row in self.rows if row.get(name) is not None}
+        if kinds == {int, float}:
+            kinds = {float}
+        if len(kinds) > 1 or not kinds <= VALUE_TYPES.keys():
+            mixed = ", ".join(sorted(kind.__name__ for kind in kinds))
+            raise ManifestError(
+                f"{self.config.data_dir}: the column {name!r} mixes {mixed}. Give it one kind of value: text, "
+                "numbers, or true and false."
+            )
+        return datasets.Value(VALUE_TYPES[kinds.pop()] if kinds else "string")
+
+    def select(self) -> list[dict[str, Any]]:
+        """Rows of this configuration."""
+        if self.config.name in (ALL, "default"):
+            return self.rows
+        scenes = sorted({row["scene"] for row in self.rows if row["scene"] is not None})
+        if self.config.name not in scenes:
+            raise ManifestError(
+                f"{self.config.data_dir} has no videos of scene {self.config.name!r}. Scenes: "
+                f"{', '.join(scenes) or 'none is named'}. The name 'all' takes everything."
+            )
+        return [row for row in self.rows if row["scene"] == self.config.name]
+
+    def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
+        rows = self.select()
+        if not rows:
+            raise ManifestError(f"{self.config.data_dir} has no videos of the configuration {self.config.name!r}.")
+        parts = assign_splits(rows, self.config.seed)
+        rows = [self._example(row) for row in rows]
+        return [
+            datasets.SplitGenerator(
+                name=split, gen_kwargs={"rows": [row for row, part in zip(rows, parts, strict=True) if part == split]}
+            )
+            for split in SPLITS
+            if split in parts
+        ]
+
+    def _generate_examples(self, rows: list[dict[str, Any]]) -> Iterator[tuple[int, dict[str, Any]]]:
+        yield from enumerate(rows)
+
+    def _example(self, row: dict[str, Any]) -> dict[str, Any]:
+        # Here, since `datasets` hides what is raised while examples are generated.
+        mask = None if row["frame_mask"] is None else read_frame_mask(row["frame_mask"])
+        return {name: row.get(name) for name in self.info.features} | {"frame_mask": mask}
+
+
+class OwnCorpus(CorpusBuilder):
+    """The videos of one's own manifest; configurations are its scenes, and ``all``."""

@@ -1,0 +1,339 @@
+"""The manifest: one table, a row a video, that every corpus is brought into and that people can write themselves."""
+
+import csv
+import errno
+import json
+import math
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from avad_hf.media.encode import written_whole
+
+from .classes import is_normal, refuse_near_normal
+from .splits import SPLIT_ALIASES
+
+# Column -> type of its values; any cell may be empty but those of `video`. Other columns are kept as they are.
+COLUMNS: dict[str, type] = {
+    "id": str,  # name of the row; by default the path as it is written, with the stretch of time if there is one
+    "video": str,  # video file or folder of pictures; relative paths count from the manifest's folder
+    "audio": str,  # sound file beside it, where the video has none of its own
+    "label": str,  # class
+    "anomaly": int,  # 1 or 0; by default 0 for the label normal and 1 for all others
+    "scene": str,  # camera or place
+    "split": str,  # train, validation or test
+    "start": float,  # seconds
+    "end": float,  # seconds
+    "fps": float,  # frames a second; what folders of pictures need
+    "hour": int,  # of the day, 0 to 23
+    "weather": str,
+    "dark": bool,
+    "frame_mask": str,  # .npy file of 0 and 1, one a frame, where frames are labelled
+}
+# What people call these columns, beside misspelling them.
+OTHER_NAMES = {
+    "path": "video", "file": "video", "filename": "video", "file_name": "video", "filepath": "video", "clip": "video",
+    "class": "label", "category": "label", "target": "label", "camera": "scene", "subset": "split", "set": "split",
+    "time": "hour", "wav": "audio", "sound": "audio",
+}  # fmt: skip
+# Columns of an index, which are found while features are computed.
+RESERVED = ("file", "num_clips", "has_audio", "duration", "warnings")
+PLACES = {"video", "audio", "frame_mask"}
+FORMATS = (".csv", ".jsonl", ".parquet")
+
+
+class ManifestError(ValueError):
+    """A manifest cannot be used. The message names the file, the row, what is needed and what to do."""
+
+
+def read_manifest(path: str | os.PathLike) -> list[dict[str, Any]]:
+    """Read and check a manifest.
+
+    Args:
+        path: Of a ``.csv``, ``.jsonl`` or ``.parquet`` file.
+
+    Returns:
+        A dict a row with all of `COLUMNS` (``None`` where a cell is empty), paths made absolute, and the columns that
+        the manifest has besides.
+
+    Raises:
+        ManifestError: For another format, unknown or misspelt columns, values of the wrong kind, files that are not
+            there, and rows that stand there twice.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in FORMATS:
+        raise ManifestError(f"{path}: a manifest ends with {', '.join(FORMATS)}. Save it in one of these formats.")
+    try:
+        raw = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}[path.suffix.lower()](path)
+    except FileNotFoundError:
+        raise ManifestError(f"{path}: no such file. `avad-hf scan FOLDER -o {path.name}` writes one.") from None
+    except (UnicodeDecodeError, json.JSONDecodeError, csv.Error, pa.ArrowException) as error:
+        raise ManifestError(f"{path} is no {path.suffix[1:]} file in UTF-8: {error}.") from error
+    if not raw:
+        raise ManifestError(f"{path} has no rows. Each video needs one.")
+    _check_columns(path, list(dict.fromkeys(name for row in raw for name in row)))
+    # Line 1 of a CSV is its header.
+    first = 2 if path.suffix.lower() == ".csv" else 1
+    rows = [_typed(f"{path}, row {number}", row) for number, row in enumerate(raw, first)]
+    return complete(rows, path.absolute().parent, str(path))
+
+
+def complete(rows: Sequence[dict[str, Any]], base: Path, name: str) -> list[dict[str, Any]]:
+    """Fill in what follows from the rest (id, anomaly, absolute paths) and check what needs all rows.
+
+    Args:
+        rows: With all of `COLUMNS`.
+        base: What relative paths count from.
+        name: What errors call these rows.
+    """
+    if (labelled := sum(row["label"] is not None for row in rows)) not in (0, len(rows)):
+        raise ManifestError(f"{name}: {len(rows) - labelled} of {len(rows)} rows have no label. Label all or none.")
+    try:
+        refuse_near_normal(row["label"] for row in rows if row["label"] is not None and row["anomaly"] is None)
+    except ValueError as error:
+        raise ManifestError(f"{name}: {error}") from None
+    done = []
+    for row in rows:
+        identity = row["id"] or _relative(row["video"], base)
+        if row["id"] is None and (row["start"] is not None or row["end"] is not None):
+            identity += f"#t={row['start'] or 0:g},{'' if row['end'] is None else format(row['end'], 'g')}"
+        anomaly = row["anomaly"]
+        if anomaly is None and row["label"] is not None:
+            anomaly = int(not is_normal(row["label"]))
+        places = {place: _absolute(row[place], base) for place in PLACES}
+        done.append(row | places | {"id": identity, "anomaly": anomaly})
+    if twice := [identity for identity, count in Counter(row["id"] for row in done).items() if count > 1]:
+        raise ManifestError(
+            f"{name}: {len(twice)} videos stand there more than once, first {twice[0]}. Keep one row of each, or give "
+            "stretches of one video with start and end."
+        )
+    _check_places(done, name)
+    return done
+
+
+def _is_url(place: str) -> bool:
+    return "://" in place
+
+
+def _absolute(place: str | None, base: Path) -> str | None:
+    return place if place is None or _is_url(place) else os.path.normpath(base / place)
+
+
+def _relative(place: str, base: Path) -> str:
+    if _is_url(place):
+        return place
+    path = Path(os.path.normpath(base / place))
+    return (path.relative_to(base) if path.is_relative_to(base) else path).as_posix()
+
+
+def write_manifest(rows: Sequence[dict[str, Any]], path: str | os.PathLike) -> None:
+    """Write rows as a manifest, with paths relative to its folder; columns that are empty in all rows are left out.
+
+    Raises:
+        ManifestError: For a format that is none of `FORMATS`.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in FORMATS:
+        raise ManifestError(f"{path}: a manifest ends with {', '.join(FORMATS)}. Give such a name.")
+    base = path.absolute().parent
+    names = [
+        name
+        for name in dict.fromkeys([*COLUMNS, *(name for row in rows for name in row)])
+        if any(row.get(name) is not None for row in rows)
+    ]
+    table = [{name: row.get(name) for name in names} for row in rows]
+    for row in table:
+        for place in PLACES & row.keys():
+            if row[place] is not None and not _is_url(row[place]):
+                row[place] = Path(os.path.relpath(row[place], base)).as_posix()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(path) as partial:
+        if path.suffix.lower() == ".parquet":
+            pq.write_table(pa.Table.from_pylist(table), partial)
+        elif path.suffix.lower() == ".jsonl":
+            partial.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in table), encoding="utf-8")
+        else:
+            with open(partial, "w", encoding="utf-8", newline="") as file:
+                writer = csv.DictWriter(file, names, lineterminator="\n")
+                writer.writeheader()
+                writer.writerows([{key: _cell(value) for key, value in row.items()} for row in table])
+
+
+def _cell(value: Any) -> Any:
+    return "" if value is None else str(value).lower() if isinstance(value, bool) else value
+
+
+def read_meta(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    """Read a table that adds to what folders say: a column video, and any others.
+
+    Returns:
+        For each row where it stands, for errors, and its values that are not empty; a time such as 21:30 as ``hour``.
+    """
+    records = []
+    for number, raw in enumerate(_read_csv(path), 2):
+        where, row = f"{path}, row {number}", dict(raw)
+        if "time" in row and "hour" not in row:
+            row["hour"] = str(row.pop("time") or "").split(":")[0]
+        if not row.get("video"):
+            raise ManifestError(f"{where}: needs a column video with the name or path of each video.")
+        typed = {
+            name: _value(where, name, value, COLUMNS[name]) if name in COLUMNS else value
+            for name, value in row.items()
+        }
+        _check_ranges(where, typed)
+        records.append((where, {name: value for name, value in typed.items() if value is not None}))
+    return records
+
+
+# Reading
+
+
+def _read_csv(path: Path) -> list[dict[str, Any]]:
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file, strict=True)
+        header = next(reader, [])
+        if "" in header or len(set(header)) < len(header):
+            raise ManifestError(f"{path}: two columns have the same name, or one has none: {', '.join(header)}.")
+        rows = []
+        for number, cells in enumerate(reader, 2):
+            if len(cells) not in (0, len(header)):
+                raise ManifestError(
+                    f"{path}, row {number}: {len(cells)} cells under {len(header)} columns. Quote cells with commas."
+                )
+            if cells:
+                rows.append(dict(zip(header, cells, strict=True)))
+    # A CSV knows no types: other columns get the one that fits all of their cells.
+    for name in set(header) - COLUMNS.keys():
+        values = _inferred([row[name] for row in rows])
+        for row, value in zip(rows, values, strict=True):
+            row[name] = value
+    return rows
+
+
+def _inferred(cells: list[str]) -> list[Any]:
+    filled = [cell for cell in cells if cell]
+    for kind in (int, float):
+        try:
+            # Not numbers that would change, such as 007.
+            if all(str(kind(cell)) == cell for cell in filled):
+                return [kind(cell) if cell else None for cell in cells]
+        except ValueError:
+            continue
+    if set(filled) <= {"true", "false"}:
+        return [cell == "true" if cell else None for cell in cells]
+    return [cell or None for cell in cells]
+
+
+def _read_jsonl(path: Path) -> list[dict[str, Any]]:
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    if not all(isinstance(row, dict) for row in rows):
+        raise ManifestError(f'{path}: each line must be a JSON object such as {{"video": "a.mp4"}}.')
+    return rows
+
+
+def _read_parquet(path: Path) -> list[dict[str, Any]]:
+    return pq.read_table(path).to_pylist()
+
+
+def _check_columns(path: Path, names: list[str]) -> None:
+    for name in names:
+        if name in COLUMNS or str(name).startswith("split_"):
+            continue
+        plain = str(name).strip().lower()
+        near = OTHER_NAMES.get(plain) or next(iter(get_close_matches(plain, COLUMNS, n=1, cutoff=0.75)), None)
+        if near is not None and near not in names:
+            raise ManifestError(
+                f"{path}: the column {name!r} is unknown; {near!r} is not there. Is that what is meant? Rename it. "
+                f"Known columns: {', '.join(COLUMNS)}; others are kept as long as their names differ from these."
+            )
+        if name in RESERVED:
+            raise ManifestError(f"{path}: the column {name!r} is filled in when features are computed. Rename it.")
+    if "video" not in names:
+        raise ManifestError(
+            f"{path} needs a column video with the path of each. Columns: {', '.join(map(str, names))}."
+        )
+
+
+def _typed(where: str, row: dict[str, Any]) -> dict[str, Any]:
+    typed = {name: _value(where, name, row.get(name), kind) for name, kind in COLUMNS.items()}
+    if typed["video"] is None:
+        raise ManifestError(f"{where}: video is empty. Give the path of a video.")
+    _check_ranges(where, typed)
+    if None not in (typed["start"], typed["end"]) and typed["end"] <= typed["start"]:
+        raise ManifestError(f"{where}: it ends at {typed['end']:g} s, before it starts at {typed['start']:g} s.")
+    if typed["fps"] is not None and not 0 < typed["fps"] < 1000:
+        raise ManifestError(f"{where}: fps is {typed['fps']}, but must be above 0 frames a second.")
+    for name, value in row.items():
+        if name == "split" or name.startswith("split_"):
+            typed[name] = _split(where, name, value)
+        elif name not in COLUMNS:
+            typed[name] = value
+    return typed
+
+
+def _check_ranges(where: str, row: dict[str, Any]) -> None:
+    for name, low, high in (("hour", 0, 23), ("anomaly", 0, 1), ("start", 0, math.inf), ("end", 0, math.inf)):
+        if (value := row.get(name)) is not None and not low <= value <= high:
+            raise ManifestError(f"{where}: {name} is {value}, but must be within {low} and {high}.")
+
+
+def _value(where: str, name: str, value: Any, kind: type) -> Any:
+    if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
+        return None
+    text = str(value).strip()
+    try:
+        if kind is bool:
+            return {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}[text.lower()]
+        if kind is int:
+            number = float(text)
+            if number != int(number):
+                raise ValueError
+            return int(number)
+        if kind is float:
+            number = float(text)
+            if not math.isfinite(number):
+                raise ValueError
+            return number
+        if not isinstance(value, (str, int)):
+            raise ValueError
+    except (ValueError, KeyError, OverflowError):
+        wanted = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[kind]
+        raise ManifestError(f"{where}: {name} is {value!r}, but must be {wanted}.") from None
+    return str(value)
+
+
+def _split(where: str, name: str, value: Any) -> str | None:
+    if value is None or value == "":
+        return None
+    try:
+        return SPLIT_ALIASES[str(value).strip().lower()]
+    except KeyError:
+        raise ManifestError(f"{where}: {name} is {value!r}, but must be train, validation or test.") from None
+
+
+def _check_places(rows: Iterable[dict[str, Any]], name: str) -> None:
+    missing = []
+    for place in sorted(PLACES):
+        for row in rows:
+            if row[place] is None or _is_url(row[place]):
+                continue
+            try:
+                os.stat(row[place])
+            except OSError as error:
+                if error.errno == errno.ELOOP:
+                    raise ManifestError(f"{name}: {row[place]} is a link that leads back to itself.") from None
+                missing.append(row[place])
+    if missing:
+        raise ManifestError(
+            f"{name}: {len(missing)} files are not there, first {', '.join(missing[:3])}. Paths count from the "
+            "manifest's folder: move it beside the videos, or correct them."
+        )
+
+
+__all__ = ["COLUMNS", "ManifestError", "read_manifest", "write_manifest"]

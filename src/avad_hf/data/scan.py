@@ -1,0 +1,353 @@
+"""Brings the folders in which people keep MAVAD, SHADE or corpora of their own into one manifest."""
+
+import csv
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from avad_hf.media.decode import MediaError
+from avad_hf.media.sources import open_media
+
+from . import shanghaitech
+from .classes import MAVAD_CLASSES, MAVAD_SCENES, SHADE_CLASSES, NameTable
+from .darkness import with_darkness
+from .manifest import COLUMNS, ManifestError, complete, read_meta
+from .splits import SEEDS, SPLIT_ALIASES, split_column, stratified
+from .tree import FoundVideo, Tree, walk
+
+CORPORA = {"mavad": MAVAD_CLASSES, "shade": SHADE_CLASSES}
+# Names of files that say what folders do not.
+ANNOTATIONS = ("annotations.csv", "annotations.txt", "annotations.json")
+LISTS = {f"{alias}.txt": split for alias, split in SPLIT_ALIASES.items()}
+META = "meta.csv"
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What a folder holds.
+
+    Args:
+        corpus: ``"mavad"``, ``"shade"``, ``"shanghaitech"`` or ``"own"``.
+        layout: How it is laid out, for people.
+        rows: A manifest row a video.
+        orphans: Sound files that belong to no video.
+        unreadable: Videos that cannot be opened, and why; they are not in `rows`.
+        silent: Ids of videos without sound.
+    """
+
+    corpus: str
+    layout: str
+    rows: list[dict[str, Any]]
+    orphans: tuple[Path, ...] = ()
+    unreadable: tuple[tuple[str, str], ...] = ()
+    silent: tuple[str, ...] = ()
+
+
+def scan(
+    root: str | os.PathLike,
+    corpus: str | None = None,
+    classes: Iterable[str] | None = None,
+    scene: str | None = None,
+    fps: float | None = None,
+) -> Scan:
+    """Recognise how a folder of videos is laid out, and list its videos with class, scene and split.
+
+    Layouts (class folders by name, spelt as the corpus's table allows):
+
+    - L1 ``scene/class/clip``, L2 ``class/clip``, sound inside or as ``clip.wav`` beside it;
+    - L3 ``scene/video/class/clip`` and ``scene/audio/class/clip.wav``;
+    - L4 ``scene/split/class/clip``, S1 ``split/class/clip``;
+    - L5 clips and ``annotations.csv|txt|json``: path, label and, if fixed, split;
+    - S2 ``class/clip`` and ``train.txt``, ``test.txt``: path and, if wanted, label;
+    - S3 ``class/clip/000001.jpg`` and ``class/clip.wav``;
+    - ShanghaiTech as released.
+
+    ``meta.csv`` (video, hour or time, weather, dark) adds what it says.
+
+    Args:
+        root: The folder.
+        corpus: ``"mavad"``, ``"shade"`` or ``"shanghaitech"``; by default what the class names fit.
+        classes: Class names of a corpus of one's own; ``normal`` among them.
+        scene: Name of the scene where no folder names it.
+        fps: Frames a second of folders of pictures.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        ManifestError: For a class or scene that the corpus does not know, listing the names that were seen; for
+            folders that cannot be told apart; for files that are listed and not there.
+    """
+    tree = walk(Path(root).absolute())
+    if corpus == "shanghaitech" or (corpus is None and classes is None and shanghaitech.recognise(tree)):
+        rows = complete(shanghaitech.rows_of(tree, fps), tree.root, str(tree.root))
+        return Scan("shanghaitech", "ShanghaiTech", rows)
+    if corpus is not None and corpus not in CORPORA:
+        raise ManifestError(f"corpus must be one of {', '.join([*CORPORA, 'shanghaitech'])}, got {corpus!r}.")
+    tables = {"own": NameTable.of(classes)} if classes is not None else CORPORA
+    if corpus is not None and classes is None:
+        tables = {corpus: CORPORA[corpus]}
+    places, splits, layout = _places(tree)
+    names = [label for label, _ in places.values()]
+    corpus = next((name for name, table in tables.items() if all(map(table.find, names))), None)
+    if corpus is None:
+        raise ManifestError(_unknown_classes(tree.root, tables, names))
+    rows = []
+    for video in tree.videos:
+        label, place = places[video.path]
+        row = dict.fromkeys(COLUMNS) | {
+            "id": video.path.relative_to(tree.root).as_posix(),
+            "video": str(video.path),
+            "audio": str(tree.audio[video.path]) if video.path in tree.audio else None,
+            "label": tables[corpus].find(label),
+            "scene": place or scene,
+            "split": splits.get(video.path),
+            "fps": fps if video.path.is_dir() else None,
+        }
+        rows.append(row)
+    if corpus == "mavad":
+        _name_scenes(rows, tree.root)
+    _add_meta(tree.root, rows)
+    return Scan(corpus, layout, complete(rows, tree.root, str(tree.root)), tuple(tree.orphans))
+
+
+def with_splits(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Add the splits of the paper's three repeats as columns, where the corpus fixes none."""
+    if any(row["split"] for row in rows):
+        return rows
+    repeats = {split_column(seed): stratified(rows, seed) for seed in SEEDS}
+    return [row | {column: splits[row["id"]] for column, splits in repeats.items()} for row in rows]
+
+
+def probe(found: Scan, on_progress: Callable[[int], None] | None = None) -> Scan:
+    """Open every video: fill in its frame rate, and set those aside that cannot be opened.
+
+    Of SHADE's videos without hour and darkness the brightness is measured as well.
+
+    Args:
+        found: Of [`scan`].
+        on_progress: Called after each video with the number that are done.
+    """
+
+    def look(row: dict[str, Any]) -> tuple[float, bool] | str:
+        try:
+            with open_media(row) as media:
+                return media.info.fps, media.info.has_audio
+        except (MediaError, OSError) as error:
+            return str(error)
+
+    rows, unreadable, silent = [], [], []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for done, (row, seen) in enumerate(zip(found.rows, pool.map(look, found.rows), strict=True), 1):
+            if isinstance(seen, str):
+                unreadable.append((row["id"], seen))
+            else:
+                rate, has_audio = seen
+                rows.append(row | {"fps": round(rate, 6)})
+                if not has_audio:
+                    silent.append(row["id"])
+            if on_progress is not None:
+                on_progress(done)
+    if found.corpus == "shade":
+        rows = with_darkness(rows, measure=True)
+    return replace(found, rows=rows, unreadable=tuple(unreadable), silent=tuple(silent))
+
+
+# Where the class of each video is written
+
+
+def _places(tree: Tree) -> tuple[dict[Path, tuple[str, str | None]], dict[Path, str], str]:
+    """Class and scene as written, and split, of each video; and the layout's name."""
+    annotated = _annotations(tree)
+    listed = _listed(tree)
+    labels = {path: label for path, (label, _) in (annotated or listed).items() if label is not None}
+    splits = {path: split for path, (_, split) in (annotated or listed).items() if split is not None}
+    places = {}
+    depths = Counter()
+    split_folders = False
+    for video in tree.videos:
+        named = [SPLIT_ALIASES[part.lower()] for part in video.folders if part.lower() in SPLIT_ALIASES]
+        folders = [part for part in video.folders if part.lower() not in SPLIT_ALIASES]
+        if len(named) > 1:
+            raise ManifestError(f"{video.path} lies in folders of two splits. Move it into one.")
+        if named and not listed:
+            splits[video.path], split_folders = named[0], True
+        if annotated:
+            if video.path not in labels:
+                raise ManifestError(f"{video.path} has no label in {tree.root}'s annotations. Add it, or remove it.")
+            places[video.path] = (labels[video.path], folders[0] if folders else None)
+        elif folders:
+            places[video.path] = (folders[-1], folders[-2] if len(folders) > 1 else None)
+            if labels.get(video.path, folders[-1]) != folders[-1]:
+                raise ManifestError(
+                    f"{video.path} lies in the folder {folders[-1]!r}, and a list says {labels[video.path]!r}. Which?"
+                )
+        elif video.path in labels:
+            places[video.path] = (labels[video.path], None)
+        else:
+            raise ManifestError(
+                f"{video.path}: neither a folder nor annotations.csv (path, label) says what class it is. Sort videos "
+                "into folders by class, or write annotations.csv beside them."
+            )
+        depths[len(folders)] += 1
+    if len(depths) > 1 or max(depths) > 2:
+        examples = {len(v.folders): v.path.relative_to(tree.root).as_posix() for v in tree.videos}
+        raise ManifestError(
+            f"{tree.root}: which folders are scenes and which are classes? Videos lie at different depths, or too "
+            f"deep: {', '.join(examples.values())}. Bring all to class/clip or scene/class/clip, or write a manifest."
+        )
+    return places, splits, _layout(tree.videos, bool(annotated), bool(listed), split_folders, max(depths))
+
+
+def _layout(videos: list[FoundVideo], annotated: bool, listed: bool, split_folders: bool, depth: int) -> str:
+    if annotated:
+        return "L5 (clips and annotations)"
+    if listed:
+        return "S2 (class/clip, train and test lists)"
+    if any(video.path.is_dir() for video in videos):
+        return "S3 (class/clip/pictures)"
+    if split_folders:
+        return "L4 (scene/split/class/clip)" if depth == 2 else "S1 (split/class/clip)"
+    if any(video.in_kind_folder for video in videos):
+        return "L3 (scene/video/class/clip)"
+    return "L1 (scene/class/clip)" if depth == 2 else "L2 (class/clip)"
+
+
+def _by_name(tree: Tree) -> dict[str, Path]:
+    """Videos by their path from the root, with and without ending."""
+    names = {}
+    for video in tree.videos:
+        relative = video.path.relative_to(tree.root)
+        names[relative.as_posix()] = video.path
+        names[(relative.parent / video.stem).as_posix()] = video.path
+    return names
+
+
+def _annotations(tree: Tree) -> dict[Path, tuple[str | None, str | None]]:
+    """Label and split by video, of an annotations file if there is one (L5)."""
+    there = [tree.root / name for name in ANNOTATIONS if (tree.root / name).is_file()]
+    if not there:
+        return {}
+    if len(there) > 1:
+        raise ManifestError(f"{tree.root} has {' and '.join(path.name for path in there)}. Keep the one that counts.")
+    path, names = there[0], _by_name(tree)
+    if path.suffix == ".json":
+        records = _json_records(path)
+    else:
+        text = path.read_text(encoding="utf-8-sig")
+        records = [_record(line, names) for line in text.splitlines() if line.strip() and not line.startswith("#")]
+        if records and records[0][0].lower() in ("path", "video", "file", "clip"):
+            records = records[1:]
+    return _found(path, records, names)
+
+
+def _json_records(path: Path) -> list[list[str]]:
+    content = json.loads(path.read_text(encoding="utf-8-sig"))
+    if isinstance(content, dict):
+        content = [{"path": name, "label": label} for name, label in content.items()]
+    try:
+        return [
+            [record.get("path") or record["video"], record["label"], *filter(None, [record.get("split")])]
+            for record in content
+        ]
+    except (KeyError, AttributeError, TypeError):
+        raise ManifestError(
+            f"{path} must be an object of path and label, or a list of objects with path, label and, if fixed, split."
+        ) from None
+
+
+def _record(line: str, names: dict[str, Path]) -> list[str]:
+    """Path, and the words after it: separated by commas, tabs, or spaces that are not part of a file's name."""
+    for separator in (",", "\t"):
+        if separator in line:
+            return [cell.strip() for cell in next(csv.reader([line], delimiter=separator))]
+    words = line.strip().split(" ")
+    for count in range(len(words), 0, -1):
+        if " ".join(words[:count]) in names:
+            return [" ".join(words[:count]), *filter(None, words[count:])]
+    return line.split()
+
+
+def _listed(tree: Tree) -> dict[Path, tuple[str | None, str | None]]:
+    """Label, if any, and split by video, of lists such as train.txt (S2)."""
+    listed: dict[Path, tuple[str | None, str | None]] = {}
+    names = _by_name(tree)
+    for name, split in LISTS.items():
+        path = tree.root / name
+        if not path.is_file():
+            continue
+        lines = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        found = _found(path, [_record(line, names)[:2] for line in lines], names)
+        if twice := listed.keys() & found.keys():
+            raise ManifestError(f"{path}: {min(twice)} is in the list of another split too. Keep it in one.")
+        listed |= {video: (label, split) for video, (label, _) in found.items()}
+    if listed and (forgotten := [video.path for video in tree.videos if video.path not in listed]):
+        raise ManifestError(f"{len(forgotten)} videos are in no list, first {forgotten[0]}. Add or remove them.")
+    return listed
+
+
+def _found(path: Path, records: list[list[str]], names: dict[str, Path]) -> dict[Path, tuple[str | None, str | None]]:
+    found, missing = {}, []
+    for name, *rest in records:
+        video = names.get(Path(name).as_posix())
+        if video is None:
+            missing.append(name)
+            continue
+        label, split = (*rest, None, None)[:2]
+        if split is not None and split.lower() not in SPLIT_ALIASES:
+            raise ManifestError(f"{path}: {name} is of split {split!r}, but must be of train, validation or test.")
+        found[video] = (label, split and SPLIT_ALIASES[split.lower()])
+    if missing:
+        raise ManifestError(
+            f"{path} lists {len(missing)} videos that are not there, first {missing[0]!r}. Paths count from "
+            f"{path.parent}."
+        )
+    return found
+
+
+def _unknown_classes(root: Path, tables: dict[str, NameTable], names: list[str]) -> str:
+    # Of the corpus that most folders fit, the names that it does not know.
+    best = max(tables, key=lambda corpus: sum(tables[corpus].find(name) is not None for name in set(names)))
+    unknown = sorted({name for name in names if tables[best].find(name) is None})
+    known = "; ".join(f"{corpus}: {', '.join(table.names)}" for corpus, table in tables.items())
+    return (
+        f"{root}: {', '.join(map(repr, unknown))} {'is no class' if len(unknown) == 1 else 'are no classes'} that is "
+        f"known. Names seen: {', '.join(sorted(set(names)))}. Classes known: {known}. Rename the folders, name your "
+        "own classes (--classes normal,fire,...), or write a manifest."
+    )
+
+
+def _name_scenes(rows: list[dict[str, Any]], root: Path) -> None:
+    """Give MAVAD's scenes their canonical names; where no folder names one, the root itself may."""
+    seen = {row["scene"] for row in rows if row["scene"] is not None}
+    if unknown := sorted(scene for scene in seen if MAVAD_SCENES.find(scene) is None):
+        raise ManifestError(
+            f"{root}: {', '.join(map(repr, unknown))} is no scene of MAVAD. Scenes known: "
+            f"{', '.join(MAVAD_SCENES.names)}. Rename the folders, or name classes of your own (--classes)."
+        )
+    for row in rows:
+        row["scene"] = MAVAD_SCENES.find(row["scene"] or root.name)
+
+
+def _add_meta(root: Path, rows: list[dict[str, Any]]) -> None:
+    """Add hour, weather, dark and other columns of meta.csv, by path or name of the video."""
+    path = root / META
+    if not path.is_file():
+        return
+    by_name: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        relative = Path(row["id"])
+        for name in {row["id"], relative.with_suffix("").as_posix(), relative.name, relative.stem}:
+            by_name.setdefault(name, []).append(row)
+    for where, record in read_meta(path):
+        named = by_name.get(Path(record["video"]).as_posix(), [])
+        if len(named) != 1:
+            problem = "no video" if not named else f"{len(named)} videos"
+            raise ManifestError(f"{where}: {record['video']!r} names {problem} of {root}. Give the path from there.")
+        named[0].update({key: value for key, value in record.items() if key != "video" and value is not None})
+
+
+__all__ = ["Scan", "probe", "scan", "with_splits"]

@@ -1,0 +1,129 @@
+"""Walks a folder and finds what videos it holds: files, folders of pictures, and sound files beside them."""
+
+import os
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+from avad_hf.media.folders import PICTURE_SUFFIXES
+
+VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".m4v", ".webm", ".ts")
+SOUND_SUFFIXES = (".wav", ".flac")
+# Folders that say what kind of file is in them, beside which others lie for the same clips.
+VIDEO_FOLDERS = ("video", "videos", "frames")
+SOUND_FOLDERS = ("audio", "audios", "wav", "wavs", "sound", "sounds")
+
+
+@dataclass(frozen=True)
+class FoundVideo:
+    """A video in a folder.
+
+    Args:
+        path: Of the file, or of the folder of pictures.
+        folders: Names of the folders between the root and it, without those that name a kind of file.
+        stem: Its name without ending.
+        in_kind_folder: Whether it lies in a folder such as ``video``.
+    """
+
+    path: Path
+    folders: tuple[str, ...]
+    stem: str
+    in_kind_folder: bool
+
+
+@dataclass(frozen=True)
+class Tree:
+    """What a folder holds.
+
+    Args:
+        root: The folder.
+        videos: In order of their paths.
+        audio: The sound file that belongs to a video, by the video's path.
+        orphans: Sound files that belong to no video.
+    """
+
+    root: Path
+    videos: list[FoundVideo]
+    audio: dict[Path, Path]
+    orphans: list[Path]
+
+
+def walk(root: Path) -> Tree:
+    """Find videos and the sound that belongs to them, following links.
+
+    A folder of pictures is a video. Sound belongs to a video if it has the same name and lies beside it, or in a
+    folder such as ``audio`` beside a folder such as ``video``.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        ValueError: If a link leads back to a folder that holds it, a name is no UTF-8, or there is no video.
+    """
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root}: no such folder. Give the folder of the corpus.")
+    videos, sounds = [], []
+    _visit(root, (), {}, videos, sounds)
+    if not videos:
+        raise ValueError(
+            f"{root} holds no video ({', '.join(VIDEO_SUFFIXES)}) and no folder of pictures. Give another folder."
+        )
+    audio, used = {}, set()
+    by_place, by_folder = defaultdict(list), defaultdict(list)
+    for path in sounds:
+        folders, _ = _without_kind(path.parent.relative_to(root).parts)
+        by_place[folders, path.stem].append(path)
+        by_folder[folders[:1], path.stem].append(path)
+    for video in videos:
+        # L3: audio folders may leave the class out that video folders have, or the other way round.
+        for candidates in (by_place[video.folders, video.stem], by_folder[video.folders[:1], video.stem]):
+            if len(candidates) == 1:
+                audio[video.path] = candidates[0]
+                used.add(candidates[0])
+                break
+    return Tree(root, videos, audio, [path for path in sounds if path not in used])
+
+
+def _without_kind(parts: tuple[str, ...]) -> tuple[tuple[str, ...], bool]:
+    kept = tuple(part for part in parts if part.lower() not in VIDEO_FOLDERS + SOUND_FOLDERS)
+    return kept, len(kept) < len(parts)
+
+
+def _visit(
+    folder: Path,
+    parts: tuple[str, ...],
+    above: dict[tuple[int, int], Path],
+    videos: list[FoundVideo],
+    sounds: list[Path],
+) -> None:
+    stat = folder.stat()
+    identity = (stat.st_dev, stat.st_ino)
+    if identity in above:
+        raise ValueError(
+            f"{folder} is a link back to {above[identity]}, which holds it. Remove the link, or give a folder "
+            "without it."
+        )
+    pictures, files, folders = False, [], []
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        if entry.name.startswith((".", "__MACOSX")):
+            continue
+        try:
+            entry.name.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"{folder}: the name {os.fsencode(entry.name)!r} is no UTF-8. Rename it.") from None
+        if entry.is_dir():
+            folders.append(entry)
+        elif entry.name.lower().endswith(PICTURE_SUFFIXES):
+            pictures = True
+        else:
+            files.append(Path(entry.path))
+    kept, in_kind_folder = _without_kind(parts)
+    found = [path for path in files if path.suffix.lower() in VIDEO_SUFFIXES]
+    videos += [FoundVideo(path, kept, path.stem, in_kind_folder) for path in found]
+    sounds += [path for path in files if path.suffix.lower() in SOUND_SUFFIXES]
+    if pictures and not found and not folders and parts:
+        kept, in_kind_folder = _without_kind(parts[:-1])
+        videos.append(FoundVideo(folder, kept, folder.name, in_kind_folder))
+    for entry in folders:
+        _visit(Path(entry.path), (*parts, entry.name), above | {identity: folder}, videos, sounds)
+
+
+__all__ = ["FoundVideo", "Tree", "walk"]

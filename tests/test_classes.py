@@ -1,0 +1,74 @@
+"""Spellings of classes and scenes that the papers and people use."""
+
+import pytest
+
+from avad_hf.data.classes import MAVAD_CLASSES, MAVAD_SCENES, SHADE_CLASSES, NameTable, is_normal, refuse_near_normal
+
+SPELLINGS = [
+    (MAVAD_CLASSES, "heavy_goods_vehicle",
+     "hgv, HGV, heavy goods vehicle, Heavy Goods Vehicles, heavy_weight_vehicle, heavy-weight-vehicles, truck"),
+    (MAVAD_CLASSES, "u_turn", "u-turn, U turn, uturn, u_turn, U-Turns"),
+    (MAVAD_CLASSES, "exit_side_street",
+     "exit side street, vehicles exiting the side street, vehicles_exiting_side_street"),
+    (MAVAD_CLASSES, "pedestrians_crossing", "pedestrian crossing, pedestrians crossing the road, "
+     "Pedestrians-Crossing-The-Street, pedestrian_crossing_road"),
+    (MAVAD_CLASSES, "pedestrians", "pedestrian, Pedestrians"),
+    (MAVAD_CLASSES, "bicycle", "bicycle, bicycles, bike"),
+    (MAVAD_CLASSES, "bus", "bus, Buses"),
+    (MAVAD_CLASSES, "obstruction", "obstruction, obstructions"),
+    (MAVAD_CLASSES, "scooter", "scooter, scooters"),
+    (MAVAD_CLASSES, "horse", "horse, Horses"),
+    (MAVAD_CLASSES, "normal", "normal, NORMAL, normal "),
+    (MAVAD_SCENES, "mgarr", "Mgarr"),
+    (MAVAD_SCENES, "zejtun_scrapyard", "Zejtun Scrapyard, zejtun_scrapyard, scrapyard, ZS"),
+    (MAVAD_SCENES, "zejtun_field", "Zejtun-Field, field, zf"),
+    (SHADE_CLASSES, "knockdown", "knockdown, knowkdown, knokdown, knock down"),
+    (SHADE_CLASSES, "normal1", "normal1, normal 1, normal type 1, Normal_Type_1"),
+    (SHADE_CLASSES, "normal2", "normal2, normal type 2"),
+    (SHADE_CLASSES, "arrest", "arrest"), (SHADE_CLASSES, "chase", "Chase"), (SHADE_CLASSES, "fight", "fight"),
+    (SHADE_CLASSES, "run", "run"), (SHADE_CLASSES, "shoot", "shoot"), (SHADE_CLASSES, "scatter", "scatter"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("table", "name", "spellings"), SPELLINGS, ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_spellings(table, name, spellings):
+    assert [table.find(spelling) for spelling in spellings.split(", ")] == [name] * len(spellings.split(", "))
+
+
+def test_tables_are_complete_and_ordered():
+    assert len(MAVAD_CLASSES.names) == 11 and MAVAD_CLASSES.names[0] == "normal"
+    assert len(SHADE_CLASSES.names) == 9 and len(MAVAD_SCENES.names) == 3
+    for table in (MAVAD_CLASSES, SHADE_CLASSES, MAVAD_SCENES):
+        assert all(table.find(name) == name for name in table.names)
+    tested = {(id(table), name) for table, name, _ in SPELLINGS}
+    assert len(tested) == 11 + 9 + 3
+
+
+@pytest.mark.parametrize(
+    "name", ["van", "normals", "normal3", "pedestrians_running", "busy", "crossing", "", "anormal"]
+)
+def test_what_is_no_class(name):
+    assert MAVAD_CLASSES.find(name) is None
+    assert SHADE_CLASSES.find("normal") is None
+
+
+def test_own_names_are_no_patterns():
+    table = NameTable.of(["Normal", "a.c"])
+    assert table.names == ["normal", "a.c"] and table.find("A.C") == "a.c" and table.find("abc") is None
+
+
+def test_normal():
+    assert all(map(is_normal, ["normal", "Normal ", "normal1", "normal type 2", "NORMAL_3"]))
+    assert not any(map(is_normal, ["abnormal", "normality", "not normal", "fire"]))
+
+
+@pytest.mark.parametrize("label", ["nornal", "norml", "Normall", "noraml"])
+def test_near_normal_is_refused(label):
+    with pytest.raises(ValueError, match=f"'{label}' would count as an anomaly"):
+        refuse_near_normal(["fire", label, "normal"])
+
+
+def test_ordinary_anomalies_are_not_near_normal():
+    refuse_near_normal(["abnormal", "fire", "normal", "horse", "normal 2", "informal gathering"])
