@@ -1,0 +1,182 @@
+"""The feature store: what frozen encoders gave, one file a video, read lazily for training."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from .splits import SPLITS, assign_splits
+
+RECIPE, INDEX, FAILED, FEATURES = "recipe.json", "index.jsonl", "failed.jsonl", "features"
+# The one key of a feature file's header: safetensors keeps several in no fixed order, and files must be reproducible.
+FACTS = "avad_hf"
+
+
+class FeatureDataset(Dataset):
+    """Features of many videos, one video an item, read from disk when it is asked for.
+
+    Args:
+        source: Folder that [`extract_features`] wrote, or the Hub id of a data set that `push_to_hub` wrote.
+        split: ``"train"``, ``"validation"`` or ``"test"``; all videos by default.
+        seed: Of the split, as in [`load_dataset`].
+        scene: Only the videos of this scene.
+        revision: Branch, tag or commit on the Hub.
+
+    Attributes:
+        rows: What is known of each video: ``id``, ``label``, ``anomaly`` (1, 0, or ``None`` without label),
+            ``scene``, ``split``, ``num_clips``, ``has_audio``, ``duration`` in seconds, ``fps``, and the manifest's
+            other columns.
+        recipe: What made the features: encoders and their weights' hashes, sizes, versions.
+
+    Raises:
+        FileNotFoundError: If there is no finished store.
+        ValueError: For an unknown split or scene, or none of its videos.
+    """
+
+    rows: list[dict[str, Any]]
+    recipe: dict[str, Any] | None = None
+
+    def __init__(
+        self,
+        source: str | os.PathLike,
+        split: str | None = None,
+        seed: int | None = None,
+        scene: str | None = None,
+        revision: str | None = None,
+    ):
+        self.directory = _local(source, revision)
+        self.recipe = json.loads((self.directory / RECIPE).read_text(encoding="utf-8"))
+        self.rows = select(read_jsonl(self.directory / INDEX), split, seed, scene, f"The feature store {source}")
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        """Features of one video, as [`AvacaProcessor.pad`] joins them to a batch.
+
+        Returns:
+            ``visual_features`` of shape `(T, C, h, w)` and ``audio_features`` of shape `(T, S, A)`, float32;
+            ``clip_mask`` of shape `(T,)`, true; ``clip_times`` of shape `(T, 2)`, start and end in seconds, float64;
+            ``has_audio`` of shape `(1,)`; ``labels``, 1.0 for an anomalous video and 0.0 for a normal one, if it has
+            a label.
+        """
+        row = self.rows[index]
+        item = self._load(row)
+        item["clip_mask"] = torch.ones(len(item["visual_features"]), dtype=torch.bool)
+        if row["anomaly"] is not None:
+            item["labels"] = torch.tensor(float(row["anomaly"]))
+        return item
+
+    def _load(self, row: dict[str, Any]) -> dict[str, Tensor]:
+        _, tensors = read_features(self.directory / row["file"])
+        features = {name: tensors[name].float() for name in ("visual_features", "audio_features")}
+        return features | {"clip_times": tensors["clip_times"], "has_audio": torch.tensor([row["has_audio"]])}
+
+    def push_to_hub(
+        self, repo_id: str, private: bool | None = None, token: str | None = None, revision: str | None = None
+    ) -> str:
+        """Upload the whole store, whatever part of it this object shows, as a data set.
+
+        Args:
+            repo_id: ``user/name``; made if there is none.
+            private: Whether a new one is.
+            token: Of the account; the saved one by default.
+            revision: Branch to write to.
+
+        Returns:
+            Address of the data set.
+        """
+        from huggingface_hub import HfApi
+
+        api = HfApi(token=token)
+        url = api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
+        # Plain `datasets.load_dataset` then reads the index, not the recipe.
+        card = (
+            "---\ntags:\n- avad_hf\n- audio-visual-anomaly\nconfigs:\n- config_name: default\n  data_files: " + INDEX
+        )
+        if not api.file_exists(repo_id, "README.md", repo_type="dataset"):
+            api.upload_file(
+                path_or_fileobj=f'{card}\n---\n\nFeatures for avad_hf: `FeatureDataset("{repo_id}")`.\n'.encode(),
+                path_in_repo="README.md",
+                repo_id=repo_id,
+                repo_type="dataset",
+                revision=revision,
+            )
+        api.upload_folder(
+            repo_id=repo_id,
+            repo_type="dataset",
+            folder_path=self.directory,
+            revision=revision,
+            allow_patterns=[RECIPE, INDEX, f"{FEATURES}/*/*.safetensors"],
+            commit_message=f"Features of {len(read_jsonl(self.directory / INDEX))} videos",
+        )
+        return str(url)
+
+
+def _local(source: str | os.PathLike, revision: str | None) -> Path:
+    """The folder itself, or a snapshot of the data set on the Hub."""
+    name = os.fspath(source)
+    if not os.path.isdir(name):
+        if name.count("/") != 1 or name.startswith((".", "/", "~")):
+            raise FileNotFoundError(
+                f"{name}: no such folder. Give the folder that `avad-hf extract` wrote, or a Hub id."
+            )
+        from huggingface_hub import snapshot_download
+
+        name = snapshot_download(name, repo_type="dataset", revision=revision)
+    directory = Path(name)
+    if missing := [file for file in (RECIPE, INDEX) if not (directory / file).is_file()]:
+        raise FileNotFoundError(
+            f"{source} is no finished feature store: {' and '.join(missing)} missing. If an extraction was stopped, "
+            "run the same command again and it goes on."
+        )
+    return directory
+
+
+def select(
+    rows: Sequence[dict[str, Any]], split: str | None, seed: int | None, scene: str | None, name: str
+) -> list[dict[str, Any]]:
+    """Rows of a split and scene, with the split of each filled in; `name` says in errors where they are from."""
+    if split is not None and split not in SPLITS:
+        raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}.")
+    scenes = sorted({row["scene"] for row in rows if row["scene"]})
+    if scene is not None and scene not in scenes:
+        raise ValueError(f"{name} has no scene {scene!r}. Scenes: {', '.join(scenes) or 'none is named'}.")
+    # Before a part is taken, since the rule orders all videos of a class.
+    rows = [row | {"split": part} for row, part in zip(rows, assign_splits(rows, seed), strict=True)]
+    chosen = [row for row in rows if scene in (None, row["scene"]) and split in (None, row["split"])]
+    if not chosen:
+        raise ValueError(f"{name} has no video in split {split or 'any'}, scene {scene or 'any'}.")
+    return chosen
+
+
+def read_features(path: Path, tensors: bool = True) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read a feature file: its facts and, memory-mapped, its tensors.
+
+    Raises:
+        ValueError: If the file is missing or damaged.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            facts = json.loads(file.metadata()[FACTS])
+            return facts, {name: file.get_tensor(name) for name in file.keys()} if tensors else {}  # noqa: SIM118
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} is missing or damaged ({type(error).__name__}: {error}). Delete it, if it is there, and run the "
+            "extraction again: only what is missing is computed."
+        ) from error
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """Read a file of one JSON object a line."""
+    with open(path, encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+__all__ = ["FeatureDataset"]

@@ -1,0 +1,414 @@
+"""The feature store: equal to the processor, whole after every kill, alike from one process or two."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import avad_hf
+from avad_hf import AvacaForAnomalyDetection, AvacaProcessor, FeatureDataset, extract_features
+from avad_hf.cli import app
+from avad_hf.data.extraction import feature_file, verify_features
+from avad_hf.data.manifest import COLUMNS, write_manifest
+from avad_hf.hub import init_avaca
+
+from .hub_server import HubServer
+from .layouts import Media
+from .media_files import frame_times, sound, write_media
+
+NAMESPACE = ["unshare", "--user", "--map-root-user", "--mount"]
+
+
+@pytest.fixture(scope="module")
+def processor(tiny):
+    return AvacaProcessor.from_pretrained(tiny)
+
+
+@pytest.fixture(scope="module")
+def media(tmp_path_factory):
+    return Media(tmp_path_factory.mktemp("media"))
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory) -> str:
+    """A manifest of 16 small videos, with names that are hard on file systems, one in five without sound."""
+    root = tmp_path_factory.mktemp("clips")
+    rows = []
+    for index in range(16):
+        path = root / ("a b", "ü#=%20")[index % 2] / f"same name {index // 2}.mp4"
+        path.parent.mkdir(exist_ok=True)
+        samples = None if index % 5 == 4 else sound(index, 1.5, 16000)
+        write_media(path, frame_times(25, 1.5), samples, 16000, audio_codec="aac")
+        label = ("normal", "fire")[index % 4 == 0]
+        rows.append(dict.fromkeys(COLUMNS) | {"video": str(path), "label": label, "scene": "s", "weather": "rain"})
+    write_manifest(rows, root / "manifest.csv")
+    return str(root / "manifest.csv")
+
+
+def contents(store: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(store)): path.read_bytes() for path in sorted(store.rglob("*")) if path.is_file()}
+
+
+def command(manifest, model, store, *options) -> list[str]:
+    return [sys.executable, "-m", "avad_hf.cli", "extract", manifest, "--model", model, "-o", str(store), *options]
+
+
+def test_features_are_the_processors(bunny, bikes, processor, tmp_path):
+    rows = [{"id": "bunny", "video": bunny}, {"id": "bikes", "video": bikes}]
+    done = extract_features(rows, processor, tmp_path / "store", clips_per_batch=2)
+    assert (done.num_stored, done.num_new, done.failed) == (2, 2, [])
+    store = FeatureDataset(tmp_path / "store")
+    assert [(r["id"], r["num_clips"], r["has_audio"], r["fps"]) for r in store.rows] == [
+        ("bikes", 8, False, 25.0), ("bunny", 5, True, 25.0),
+    ]  # fmt: skip
+    for item, video in ((store[0], bikes), (store[1], bunny)):
+        expected = processor(video)
+        for name in ("audio_features", "clip_times", "has_audio", "clip_mask"):
+            torch.testing.assert_close(
+                item[name], expected[name].squeeze(0) if name != "has_audio" else expected[name]
+            )
+        # float16 keeps eleven bits.
+        torch.testing.assert_close(item["visual_features"], expected["visual_features"][0], rtol=2**-11, atol=1e-6)
+        assert item["visual_features"].dtype == item["audio_features"].dtype == torch.float32
+        assert "labels" not in item
+    exact = tmp_path / "exact"
+    extract_features(rows, processor, exact, visual_dtype="float32")
+    torch.testing.assert_close(FeatureDataset(exact)[1]["visual_features"], processor(bunny)["visual_features"][0])
+
+
+def test_items_train_a_model(clips, processor, tiny, tmp_path):
+    extract_features(avad_hf.load_dataset("manifest", data_dir=clips), processor, tmp_path / "store")
+    train = FeatureDataset(tmp_path / "store", split="train", seed=1)
+    assert {row["label"] for row in train.rows} == {"normal", "fire"} and train.rows[0]["weather"] == "rain"
+    items = [train[index] for index in range(len(train))]
+    batch = AvacaProcessor.pad(items)
+    labels = torch.stack([item["labels"] for item in items])
+    assert labels.tolist() == [float(row["label"] == "fire") for row in train.rows]
+    loss = AvacaForAnomalyDetection.from_pretrained(tiny)(**batch, labels=labels).loss
+    assert loss.isfinite()
+
+
+def test_splits_of_a_store_are_those_of_its_corpus(clips, processor, tmp_path):
+    corpus = avad_hf.load_dataset("manifest", data_dir=clips, seed=2)
+    extract_features(corpus, processor, tmp_path / "store")
+    for split, part in corpus.items():
+        assert {r["id"] for r in FeatureDataset(tmp_path / "store", split, seed=2).rows} == set(part["id"])
+    assert len(FeatureDataset(tmp_path / "store", scene="s")) == 16
+    for arguments, words in (
+        ({"split": "tests"}, "split must be one of train, validation, test, got 'tests'"),
+        ({"scene": "t"}, "has no scene 't'. Scenes: s"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            FeatureDataset(tmp_path / "store", **arguments)
+
+
+def test_killed_five_times(clips, tiny, tmp_path):
+    """kill -9 at random moments of the work, then one run to the end: byte for byte what one run makes."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    began = time.monotonic()
+    subprocess.run(command(clips, tiny, whole), check=True, capture_output=True)
+    length = time.monotonic() - began
+    rng = random.Random(0)
+    interrupted = 0
+    for _ in range(5):
+        child = subprocess.Popen(command(clips, tiny, killed), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        # Not while Python is still importing, which nothing could spoil.
+        deadline = time.monotonic() + 60
+        before = len(contents(killed))
+        while child.poll() is None and len(contents(killed)) <= before and time.monotonic() < deadline:
+            time.sleep(0.002)
+        time.sleep(rng.uniform(0, length / 100))
+        child.send_signal(signal.SIGKILL)
+        interrupted += child.wait() == -signal.SIGKILL
+        child.communicate()
+    assert interrupted >= 3
+    subprocess.run(command(clips, tiny, killed), check=True, capture_output=True)
+    assert contents(killed) == contents(whole)
+    assert len(contents(whole)) == 16 + 2
+
+
+def test_half_written_files_are_cleaned_up(clips, processor, tmp_path):
+    """What a kill in the middle of a write leaves: nothing reads it, and the next run removes it."""
+    rows = avad_hf.load_dataset("manifest", data_dir=clips)
+    store, whole = tmp_path / "store", tmp_path / "whole"
+    store.mkdir()
+    (store / "recipe.json.partial").write_text("{")
+    extract_features(rows, processor, whole)
+    extract_features(rows, processor, store)
+    first = store / FeatureDataset(store).rows[0]["file"]
+    first.with_name(first.name + ".partial").write_bytes(first.read_bytes()[:100])
+    first.unlink()
+    (store / "index.jsonl").unlink()
+    with pytest.raises(FileNotFoundError, match=r"no finished feature store: index.jsonl missing. .*run the same"):
+        FeatureDataset(store)
+    assert extract_features(rows, processor, store).num_new == 1
+    assert contents(store) == contents(whole)
+
+
+def test_two_processes_make_what_one_makes(clips, tiny, tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    subprocess.run(command(clips, tiny, one), check=True, capture_output=True)
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    done = subprocess.run(
+        [*launch, "-m", *command(clips, tiny, two)[2:]],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"ACCELERATE_USE_CPU": "true"},
+    )
+    assert contents(one) == contents(two)
+    assert done.stdout.count("16 videos, 16 of them new") == 1
+    # Started so that they cannot know of each other, they refuse to do everything twice.
+    lonely = {name: value for name, value in os.environ.items() if name != "ACCELERATE_USE_CPU"} | {"WORLD_SIZE": "2"}
+    refused = subprocess.run(command(clips, tiny, tmp_path / "three"), capture_output=True, text=True, env=lonely)
+    assert refused.returncode == 2 and "2 processes were started, but they are not connected" in refused.stderr
+
+
+@pytest.mark.skipif(
+    subprocess.run([*NAMESPACE, "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True).returncode != 0,
+    reason="a small file system that fills up can be mounted only where Linux lets users have namespaces",
+)
+def test_a_full_disk(clips, tiny, tmp_path):
+    """On a file system of its own of 200 kB: a clear error, what is finished stays, and with room it goes on."""
+    script = f"""
+        set -e
+        mkdir {tmp_path}/disk; mount -t tmpfs -o size=200k none {tmp_path}/disk
+        set +e
+        {" ".join(command(clips, tiny, tmp_path / "disk" / "store"))} 2> {tmp_path}/errors; echo $? > {tmp_path}/status
+        ls -R {tmp_path}/disk > {tmp_path}/listing
+        mount -o remount,size=10m {tmp_path}/disk
+        {" ".join(command(clips, tiny, tmp_path / "disk" / "store"))} > {tmp_path}/again && \
+        cp -r {tmp_path}/disk/store {tmp_path}/copy
+    """
+    subprocess.run([*NAMESPACE, "bash", "-c", script], check=True)
+    errors = (tmp_path / "errors").read_text()
+    assert (tmp_path / "status").read_text() == "1\n"
+    assert "cannot be written: No space left on device. What is finished stays; make room and run the same" in errors
+    assert "Traceback" not in errors
+    listing = (tmp_path / "listing").read_text()
+    assert 2 <= listing.count(".safetensors") < 16 and ".partial" not in listing
+    stored = listing.count(".safetensors")
+    assert f"16 videos, {16 - stored} of them new" in (tmp_path / "again").read_text()
+    whole = tmp_path / "whole"
+    subprocess.run(command(clips, tiny, whole), check=True, capture_output=True)
+    assert contents(tmp_path / "copy") == contents(whole)
+
+
+def test_broken_videos_are_listed_and_tried_again(media, processor, tiny, tmp_path):
+    good, bad = media.put(tmp_path / "good.mp4"), tmp_path / "bad.mp4"
+    bad.write_text("<html>")
+    rows = [{"id": "good", "video": str(good)}, {"id": "bad", "video": str(bad)}]
+    done = extract_features(rows, processor, tmp_path / "store")
+    assert (done.num_stored, done.num_new) == (1, 1)
+    (failure,) = done.failed
+    assert failure["id"] == "bad" and "bad.mp4 cannot be opened as video" in failure["error"]
+    assert [json.loads(line) for line in (tmp_path / "store" / "failed.jsonl").open()] == done.failed
+    assert [row["id"] for row in FeatureDataset(tmp_path / "store").rows] == ["good"]
+    media.put(bad)
+    assert extract_features(rows, processor, tmp_path / "store").num_new == 1
+    assert not (tmp_path / "store" / "failed.jsonl").exists()
+    assert len(FeatureDataset(tmp_path / "store")) == 2
+
+
+def test_command(media, tiny, tmp_path):
+    media.put(tmp_path / "v" / "normal" / "good.mp4")
+    broken = tmp_path / "v" / "normal" / "broken.mp4"
+    run = CliRunner().invoke
+    scanned = run(app, ["scan", str(tmp_path / "v"), "-o", str(tmp_path / "m.csv")])
+    assert scanned.exit_code == 0 and "mavad, layout L2 (class/clip): 1 videos" in scanned.output
+    broken.write_text("<html>")
+    scanned = run(app, ["scan", str(tmp_path / "v"), "-o", str(tmp_path / "m2.csv")])
+    assert scanned.exit_code == 1 and "1 videos cannot be opened and are not in the manifest" in scanned.output
+    extract = ["extract", str(tmp_path / "m.csv"), "--model", tiny, "-o", str(tmp_path / "store")]
+    done = run(app, extract)
+    assert done.exit_code == 0 and "1 videos, 1 of them new" in done.output
+    verified = run(app, [*extract, "--verify"])
+    assert verified.exit_code == 0 and "normal/good.mp4: largest difference 0.00e+00" in verified.output
+    # The video goes bad between scan and extract.
+    broken.rename(tmp_path / "v" / "normal" / "good.mp4")
+    shutil.rmtree(tmp_path / "store")
+    done = run(app, extract)
+    assert done.exit_code == 1 and "normal/good.mp4: " in done.output and "cannot be opened" in done.output
+    for arguments, words in (
+        (["scan", str(tmp_path / "none"), "-o", "m.csv"], "no such folder"),
+        (["scan", str(tmp_path / "v"), "-o", "m.xls"], "None of the videos|a manifest ends with"),
+        (["extract", "none.csv", "--model", tiny, "-o", "s"], "none.csv: no such file"),
+        (["extract", str(tmp_path / "m.csv"), "--model", str(tmp_path / "none"), "-o", "s"], "none"),
+        (["extract", str(tmp_path / "m.csv"), "--model", tiny, "-o", "s", "--device", "tpu9"], "--device tpu9"),
+        (["extract", str(tmp_path / "m.csv"), "--model", tiny, "-o", "s", "--name", "x"], "no videos of scene 'x'"),
+    ):
+        refused = run(app, arguments)
+        assert refused.exit_code == 2 and any(part in refused.output for part in words.split("|")), refused.output
+        assert "Traceback" not in refused.output
+
+
+def test_another_recipe_is_refused(media, processor, tmp_path):
+    rows = [{"id": "v", "video": str(media.video)}]
+    store = tmp_path / "store"
+    extract_features(rows, processor, store)
+    init_avaca(tmp_path / "other", size="tiny", seed=1)
+    other = AvacaProcessor.from_pretrained(tmp_path / "other")
+    with pytest.raises(
+        ValueError, match=r"another recipe(.|\n)*video_encoder.weights_sha256: [0-9a-f]{64} in the store"
+    ):
+        extract_features(rows, other, store)
+    with pytest.raises(ValueError, match=r"another recipe(.|\n)*weights_sha256"):
+        verify_features(rows, other, store)
+    with pytest.raises(ValueError, match=r"another recipe(.|\n)*visual_dtype: float16 in the store, float32 now"):
+        extract_features(rows, processor, store, visual_dtype="float32")
+    half = AvacaProcessor.from_pretrained(processor_folder(processor, tmp_path)).to(dtype=torch.bfloat16)
+    with pytest.raises(ValueError, match=r"audio_encoder.dtype: float32 in the store, bfloat16 now"):
+        extract_features(rows, half, store)
+    smaller = AvacaProcessor.from_pretrained(processor_folder(processor, tmp_path), size=48)
+    with pytest.raises(ValueError, match=r"processor.size: 64 in the store, 48 now"):
+        extract_features(rows, smaller, store)
+    recipe = json.loads((store / "recipe.json").read_text())
+    recipe["versions"]["torch"] = "1.0"
+    (store / "recipe.json").write_text(json.dumps(recipe))
+    with pytest.raises(ValueError, match=r"versions.torch: 1.0 in the store, .* now"):
+        extract_features(rows, processor, store)
+    assert len(FeatureDataset(store)) == 1
+
+
+def processor_folder(processor, tmp_path) -> Path:
+    processor.save_pretrained(tmp_path / "processor")
+    return tmp_path / "processor"
+
+
+def test_recipe_is_that_of_the_saved_processor(processor, tmp_path):
+    assert AvacaProcessor.from_pretrained(processor_folder(processor, tmp_path)).recipe() == processor.recipe()
+
+
+def test_refusals(media, processor, tmp_path):
+    video = str(media.put(tmp_path / "v.mp4"))
+    with pytest.raises(ValueError, match="Rows need id and video each"):
+        extract_features([{"path": video}], processor, tmp_path / "s")
+    with pytest.raises(ValueError, match="1 ids are there twice, first 'v'"):
+        extract_features([{"id": "v", "video": video}] * 2, processor, tmp_path / "s")
+    with pytest.raises(ValueError, match="nothing to extract"):
+        extract_features([], processor, tmp_path / "s")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes.txt").touch()
+    with pytest.raises(ValueError, match="is there already and is no feature store"):
+        extract_features([{"id": "v", "video": video}], processor, tmp_path / "full")
+    with pytest.raises(FileNotFoundError, match=r"no such folder. Give the folder that `avad-hf extract` wrote"):
+        FeatureDataset(tmp_path / "none")
+    with pytest.raises(FileNotFoundError, match=r"recipe.json and index.jsonl missing"):
+        FeatureDataset(tmp_path / "full")
+
+
+def test_a_changed_video_is_refused(media, processor, tmp_path):
+    video = media.put(tmp_path / "v.mp4")
+    rows = [{"id": "v", "video": str(video)}]
+    extract_features(rows, processor, tmp_path / "s")
+    media.put(video, "silent")
+    with pytest.raises(ValueError, match=r"v.mp4 is not the video whose features are stored as 'v'"):
+        extract_features(rows, processor, tmp_path / "s")
+
+
+def test_damaged_files_are_named(media, processor, tmp_path):
+    rows = [{"id": "v", "video": str(media.video)}]
+    extract_features(rows, processor, tmp_path / "s")
+    path = tmp_path / "s" / feature_file("v")
+    path.write_bytes(path.read_bytes()[:-10])
+    for act in (
+        lambda: FeatureDataset(tmp_path / "s")[0],
+        lambda: verify_features(rows, processor, tmp_path / "s"),
+        lambda: extract_features(rows, processor, tmp_path / "s"),
+    ):
+        with pytest.raises(ValueError, match=r"v-[0-9a-f]{16}.safetensors is missing or damaged .* Delete it"):
+            act()
+
+
+def test_verify_sees_a_difference(clips, processor, tmp_path):
+    rows = avad_hf.load_dataset("manifest", data_dir=clips)
+    store = tmp_path / "s"
+    extract_features(rows, processor, store)
+    assert verify_features(rows, processor, store, 3) == dict.fromkeys(
+        [FeatureDataset(store).rows[index]["id"] for index in (0, 5, 10)], 0.0
+    )
+    path = store / FeatureDataset(store).rows[0]["file"]
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 0x40  # in the last number of the last tensor
+    path.write_bytes(data)
+    assert max(verify_features(rows, processor, store).values()) > 1e-3
+    with pytest.raises(ValueError, match="holds none of the 1 videos"):
+        verify_features([{"id": "x", "video": "x"}], processor, store)
+
+
+def test_several_calls_fill_one_store(clips, processor, tmp_path):
+    corpus = avad_hf.load_dataset("manifest", data_dir=clips)
+    for part in corpus.values():
+        extract_features(part, processor, tmp_path / "parts")
+    extract_features(corpus, processor, tmp_path / "whole")
+    assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
+
+
+def test_folders_of_pictures_stretches_and_side_sound(media, processor, tmp_path):
+    for index in range(40):
+        media.put(tmp_path / "frames" / f"{index}.jpg", "picture")
+    wav = write_media(tmp_path / "s.wav", samples=sound(0, 2, 16000), rate=16000)
+    long = write_media(tmp_path / "long.mkv", frame_times(25, 4), sound(0, 4, 16000), 16000)
+    rows = [
+        {
+            "id": "1",
+            "video": str(tmp_path / "frames"),
+            "audio": wav,
+            "fps": 20.0,
+            "anomaly": 1,
+            "frame_mask": [0] * 40,
+        },
+        {"id": "2", "video": long, "start": 1.0, "end": 2.28},
+        {"id": "3", "video": long},
+    ]
+    assert not extract_features(rows, processor, tmp_path / "s").failed
+    store = FeatureDataset(tmp_path / "s")
+    assert store.rows[0]["duration"] == 2.0 and store.rows[0]["num_clips"] == 2 and store.rows[0]["has_audio"]
+    assert store.rows[0]["frame_mask"] == [0] * 40 and "video" not in store.rows[0]
+    np.testing.assert_allclose(store[1]["clip_times"], [[1.0, 2.28]])
+    # A stretch hears what the whole video hears at that time.
+    whole = processor(long)["audio_features"][0].flatten(0, 1)
+    torch.testing.assert_close(store[1]["audio_features"][0], whole[25:57])
+
+
+def test_through_the_hub(clips, processor, tmp_path):
+    extract_features(avad_hf.load_dataset("manifest", data_dir=clips), processor, tmp_path / "store")
+    with HubServer(tokens={"tok": "alice"}) as hub:
+        hub.run(
+            f"""
+            from avad_hf import FeatureDataset
+            url = FeatureDataset({str(tmp_path / "store")!r}, split="test").push_to_hub("alice/features", private=True)
+            assert url.endswith("/datasets/alice/features"), url
+            """,
+            tmp_path / "pusher",
+        )
+        hub.run(
+            f"""
+            import datasets, torch
+            from avad_hf import FeatureDataset
+            here = FeatureDataset({str(tmp_path / "store")!r}, "train")
+            there = FeatureDataset("alice/features", "train")
+            assert there.rows == here.rows and there.recipe == here.recipe
+            for index in range(len(here)):
+                for name, tensor in here[index].items():
+                    assert torch.equal(tensor, there[index][name])
+            index = datasets.load_dataset("alice/features", split="train")
+            assert len(index) == 16 and index[0]["id"], index
+            """,
+            tmp_path / "reader",
+        )
+        assert hub.unknown == []
+        files = hub.files("dataset", "alice/features")
+    assert {name for name in files if name.startswith("features/")} == {
+        row["file"] for row in FeatureDataset(tmp_path / "store").rows
+    }
