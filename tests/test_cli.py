@@ -12,7 +12,9 @@ import pytest
 from typer.testing import CliRunner
 
 from avad_hf import AvacaConfig
-from avad_hf.cli import AudioPath, Size, app
+from avad_hf.cli import app
+from avad_hf.cli.detect import AudioPath
+from avad_hf.cli.init import Size
 from avad_hf.hub import SIZES
 
 runner = CliRunner()

@@ -14,12 +14,13 @@ ALLOWED = {
     "media": set(),
     "detection": set(),
     "models": {"media"},
+    "data": {"media"},
     "pipeline": {"media", "detection"},
     "report": {"media", "detection"},
     "hub": {"models"},
     "registration": {"models", "pipeline"},
-    "__init__": {"media", "models", "pipeline", "registration"},
-    "cli": {"registration", "detection", "media", "models", "pipeline", "report", "hub"},
+    "__init__": {"media", "models", "data", "pipeline", "registration"},
+    "cli": {"registration", "detection", "media", "models", "data", "pipeline", "report", "hub"},
 }
 
 

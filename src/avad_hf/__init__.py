@@ -9,6 +9,10 @@ __version__ = "0.1.0"
 # and transformers learns of our classes and of the pipeline task.
 if Path(sys.argv[0] if sys.argv else "").name not in ("avad-hf", "avad-hf.exe"):
     from . import registration
+    from .data.extraction import extract_features
+    from .data.features import FeatureDataset
+    from .data.loading import load_dataset
+    from .data.published.dataset import read_published
     from .media.decode import MediaError
     from .models.avaca.configuration_avaca import AvacaConfig
     from .models.avaca.modeling_avaca import AvacaForAnomalyDetection, AvacaModel
@@ -26,6 +30,7 @@ if Path(sys.argv[0] if sys.argv else "").name not in ("avad-hf", "avad-hf.exe"):
         "AvacaForAnomalyDetection",
         "AvacaModel",
         "AvacaProcessor",
+        "FeatureDataset",
         "MediaError",
         "SlowFastConfig",
         "SlowFastForVideoClassification",
@@ -33,5 +38,8 @@ if Path(sys.argv[0] if sys.argv else "").name not in ("avad-hf", "avad-hf.exe"):
         "VggishConfig",
         "VggishFeatureExtractor",
         "VggishModel",
+        "extract_features",
+        "load_dataset",
+        "read_published",
         "registration",
     ]

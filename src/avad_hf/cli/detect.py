@@ -1,38 +1,14 @@
-"""The command `avad-hf`. Every subcommand parses, calls the library and prints; torch is loaded only when one runs."""
+"""`avad-hf detect`: scores, pictures and overlays of videos."""
 
-import sys
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
-app = typer.Typer(
-    help="Find anomalies in video by sight and sound.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-init_app = typer.Typer(help="Write an untrained checkpoint to begin training from.", no_args_is_help=True)
-app.add_typer(init_app, name="init")
+from .terminal import DType, check_device, fail, progress, quiet, refuse
 
 PLOT_ENDINGS = (".png", ".svg", ".pdf")
-
-
-class Size(StrEnum):
-    """Sizes of a new checkpoint."""
-
-    base = "base"
-    tiny = "tiny"
-
-
-class DType(StrEnum):
-    """Floating point types of the networks."""
-
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-    float16 = "float16"
 
 
 class AudioPath(StrEnum):
@@ -43,33 +19,6 @@ class AudioPath(StrEnum):
     zeroed = "zeroed"
 
 
-def _fail(message: object) -> None:
-    typer.secho(f"Error: {message}", fg="red", err=True)
-
-
-@contextmanager
-def _progress(label: str, total: float | None):
-    """A bar over the seconds of one video on the terminal; yields what moves it to a number of seconds."""
-    from tqdm import tqdm
-
-    shape = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total:.1f} s [{elapsed}<{remaining}]"
-    with tqdm(desc=label, total=total, bar_format=shape if total else None, file=sys.stderr, unit="s") as bar:
-
-        def move(seconds: float, *_) -> None:
-            bar.update(min(seconds, total or seconds) - bar.n)
-
-        yield move
-
-
-def _quiet() -> None:
-    """Keep the loading bars and notes of the libraries below off the terminal."""
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-
-
-@app.command()
 def detect(
     videos: Annotated[list[str], typer.Argument(help="Paths or URLs of videos.", show_default=False)],
     model: Annotated[str, typer.Option(help="Folder or Hub id of a checkpoint.", show_default=False)],
@@ -96,19 +45,19 @@ def detect(
     """
     videos = list(dict.fromkeys(videos))
     outputs = _output_paths(videos, plot, overlay, json, csv)
-    from . import registration  # noqa: F401
-    from .detection import write_csv, write_json
-    from .media.sources import open_media
-    from .report import plot_timeline, render_overlay
+    from avad_hf import registration  # noqa: F401
+    from avad_hf.detection import write_csv, write_json
+    from avad_hf.media.sources import open_media
+    from avad_hf.report import plot_timeline, render_overlay
 
-    _quiet()
+    quiet()
     pipe = _load_pipeline(model, device, dtype)
     results, failed = {}, []
     try:
         for video in videos:
             try:
                 with open_media(video) as media:
-                    with _progress(Path(video).name, media.info.duration) as move:
+                    with progress(Path(video).name, media.info.duration) as move:
                         result = pipe(
                             media,
                             batch_size=batch_size,
@@ -122,19 +71,19 @@ def detect(
                     if plot_path:
                         plot_timeline(result, media, plot_path)
                     if overlay_path:
-                        with _progress(overlay_path.name, result["read_until"]) as move:
+                        with progress(overlay_path.name, result["read_until"]) as move:
                             render_overlay(result, media, overlay_path, on_progress=move)
             # Whatever one file does, the others go on: a night's work must not end at its first odd recording.
             except Exception as error:
                 failed.append(video)
-                _fail(error if video in str(error) else f"{video}: {type(error).__name__}: {error}")
+                fail(error if video in str(error) else f"{video}: {type(error).__name__}: {error}")
     finally:
         if json:
             write_json(results, json)
         if csv:
             write_csv(results, csv)
     if failed:
-        _fail(f"{len(failed)} of {len(videos)} videos failed: {', '.join(failed)}")
+        fail(f"{len(failed)} of {len(videos)} videos failed: {', '.join(failed)}")
         raise typer.Exit(1)
 
 
@@ -147,9 +96,9 @@ def _output_paths(
     """
     for option, path, endings in (("--plot", plot, PLOT_ENDINGS), ("--overlay", overlay, (".mp4",))):
         if path is not None and len(videos) == 1 and path.suffix.lower() not in endings:
-            _refuse(f"{option} {path}: for one video give a file that ends with {', '.join(endings)}.")
+            refuse(f"{option} {path}: for one video give a file that ends with {', '.join(endings)}.")
         if path is not None and len(videos) > 1 and (path.is_file() or path.suffix.lower() in endings):
-            _refuse(f"{option} {path} is one file, but there are {len(videos)} videos. Give a folder.")
+            refuse(f"{option} {path} is one file, but there are {len(videos)} videos. Give a folder.")
     if len(videos) == 1:
         outputs = {videos[0]: (plot, overlay)}
     else:
@@ -166,42 +115,32 @@ def _output_paths(
     sources = {Path(video).resolve() for video in videos}
     for path in written:
         if path.resolve() in sources:
-            _refuse(f"{path} is one of the videos, and would be overwritten. Give another name.")
+            refuse(f"{path} is one of the videos, and would be overwritten. Give another name.")
         if path.is_dir():
-            _refuse(f"{path} is a folder. Give a file.")
+            refuse(f"{path} is a folder. Give a file.")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            _refuse(f"{path} cannot be written: {error}.")
+            refuse(f"{path} cannot be written: {error}.")
     if len({path.resolve() for path in written}) < len(written):
-        _refuse("Two outputs have the same name. Give each its own.")
+        refuse("Two outputs have the same name. Give each its own.")
     return outputs
 
 
-def _refuse(message: str) -> NoReturn:
-    _fail(message)
-    raise typer.Exit(2)
-
-
 def _load_pipeline(model: str, device: str | None, dtype: DType):
-    import torch
     from transformers import pipeline
 
-    if device is not None:
-        try:
-            torch.empty(0, device=device)
-        except (RuntimeError, AssertionError) as error:
-            _refuse(f"--device {device} cannot be used: {str(error).splitlines()[0]}")
+    check_device(device)
     # What looks like a path is none of the Hub's names.
     if not Path(model).is_dir() and (model.startswith((".", "/", "~")) or model.count("/") > 1):
-        _refuse(f"--model {model}: no such folder.")
+        refuse(f"--model {model}: no such folder.")
     try:
         return pipeline("audio-visual-anomaly", model=model, device=device, dtype=dtype.value)
     # Corrupt files raise whatever their reader does; transformers puts whole tracebacks into the message, of which the
     # last line says what is wrong.
     except Exception as error:
         lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-        _refuse(f"{model} cannot be loaded: {lines[-1]}")
+        refuse(f"{model} cannot be loaded: {lines[-1]}")
 
 
 def _print_result(video: str, result: dict) -> None:
@@ -217,32 +156,3 @@ def _print_result(video: str, result: dict) -> None:
         )
     for warning in result["warnings"]:
         typer.secho(f"  Note: {warning}", fg="yellow", err=True)
-
-
-@init_app.command("avaca")
-def init_avaca(
-    directory: Annotated[Path, typer.Argument(help="Where to write it; new or empty.", show_default=False)],
-    size: Annotated[
-        Size, typer.Option(help="base: the published architecture. tiny: for trying things out.")
-    ] = Size.base,
-    seed: Annotated[int, typer.Option(help="Of the random weights.")] = 0,
-    video_encoder: Annotated[str | None, typer.Option(help="Folder or Hub id of a trained SlowFast.")] = None,
-    audio_encoder: Annotated[str | None, typer.Option(help="Folder or Hub id of a trained VGGish.")] = None,
-) -> None:
-    """Write an untrained AVACA checkpoint: detector, processor, encoders and card."""
-    from . import registration  # noqa: F401
-    from .hub import init_avaca
-
-    _quiet()
-    try:
-        processor = init_avaca(directory, size.value, seed, video_encoder, audio_encoder)
-    except (OSError, ValueError) as error:
-        _refuse(str(error))
-    parts = ["the detector", *(f"the {kind} encoder" for kind in ("video", "audio") if kind in str(processor.notices))]
-    typer.echo(
-        f"Wrote an untrained checkpoint to {directory} ({' and '.join(parts)} have random weights, seed {seed})."
-    )
-
-
-if __name__ == "__main__":
-    app()

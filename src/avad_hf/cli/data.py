@@ -1,0 +1,161 @@
+"""`avad-hf scan` and `avad-hf extract`: folders to manifests, videos to features."""
+
+from collections import Counter
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .terminal import DType, check_device, counted, fail, quiet, refuse
+
+
+class StoredDType(StrEnum):
+    """Floating point types of stored features."""
+
+    float16 = "float16"
+    float32 = "float32"
+
+
+class Corpus(StrEnum):
+    """Corpora whose folders and classes are known."""
+
+    mavad = "mavad"
+    shade = "shade"
+    shanghaitech = "shanghaitech"
+
+
+def scan(
+    root: Annotated[Path, typer.Argument(help="Folder of the corpus.", show_default=False)],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Manifest to write (csv, jsonl, parquet).", show_default=False)
+    ],
+    corpus: Annotated[Corpus | None, typer.Option(help="Default: the one whose class names fit.")] = None,
+    classes: Annotated[
+        str | None, typer.Option(help="Class names of a corpus of your own, with commas: normal,fire,flood.")
+    ] = None,
+    scene: Annotated[str | None, typer.Option(help="Name of the scene where no folder names it.")] = None,
+    fps: Annotated[float | None, typer.Option(help="Frames a second of folders of pictures.", min=0.001)] = None,
+) -> None:
+    """Recognise how a folder of videos is laid out, check every video, and write a manifest.
+
+    Videos that cannot be opened are listed and left out; the command then ends with status 1. Where the corpus fixes
+    no split, the columns split_0, split_1 and split_2 hold three random ones, 60/20/20 within each class and scene.
+    """
+    from avad_hf.data.manifest import write_manifest
+    from avad_hf.data.scan import probe, with_splits
+    from avad_hf.data.scan import scan as scan_folder
+
+    try:
+        found = scan_folder(root, corpus and corpus.value, classes and classes.split(","), scene, fps)
+    except (OSError, ValueError) as error:
+        refuse(str(error))
+    with counted(root.name, len(found.rows)) as move:
+        found = probe(found, move)
+    if not found.rows:
+        refuse(f"None of the videos in {root} can be opened, first: {found.unreadable[0][1]}")
+    try:
+        write_manifest(found.rows if found.corpus == "shanghaitech" else with_splits(found.rows), output)
+    except (OSError, ValueError) as error:
+        refuse(str(error))
+    _print_scan(found)
+    typer.echo(f"Wrote {len(found.rows)} videos to {output}.")
+    if found.unreadable:
+        for video, reason in found.unreadable:
+            fail(f"{video}: {reason}")
+        fail(f"{len(found.unreadable)} videos cannot be opened and are not in the manifest.")
+        raise typer.Exit(1)
+
+
+def _print_scan(found) -> None:
+    typer.echo(f"{found.corpus}, layout {found.layout}: {len(found.rows)} videos")
+    counts = Counter((row["scene"] or "(no scene)", row["label"] or "(no label)") for row in found.rows)
+    scenes, labels = ([*dict.fromkeys(names)] for names in zip(*sorted(counts), strict=True))
+    width = max(map(len, [*labels, "total"]))
+    typer.echo(f"  {'':{width}} " + " ".join(f"{scene:>10}" for scene in scenes))
+    for label in [*labels, "total"]:
+        cells = [
+            counts[scene, label] if label != "total" else sum(n for (s, _), n in counts.items() if s == scene)
+            for scene in scenes
+        ]
+        typer.echo(
+            f"  {label:{width}} " + " ".join(f"{n:>{max(10, len(s))}}" for n, s in zip(cells, scenes, strict=True))
+        )
+    for what, items in (("without sound", found.silent), ("sound files without video", found.orphans)):
+        if items:
+            typer.echo(f"{len(items)} {what}: {', '.join(map(str, items[:3]))}{', ...' if len(items) > 3 else ''}")
+
+
+def extract(
+    manifest: Annotated[Path, typer.Argument(help="Manifest of the videos, as scan writes it.", show_default=False)],
+    model: Annotated[str, typer.Option(help="Folder or Hub id of the checkpoint whose processor computes.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the feature store.", show_default=False)],
+    name: Annotated[str | None, typer.Option(help="Only the videos of this scene.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Clips that go through the encoders together.", min=1)] = 1,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps. Default: the first GPU, or cpu.")] = None,
+    dtype: Annotated[DType, typer.Option(help="Precision of the encoders.")] = DType.float32,
+    visual_dtype: Annotated[
+        StoredDType, typer.Option(help="Precision of stored visual features.")
+    ] = StoredDType.float16,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compute five videos again and compare; write nothing.")
+    ] = False,
+) -> None:
+    """Compute the encoders' features of every video once and store them for training.
+
+    A run that was stopped goes on where it was. Videos that cannot be read are listed in failed.jsonl and the command
+    ends with status 1. With several processes or machines: accelerate launch -m avad_hf.cli extract ...
+    """
+    import torch
+
+    from avad_hf import registration  # noqa: F401
+    from avad_hf.data.extraction import extract_features, process_state, verify_features
+    from avad_hf.data.loading import load_dataset
+    from avad_hf.models.avaca.processing_avaca import AvacaProcessor
+
+    quiet()
+    try:
+        state = process_state()
+    except RuntimeError as error:
+        refuse(str(error))
+    if not state.is_main_process:
+        from datasets.utils.logging import disable_progress_bar
+
+        disable_progress_bar()
+    try:
+        dataset = load_dataset("manifest", name, data_dir=manifest)
+        check_device(device)
+        processor = AvacaProcessor.from_pretrained(model, dtype=getattr(torch, dtype.value)).to(device or state.device)
+    except (OSError, ValueError) as error:
+        refuse(str(error))
+    try:
+        if verify:
+            _print_differences(verify_features(dataset, processor, output))
+            return
+        with counted(output.name, sum(map(len, dataset.values())), hidden=not state.is_main_process) as move:
+            done = extract_features(
+                dataset,
+                processor,
+                output,
+                clips_per_batch=batch_size,
+                visual_dtype=visual_dtype.value,
+                on_progress=move,
+            )
+    except (OSError, ValueError) as error:
+        fail(error)
+        raise typer.Exit(1) from None
+    if state.is_main_process:
+        typer.echo(f"{output}: {done.num_stored} videos, {done.num_new} of them new.")
+        for failure in done.failed:
+            fail(f"{failure['id']}: {failure['error']}")
+    if done.failed:
+        raise typer.Exit(1)
+
+
+def _print_differences(differences: dict[str, float]) -> None:
+    for video, difference in differences.items():
+        typer.echo(f"{video}: largest difference {difference:.2e} of the largest feature")
+    # Processors of another kind round differently, in the last places of float32 and the last one of float16.
+    if not max(differences.values()) < 2e-3:
+        fail("The store differs from what this processor computes. Extract anew into another folder.")
+        raise typer.Exit(1)

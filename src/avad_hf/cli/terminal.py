@@ -1,0 +1,74 @@
+"""What the commands share: options with fixed values, messages, and bars."""
+
+import sys
+from contextlib import contextmanager
+from enum import StrEnum
+from typing import NoReturn
+
+import typer
+
+
+class DType(StrEnum):
+    """Floating point types of the networks."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+def fail(message: object) -> None:
+    """Print what went wrong."""
+    typer.secho(f"Error: {message}", fg="red", err=True)
+
+
+def refuse(message: str) -> NoReturn:
+    """End the command, with status 2, before anything is computed."""
+    fail(message)
+    raise typer.Exit(2)
+
+
+@contextmanager
+def progress(label: str, total: float | None):
+    """A bar over the seconds of one video on the terminal; yields what moves it to a number of seconds."""
+    from tqdm import tqdm
+
+    shape = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total:.1f} s [{elapsed}<{remaining}]"
+    with tqdm(desc=label, total=total, bar_format=shape if total else None, file=sys.stderr, unit="s") as bar:
+
+        def move(seconds: float, *_) -> None:
+            bar.update(min(seconds, total or seconds) - bar.n)
+
+        yield move
+
+
+@contextmanager
+def counted(label: str, total: int, hidden: bool = False):
+    """A bar over a number of videos; yields what moves it."""
+    from tqdm import tqdm
+
+    with tqdm(desc=label, total=total, file=sys.stderr, unit="video", disable=hidden) as bar:
+
+        def move(done: int, whole: int = total) -> None:
+            bar.total = whole
+            bar.update(done - bar.n)
+
+        yield move
+
+
+def quiet() -> None:
+    """Keep the loading bars and notes of the libraries below off the terminal."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+
+
+def check_device(device: str | None) -> None:
+    """Refuse a device that is not there."""
+    import torch
+
+    if device is not None:
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:
+            refuse(f"--device {device} cannot be used: {str(error).splitlines()[0]}")
