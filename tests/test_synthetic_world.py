@@ -16,6 +16,7 @@ from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
+import avad_hf
 from avad_hf.data.classes import is_normal
 from avad_hf.data.synthetic_world import sounds, world
 from avad_hf.data.synthetic_world.pictures import Painter
@@ -281,3 +282,34 @@ def test_samples_of_one_or_two_channels_are_kept(tmp_path):
         media = MediaFile(str(tmp_path / "a.mp4"))
         write_video(tmp_path / "b.mp4", [], (32, 32), 25, sound_of=media, samples=(tone, 16000))
     assert not (tmp_path / "b.mp4").exists()
+
+
+def test_as_a_corpus(tmp_path):
+    """load_dataset renders once, with manifest, frame labels and contact sheet, and finds it again."""
+
+    def load(**kwargs):
+        return avad_hf.load_dataset(
+            "synthetic", "crowd", data_dir=tmp_path, cache_dir=tmp_path / "cache", num_videos=9, **kwargs
+        )
+
+    corpus = load()
+    folder = tmp_path / "crowd-9-seed0"
+    rows = {row["id"]: row for part in corpus.values() for row in part}
+    plans = {plan.stem: plan for plan in world.plan_world("crowd", 9, 0)}
+    names = corpus["train"].features["label"].names
+    assert rows.keys() == plans.keys() and set(corpus) == {"train"}  # one video a class goes to training
+    for name, plan in plans.items():
+        row = rows[name]
+        assert (names[row["label"]], row["hour"], row["weather"], row["dark"]) == (
+            plan.label, plan.hour, plan.weather, plan.dark,
+        )  # fmt: skip
+        times = np.arange(plan.num_frames) / plan.fps
+        during = [plan.event_start_s is not None and plan.event_start_s <= t < plan.event_end_s for t in times]
+        assert row["frame_mask"] == [int(d) for d in during] and any(during) == row["anomaly"]
+    with Image.open(folder / "gallery.png") as sheet:
+        assert sheet.width == 4 * 320 and sheet.height > 9 * 180
+    written = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert load(split="train")["id"] == corpus["train"]["id"]
+    assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == written
+    with pytest.raises(ValueError, match="needs the name of a scene: crossing, underpass, overlook, crowd"):
+        avad_hf.load_dataset("synthetic", data_dir=tmp_path)

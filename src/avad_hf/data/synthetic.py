@@ -12,7 +12,7 @@ from .classes import MAVAD_CLASSES, SHADE_CLASSES
 from .corpus import CorpusBuilder, CorpusConfig
 from .manifest import COLUMNS, read_manifest, write_manifest
 from .synthetic_world.stage import ClipPlan
-from .synthetic_world.world import SCENES, render_world
+from .synthetic_world.world import SCENES, gallery, render_world
 
 
 @dataclass
@@ -30,12 +30,15 @@ class SyntheticConfig(CorpusConfig):
     world_seed: int = 0
 
     def read(self) -> list[dict[str, Any]]:
-        """Render what is not there yet, with a manifest beside it, and list it."""
+        """Render what is not there yet, with a manifest and a contact sheet (gallery.png) beside it, and list it."""
+        if self.name == "default":  # what `datasets` calls a configuration that nobody named
+            raise ValueError(f"The synthetic world needs the name of a scene: {', '.join(SCENES)}.")
         place = Path(self.data_dir or Path(datasets.config.HF_DATASETS_CACHE) / "avad_hf-synthetic")
         folder = place / f"{self.name}-{self.num_videos}-seed{self.world_seed}"
         manifest = folder / "manifest.csv"
         if not manifest.is_file():
             plans = render_world(folder, self.name, self.num_videos, self.world_seed)
+            gallery(plans, folder / "gallery.png")
             write_manifest(_rows(plans, folder), manifest)
         return read_manifest(manifest)
 
