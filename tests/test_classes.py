@@ -2,7 +2,7 @@
 
 import pytest
 
-from avad_hf.data.classes import MAVAD_CLASSES, MAVAD_SCENES, SHADE_CLASSES, NameTable, is_normal, refuse_near_normal
+from avad_hf.data.classes import MAVAD_CLASSES, MAVAD_SCENES, SHADE_CLASSES, NameTable, is_normal, refuse_doubtful
 
 SPELLINGS = [
     (MAVAD_CLASSES, "heavy_goods_vehicle",
@@ -67,8 +67,8 @@ def test_normal():
 @pytest.mark.parametrize("label", ["nornal", "norml", "Normall", "noraml"])
 def test_near_normal_is_refused(label):
     with pytest.raises(ValueError, match=f"'{label}' would count as an anomaly"):
-        refuse_near_normal(["fire", label, "normal"])
+        refuse_doubtful(["fire", label, "normal"])
 
 
 def test_ordinary_anomalies_are_not_near_normal():
-    refuse_near_normal(["abnormal", "fire", "normal", "horse", "normal 2", "informal gathering"])
+    refuse_doubtful(["abnormal", "fire", "normal", "horse", "normal 2", "informal gathering"])

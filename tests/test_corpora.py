@@ -10,8 +10,9 @@ import pytest
 
 import avad_hf
 from avad_hf.data.manifest import ManifestError, write_manifest
-from avad_hf.data.scan import scan, with_splits
+from avad_hf.data.scan import scan
 from avad_hf.data.shanghaitech import label_of
+from avad_hf.data.splits import with_split_columns
 from avad_hf.media.sources import open_media
 
 from .hub_server import HubServer
@@ -77,10 +78,48 @@ def test_a_changed_folder_is_read_anew(media, tmp_path, load):
     assert len(everything(load("mavad", data_dir=tmp_path / "m"))) == 16
 
 
+def test_a_changed_frame_mask_is_read_anew(media, tmp_path, load):
+    video = media.put(tmp_path / "v.mp4")
+    np.save(tmp_path / "m.npy", np.zeros(10, dtype=np.uint8))
+    (tmp_path / "m.csv").write_text(f"video,label,frame_mask\n{video.name},normal,m.npy\n")
+    assert load("manifest", data_dir=tmp_path / "m.csv", split="train")[0]["frame_mask"] == [0] * 10
+    np.save(tmp_path / "m.npy", np.ones(10, dtype=np.uint8))
+    assert load("manifest", data_dir=tmp_path / "m.csv", split="train")[0]["frame_mask"] == [1] * 10
+
+
+def test_spellings_in_a_manifest(media, tmp_path, load):
+    for name in ("a", "b", "c"):
+        media.put(tmp_path / f"{name}.mp4")
+    (tmp_path / "m.csv").write_text("video,label,scene\na.mp4,HGV,Mgarr\nb.mp4,Normal,ZS\nc.mp4,u turn,zf\n")
+    rows = everything(load("mavad", data_dir=tmp_path / "m.csv"))
+    assert [row["scene"] for row in rows] == ["mgarr", "zejtun_scrapyard", "zejtun_field"]
+    assert [row["anomaly"] for row in rows] == [1, 0, 1]
+    (tmp_path / "m.csv").write_text("video,label\na.mp4,Fire\nb.mp4,fire\nc.mp4,normal\n")
+    with pytest.raises(ManifestError, match="'Fire' and 'fire' differ only in spelling"):
+        load("manifest", data_dir=tmp_path / "m.csv")
+
+
+def test_the_rate_of_pictures_can_be_said_when_loading(media, tmp_path, load):
+    for index in range(3):
+        media.put(tmp_path / "f" / f"{index}.jpg", "picture")
+    media.put(tmp_path / "v.mp4")
+    (tmp_path / "m.csv").write_text("video,label\nf,normal\nv.mp4,normal\n")
+    rows = everything(load("manifest", data_dir=tmp_path / "m.csv", fps=12.5))
+    assert [row["fps"] for row in rows] == [12.5, None]
+
+
+def test_parts_of_a_corpus_know_the_split_of_the_whole(media, tmp_path, load):
+    mavad_tree(media, tmp_path / "m", "L1")
+    corpus = load("mavad", data_dir=tmp_path / "m", seed=7)
+    for split, rows in corpus.items():
+        assert set(rows["split_7"]) == {split}
+        assert rows["split_0"] != rows["split_7"] or len(rows) < 5
+
+
 def test_folder_and_manifest_give_the_same(media, tmp_path, load):
     mavad_tree(media, tmp_path / "m", "L3")
     by_folder = load("mavad", data_dir=tmp_path / "m", seed=2)
-    write_manifest(with_splits(scan(tmp_path / "m").rows), tmp_path / "elsewhere.jsonl")
+    write_manifest(with_split_columns(scan(tmp_path / "m").rows), tmp_path / "elsewhere.jsonl")
     by_manifest = load("mavad", data_dir=tmp_path / "elsewhere.jsonl", seed=2)
     own = load("manifest", data_dir=tmp_path / "elsewhere.jsonl", seed=2)
     for part, rows in by_folder.items():
@@ -170,7 +209,7 @@ def test_shanghaitech_from_a_manifest_of_scan(media, tmp_path, load):
     write_manifest(found.rows, tmp_path / "m.csv")
     corpus = load("shanghaitech", data_dir=tmp_path / "m.csv")
     assert list(corpus["test"]) == list(load("shanghaitech", data_dir=tmp_path / "sh")["test"])
-    assert corpus["test"]["frame_mask"] == [[0, 0, 1, 1, 0], None] or corpus["test"]["id"] == ["02_002", "02_0015"]
+    assert {row["id"]: row["frame_mask"] for row in corpus["test"]} == {"02_0015": [0, 0, 1, 1, 0], "02_002": None}
 
 
 @pytest.mark.parametrize(("video_id", "label"), [("01_001", "normal"), ("01_0014", "abnormal"), ("13_007", "normal")])
@@ -190,6 +229,8 @@ def test_shanghaitechs_refusals(media, tmp_path, load):
     refused("SH_Test.txt lists 03_0001, and there is no such video")
     (root / "SH_Test.txt").write_text("02_0015")
     refused("1 videos are in neither list, first 02_002")
+    (root / "SH_Test.txt").write_text("\ufeff02_0015\n02_002\n01_0014")
+    refused("SH_Train.txt|SH_Test.txt: 01_0014 is in the list of train too")
     (root / "SH_Test.txt").write_text("02_0015,0,5\n02_002,0,-1")
     refused("SH_Test.txt says 0 of 02_0015, but an id of 4 digits is abnormal")
     (root / "SH_Test.txt").unlink()
@@ -204,6 +245,14 @@ def test_shanghaitechs_refusals(media, tmp_path, load):
     refused("must hold 0 or 1 for each frame")
     mask.write_text("<html>")
     refused("cannot be read as a .npy array")
+    mask.unlink()
+    (root / "lists").mkdir()
+    for folder in (root, root / "lists"):
+        (folder / "SH_Train.txt").write_text("01_001\n01_0014")
+    refused("Which list counts, .*SH_Train.txt or .*SH_Train.txt")
+    twin = media.put(root / "again" / "01_001.mp4")
+    refused(r"01_001.mp4 and .*01_001.avi have the same id|01_001.avi and .*01_001.mp4 have the same id")
+    twin.unlink()
     media.put(root / "training" / "videos" / "extra.avi", "silent")
     refused("extra.avi: the name is no id of ShanghaiTech")
 
@@ -213,6 +262,8 @@ def test_refusals_of_load_dataset(media, tmp_path, load):
         load("ucf")
     with pytest.raises(ManifestError, match="data_dir is needed"):
         load("mavad")
+    with pytest.raises(ManifestError, match="none: no such folder or manifest"):
+        load("mavad", data_dir=tmp_path / "none")
     mavad_tree(media, tmp_path / "m", "L1")
     with pytest.raises(ValueError, match=r"'paris' not found. Available: .'all', 'mgarr'"):
         load("mavad", "paris", data_dir=tmp_path / "m")

@@ -1,5 +1,6 @@
 """The feature store: equal to the processor, whole after every kill, alike from one process or two."""
 
+import datetime
 import json
 import os
 import random
@@ -18,8 +19,9 @@ from typer.testing import CliRunner
 import avad_hf
 from avad_hf import AvacaForAnomalyDetection, AvacaProcessor, FeatureDataset, extract_features
 from avad_hf.cli import app
-from avad_hf.data.extraction import feature_file, verify_features
+from avad_hf.data.extraction import verify_features
 from avad_hf.data.manifest import COLUMNS, write_manifest
+from avad_hf.data.store import feature_file, only_run
 from avad_hf.hub import init_avaca
 
 from .hub_server import HubServer
@@ -147,12 +149,97 @@ def test_half_written_files_are_cleaned_up(clips, processor, tmp_path):
     extract_features(rows, processor, store)
     first = store / FeatureDataset(store).rows[0]["file"]
     first.with_name(first.name + ".partial").write_bytes(first.read_bytes()[:100])
+    first.with_name("of another video.safetensors.partial").write_bytes(b"half")
     first.unlink()
     (store / "index.jsonl").unlink()
     with pytest.raises(FileNotFoundError, match=r"no finished feature store: index.jsonl missing. .*run the same"):
         FeatureDataset(store)
     assert extract_features(rows, processor, store).num_new == 1
     assert contents(store) == contents(whole)
+
+
+def test_a_file_appears_when_all_of_it_is_on_the_disk(media, processor, tmp_path, monkeypatch):
+    rows = [{"id": "v", "video": str(media.video)}]
+    path = tmp_path / "s" / feature_file("v")
+    synced = []
+
+    def look(descriptor):
+        synced.append((path.exists(), os.fstat(descriptor).st_size))
+
+    monkeypatch.setattr(os, "fsync", look)
+    extract_features(rows, processor, tmp_path / "s")
+    assert (False, path.stat().st_size) in synced
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    path.unlink()
+    with pytest.raises(OSError, match=r"cannot be written: No space left on device. What is finished stays"):
+        extract_features(rows, processor, tmp_path / "s")
+    assert not list((tmp_path / "s").rglob("*.partial")) and not path.exists()
+
+
+def test_one_run_at_a_time(media, processor, tmp_path):
+    rows = [{"id": "v", "video": str(media.video)}]
+    with only_run(tmp_path / "s", is_main_process=True):
+        with pytest.raises(ValueError, match=r"Another run is writing the feature store .*s. Wait for it"):
+            extract_features(rows, processor, tmp_path / "s")
+        with only_run(tmp_path / "s", is_main_process=False):
+            pass
+    assert extract_features(rows, processor, tmp_path / "s").num_new == 1
+    assert not (tmp_path / "s" / ".lock").exists()
+
+
+def test_features_that_are_not_finite_are_refused(media, processor, tmp_path, monkeypatch):
+    encode = AvacaProcessor.encode
+
+    def overflowing(self, clips):
+        features = encode(self, clips)
+        features["visual_features"] *= 1e9
+        return features
+
+    monkeypatch.setattr(AvacaProcessor, "encode", overflowing)
+    rows = [{"id": "v", "video": str(media.video)}]
+    (failure,) = extract_features(rows, processor, tmp_path / "s").failed
+    assert "its features are not finite in float16. Try float32" in failure["error"]
+    assert not extract_features(rows, processor, tmp_path / "s32", visual_dtype="float32").failed
+
+
+def test_a_video_that_fails_on_the_way_leaves_nothing_behind(media, processor, tmp_path, monkeypatch):
+    """Clips that were decoded before the failure must not end up in the next video's features."""
+    clips = AvacaProcessor.clips
+
+    def failing(self, opened):
+        yield next(clips(self, opened))
+        if "bad" in opened.info.name:
+            raise RuntimeError("unexpected")
+
+    monkeypatch.setattr(AvacaProcessor, "clips", failing)
+    bad, good = media.put(tmp_path / "bad.mp4"), media.put(tmp_path / "good.mp4")
+    rows = [{"id": "a", "video": str(bad)}, {"id": "b", "video": str(good)}]
+    done = extract_features(rows, processor, tmp_path / "s", clips_per_batch=4)
+    assert done.failed == [{"id": "a", "error": "unexpected"}]
+    assert FeatureDataset(tmp_path / "s").rows[0]["num_clips"] == 1
+
+
+def test_failures_of_other_parts_stay_listed(media, processor, tmp_path):
+    good = str(media.put(tmp_path / "good.mp4"))
+    extract_features([{"id": "a", "video": "none.mp4"}, {"id": "b", "video": good}], processor, tmp_path / "s")
+    extract_features([{"id": "c", "video": good}], processor, tmp_path / "s")
+    assert "none.mp4" in (tmp_path / "s" / "failed.jsonl").read_text()
+    assert extract_features([{"id": "a", "video": good}], processor, tmp_path / "s").num_stored == 3
+    assert not (tmp_path / "s" / "failed.jsonl").exists()
+
+
+def test_damaged_lists_are_named(media, processor, tmp_path):
+    rows = [{"id": "v", "video": str(media.video)}]
+    for name, words in (("recipe.json", "Copy the store again"), ("index.jsonl", "Delete it, and run the extraction")):
+        store = tmp_path / name
+        extract_features(rows, processor, store)
+        (store / name).write_text("{")
+        with pytest.raises(ValueError, match=f"{name} is damaged .* {words}"):
+            FeatureDataset(store)
 
 
 def test_two_processes_make_what_one_makes(clips, tiny, tmp_path):
@@ -241,14 +328,16 @@ def test_command(media, tiny, tmp_path):
     assert done.exit_code == 1 and "normal/good.mp4: " in done.output and "cannot be opened" in done.output
     for arguments, words in (
         (["scan", str(tmp_path / "none"), "-o", "m.csv"], "no such folder"),
-        (["scan", str(tmp_path / "v"), "-o", "m.xls"], "None of the videos|a manifest ends with"),
-        (["extract", "none.csv", "--model", tiny, "-o", "s"], "none.csv: no such file"),
+        (["scan", str(tmp_path / "v"), "-o", str(tmp_path / "m.csv")], "m.csv is there already"),
+        (["scan", str(tmp_path / "v"), "-o", "m.xls"], "m.xls: a manifest ends with .csv"),
+        (["scan", str(tmp_path / "v"), "-o", "new.csv"], "None of the videos in"),
+        (["extract", "none.csv", "--model", tiny, "-o", "s"], "none.csv: no such folder or manifest. `avad-hf scan"),
         (["extract", str(tmp_path / "m.csv"), "--model", str(tmp_path / "none"), "-o", "s"], "none"),
         (["extract", str(tmp_path / "m.csv"), "--model", tiny, "-o", "s", "--device", "tpu9"], "--device tpu9"),
-        (["extract", str(tmp_path / "m.csv"), "--model", tiny, "-o", "s", "--name", "x"], "no videos of scene 'x'"),
+        (["extract", str(tmp_path / "m.csv"), "--model", tiny, "-o", "s", "--scene", "x"], "no videos of scene 'x'"),
     ):
         refused = run(app, arguments)
-        assert refused.exit_code == 2 and any(part in refused.output for part in words.split("|")), refused.output
+        assert refused.exit_code == 2 and words in refused.output, refused.output
         assert "Traceback" not in refused.output
 
 
@@ -291,6 +380,26 @@ def test_recipe_is_that_of_the_saved_processor(processor, tmp_path):
 
 def test_refusals(media, processor, tmp_path):
     video = str(media.put(tmp_path / "v.mp4"))
+    odd = {"id": "v", "video": video}
+    for row, words in (
+        ({"id": 3, "video": video}, "Each id must be text, but 3 is a int"),
+        ({"id": None, "video": video}, "Each id must be text, but None"),
+        (odd | {"day": datetime.date(2026, 1, 1)}, "The row 'v' cannot be stored: .*date is not JSON serializable"),
+        (odd | {"x": float("nan")}, "The row 'v' cannot be stored: "),
+    ):
+        with pytest.raises(ValueError, match=words):
+            extract_features([row], processor, tmp_path / "s")
+    with pytest.raises(ValueError, match=r"visual_dtype must be float16 or float32 .* got 'bfloat16' and 1"):
+        extract_features([odd], processor, tmp_path / "s", visual_dtype="bfloat16")
+    with pytest.raises(ValueError, match="clips_per_batch 1 or more, got 'float16' and 0"):
+        extract_features([odd], processor, tmp_path / "s", clips_per_batch=0)
+    with pytest.raises(ValueError, match=r"v.mp4 is a file. Give a new or empty folder"):
+        extract_features([odd], processor, video)
+    assert not (tmp_path / "s").exists()
+    with pytest.raises(FileNotFoundError, match=r"no finished feature store: recipe.json and index.jsonl missing"):
+        verify_features([odd], processor, tmp_path / "s")
+    with pytest.raises(FileNotFoundError, match=r"runs/typo: there is no such folder, and no data set of that name"):
+        FeatureDataset("runs/typo")
     with pytest.raises(ValueError, match="Rows need id and video each"):
         extract_features([{"path": video}], processor, tmp_path / "s")
     with pytest.raises(ValueError, match="1 ids are there twice, first 'v'"):
@@ -312,8 +421,33 @@ def test_a_changed_video_is_refused(media, processor, tmp_path):
     rows = [{"id": "v", "video": str(video)}]
     extract_features(rows, processor, tmp_path / "s")
     media.put(video, "silent")
-    with pytest.raises(ValueError, match=r"v.mp4 is not the video whose features are stored as 'v'"):
+    with pytest.raises(ValueError, match=r"v.mp4 is not what the features stored as 'v' were computed from"):
         extract_features(rows, processor, tmp_path / "s")
+
+
+@pytest.mark.parametrize("change", ["start", "end", "fps", "sound", "pictures"])
+def test_every_change_of_what_is_read_is_seen(media, processor, tmp_path, change):
+    for index in range(8):
+        media.put(tmp_path / "f" / f"{index}.jpg", "picture")
+    wav = write_media(tmp_path / "s.wav", samples=sound(0, 2, 16000), rate=16000)
+    video = write_media(tmp_path / "v.mkv", frame_times(25, 2), sound(0, 2, 16000), 16000)
+    row = {
+        "id": "v",
+        "video": str(tmp_path / "f" if change in ("fps", "pictures") else video),
+        "audio": wav,
+        "fps": 8.0,
+    }
+    row |= {"start": 0.0 if change in ("start", "end") else None, "end": 1.0 if change in ("start", "end") else None}
+    extract_features([row], processor, tmp_path / "s")
+    assert extract_features([row | {"label": "normal", "hour": 3}], processor, tmp_path / "s").num_new == 0
+    if change == "sound":  # of the same length
+        write_media(tmp_path / "s.wav", samples=sound(5, 2, 16000), rate=16000)
+    elif change == "pictures":
+        media.put(tmp_path / "f" / "8.jpg", "picture")
+    else:
+        row = row | {change: row[change] + 0.5}
+    with pytest.raises(ValueError, match="is not what the features stored as 'v' were computed from"):
+        extract_features([row], processor, tmp_path / "s")
 
 
 def test_damaged_files_are_named(media, processor, tmp_path):
@@ -342,6 +476,10 @@ def test_verify_sees_a_difference(clips, processor, tmp_path):
     data[-1] ^= 0x40  # in the last number of the last tensor
     path.write_bytes(data)
     assert max(verify_features(rows, processor, store).values()) > 1e-3
+    data[-4:] = np.float32("nan").tobytes()  # the last number of the header's last tensor, whatever its type
+    data[-8:-4] = data[-4:]
+    path.write_bytes(data)
+    assert max(verify_features(rows, processor, store).values()) == float("inf")
     with pytest.raises(ValueError, match="holds none of the 1 videos"):
         verify_features([{"id": "x", "video": "x"}], processor, store)
 
@@ -374,6 +512,7 @@ def test_folders_of_pictures_stretches_and_side_sound(media, processor, tmp_path
     assert not extract_features(rows, processor, tmp_path / "s").failed
     store = FeatureDataset(tmp_path / "s")
     assert store.rows[0]["duration"] == 2.0 and store.rows[0]["num_clips"] == 2 and store.rows[0]["has_audio"]
+    assert store.rows[1]["duration"] == pytest.approx(1.28) and store.rows[2]["duration"] == pytest.approx(4.0)
     assert store.rows[0]["frame_mask"] == [0] * 40 and "video" not in store.rows[0]
     np.testing.assert_allclose(store[1]["clip_times"], [[1.0, 2.28]])
     # A stretch hears what the whole video hears at that time.
@@ -389,6 +528,7 @@ def test_through_the_hub(clips, processor, tmp_path):
             from avad_hf import FeatureDataset
             url = FeatureDataset({str(tmp_path / "store")!r}, split="test").push_to_hub("alice/features", private=True)
             assert url.endswith("/datasets/alice/features"), url
+            FeatureDataset({str(tmp_path / "store")!r}).push_to_hub("alice/features", revision="v2")
             """,
             tmp_path / "pusher",
         )
@@ -402,6 +542,7 @@ def test_through_the_hub(clips, processor, tmp_path):
             for index in range(len(here)):
                 for name, tensor in here[index].items():
                     assert torch.equal(tensor, there[index][name])
+            assert FeatureDataset("alice/features", "train", revision="v2").rows == here.rows
             index = datasets.load_dataset("alice/features", split="train")
             assert len(index) == 16 and index[0]["id"], index
             """,

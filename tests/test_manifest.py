@@ -1,5 +1,7 @@
 """Manifests: three formats give the same rows, and each mistake is named."""
 
+import datetime
+import decimal
 import json
 import os
 import re
@@ -85,7 +87,12 @@ def test_excels_byte_order_mark_and_split_names(place):
         ("path,label\na b.mp4,x\n", "column 'path' is unknown; 'video' is not there"),
         ("video,lable\na b.mp4,x\n", "column 'lable' is unknown; 'label' is not there"),
         ("video,Class\na b.mp4,x\n", "column 'Class' is unknown; 'label' is not there"),
-        ("video;label\na b.mp4;x\n", "column 'video;label' is unknown|needs a column video"),
+        ("video|label\na b.mp4|x\n", "needs a column video with the path of each. Columns: video.label"),
+        ("video,label\na b.mp4,0\nü#=1.mp4,1\n", "'0', '1' is no name of a class. Call the column anomaly"),
+        ("video,label\na b.mp4,False\n", "'False' is no name of a class"),
+        ("video,label\na b.mp4,Normal_Videos\n", "'Normal_Videos' would count as an anomaly"),
+        ("video,split\na b.mp4,train\nü#=1.mp4,\n", "1 of 2 rows have no split, first ü#=1.mp4"),
+        ("video,split_1\na b.mp4,\nü#=1.mp4,test\n", "1 of 2 rows have no split_1, first a b.mp4"),
         ("label\nx\n", "needs a column video"),
         ("video,\na b.mp4,x\n", "two columns have the same name, or one has none"),
         ("video,video\na b.mp4,x\n", "two columns have the same name"),
@@ -135,10 +142,53 @@ def test_other_broken_files(place):
 
 
 def test_parquet_of_other_programs(place):
-    table = pa.table({"video": ["a b.mp4"], "hour": pa.array([3.0]), "start": pa.array([float("nan")])})
-    pq.write_table(table, place / "m.parquet")
+    columns = {
+        "video": ["a b.mp4"],
+        "hour": pa.array([3.0]),
+        "start": pa.array([float("nan")]),
+        "day": pa.array([datetime.date(2026, 3, 1)]),
+        "price": pa.array([decimal.Decimal("1.50")]),
+        "speed": pa.array([float("inf")]),
+    }
+    pq.write_table(pa.table(columns), place / "m.parquet")
     read = read_manifest(place / "m.parquet")[0]
     assert read["hour"] == 3 and read["start"] is None
+    assert (read["day"], read["price"], read["speed"]) == ("2026-03-01", "1.50", None)
+    pq.write_table(pa.table({"video": ["a b.mp4"], "boxes": [[1, 2]]}), place / "m.parquet")
+    with pytest.raises(ManifestError, match="row 1: boxes holds a list"):
+        read_manifest(place / "m.parquet")
+
+
+def test_odd_but_honest_tables(place):
+    text = "video;label;anomaly\r\na b.mp4; Fire ;True\r\nü#=1.mp4;normal;no\r\n"
+    rows = read_manifest(write_csv(place, text))
+    assert [(r["label"], r["anomaly"]) for r in rows] == [("Fire", 1), ("normal", 0)]
+    rows = read_manifest(write_csv(place, f"video,code,big,split_by\na b.mp4,007,{10**24},me\nü#=1.mp4,008,1,you\n"))
+    assert [(r["code"], r["big"], r["split_by"]) for r in rows] == [("007", str(10**24), "me"), ("008", "1", "you")]
+
+
+def test_names_with_rare_line_ends(place):
+    name = "a\u2028b\x85c.mp4"
+    (place / name).touch()
+    write_manifest([row(id="x", video=str(place / name))], place / "m.jsonl")
+    assert read_manifest(place / "m.jsonl")[0]["video"] == str(place / name)
+
+
+def test_ids_do_not_depend_on_where_the_corpus_is_mounted(place):
+    (place / "lists").mkdir()
+    (place / "lists" / "m.csv").write_text("video\n../a b.mp4\n")
+    moved = place.with_name("moved")
+    before = read_manifest(place / "lists" / "m.csv")[0]["id"]
+    place.rename(moved)
+    assert read_manifest(moved / "lists" / "m.csv")[0]["id"] == before == "../a b.mp4"
+    moved.rename(place)
+
+
+def test_no_manifest_is_overwritten(place):
+    path = write_csv(place, "video\na b.mp4\n")
+    with pytest.raises(ManifestError, match=r"m.csv is there already. .* nothing was overwritten"):
+        write_manifest([row(video=str(place / "a b.mp4"))], path)
+    assert path.read_text() == "video\na b.mp4\n"
 
 
 def test_a_link_to_itself(place):

@@ -43,6 +43,11 @@ def test_a_folder_of_pictures_is_a_video(folder):
     assert frames[0].pixels.shape == (3, 24, 32) and frames[0].pixels.dtype == torch.uint8
 
 
+def test_leftovers_of_macos_are_no_pictures(folder):
+    (folder / "._frame_0.jpg").write_bytes(b"\x00\x05\x16\x07")
+    assert len(pictures_in(folder)) == 12
+
+
 def test_a_broken_picture_is_left_out_and_named(folder):
     (folder / "frame_5.jpg").write_text("<html>")
     with open_media({"video": str(folder), "fps": 8.0}) as media:
@@ -122,6 +127,15 @@ def test_luma_of_files_folders_and_arrays(tmp_path, level, expected):
     for source in (video, {"video": str(tmp_path / "f"), "fps": 25}, arrays):
         with open_media(source) as media:
             assert mean_luma(media) == pytest.approx(expected, abs=2)
+
+
+def test_luma_is_that_of_the_eye(tmp_path):
+    """Blue is darker than its number, in a stretch as in a whole file."""
+    blue = np.full((48, 64, 3), (0, 0, 220), dtype=np.uint8)
+    video = write_media(tmp_path / "v.mp4", frame_times(25, 1), pictures=lambda *_: blue)
+    for source in (video, {"video": video, "start": 0.2}, {"frames": blue[None].repeat(3, 0), "fps": 25}):
+        with open_media(source) as media:
+            assert mean_luma(media) == pytest.approx(0.114 * 220, abs=3)
 
 
 def test_reading_ahead_gives_the_same_and_never_more_than_asked():

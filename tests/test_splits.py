@@ -5,7 +5,7 @@ from fractions import Fraction
 
 import pytest
 
-from avad_hf.data.splits import SHARES, assign_splits, divide, stratified
+from avad_hf.data.splits import SHARES, assign_splits, divide, stratified, with_split_columns
 
 # AVACA, Table I: videos by class (normal, pedestrians, crossing, bicycle, bus, exit, heavy goods, obstruction, u-turn,
 # scooter, horse) of Mgarr.
@@ -82,9 +82,40 @@ def test_fixed_splits_stay():
 
 
 def test_refusals():
-    half = [row | {"split": split} for row, split in zip(rows({"normal": 2}), ["train", None], strict=True)]
-    with pytest.raises(ValueError, match=r"1 of 2 videos have no split, first mgarr/normal/1.mp4"):
-        assign_splits(half)
     fixed = [row | {"split": s} for row, s in zip(rows({"normal": 3}), ["train", "validation", "test"], strict=True)]
     with pytest.raises(ValueError, match="seed=1 asks for a random split, but this corpus fixes"):
         assign_splits(fixed, 1)
+
+
+def test_stretches_of_one_video_stay_together():
+    stretches = [
+        {"id": f"{video}#t={start}", "video": f"{video}.mp4", "scene": "s", "label": label, "split": None}
+        for video in range(20)
+        for start, label in ((0, "normal"), (10, "fire"), (20, "smoke"))
+    ]
+    for seed in range(3):
+        splits = stratified(stretches, seed)
+        by_video = {video: {splits[r["id"]] for r in stretches if r["video"] == f"{video}.mp4"} for video in range(20)}
+        assert all(len(parts) == 1 for parts in by_video.values())
+        assert Counter(min(parts) for parts in by_video.values()) == {"train": 12, "test": 4, "validation": 4}
+
+
+def test_columns_keep_the_split_of_the_whole():
+    """A part of the rows, or a store in which some videos failed, is split as the whole was."""
+    everything = with_split_columns(rows(MGARR))
+    for seed in (0, 1, 2):
+        assert assign_splits(everything, seed) == [stratified(rows(MGARR), seed)[r["id"]] for r in everything]
+        assert assign_splits(everything[::3], seed) == assign_splits(everything, seed)[::3]
+    fixed = [row | {"split": ("train", "test")[i % 2]} for i, row in enumerate(rows({"normal": 20}))]
+    columns = with_split_columns(fixed)
+    assert assign_splits(columns) == [row["split"] for row in fixed]
+    assert assign_splits(columns, 1) == assign_splits(fixed, 1) and "validation" in assign_splits(columns, 1)
+    # Several corpora in one store, with and without splits of their own.
+    both = columns + everything
+    assert assign_splits(both) == assign_splits(columns) + assign_splits(everything)
+    assert assign_splits(both, 2) == assign_splits(columns, 2) + assign_splits(everything, 2)
+
+
+def test_all_three_fixed_need_no_columns():
+    own = [row | {"split": s} for row, s in zip(rows({"normal": 3}), ["train", "validation", "test"], strict=True)]
+    assert with_split_columns(own) == own

@@ -40,13 +40,16 @@ def scan(
     """Recognise how a folder of videos is laid out, check every video, and write a manifest.
 
     Videos that cannot be opened are listed and left out; the command then ends with status 1. Where the corpus fixes
-    no split, the columns split_0, split_1 and split_2 hold three random ones, 60/20/20 within each class and scene.
+    no split, the columns split_0, split_1 and split_2 hold three random ones, 60/20/20 within each class and scene;
+    where it fixes training and test, they hold a quarter of each training class out for validation.
     """
-    from avad_hf.data.manifest import write_manifest
-    from avad_hf.data.scan import probe, with_splits
+    from avad_hf.data.manifest import check_new, write_manifest
+    from avad_hf.data.scan import probe
     from avad_hf.data.scan import scan as scan_folder
+    from avad_hf.data.splits import with_split_columns
 
     try:
+        check_new(output)
         found = scan_folder(root, corpus and corpus.value, classes and classes.split(","), scene, fps)
     except (OSError, ValueError) as error:
         refuse(str(error))
@@ -55,7 +58,9 @@ def scan(
     if not found.rows:
         refuse(f"None of the videos in {root} can be opened, first: {found.unreadable[0][1]}")
     try:
-        write_manifest(found.rows if found.corpus == "shanghaitech" else with_splits(found.rows), output)
+        # ShanghaiTech's split is published: without its lists there is none.
+        at_random = found.corpus != "shanghaitech" or any(row["split"] for row in found.rows)
+        write_manifest(with_split_columns(found.rows) if at_random else found.rows, output)
     except (OSError, ValueError) as error:
         refuse(str(error))
     _print_scan(found)
@@ -90,7 +95,7 @@ def extract(
     manifest: Annotated[Path, typer.Argument(help="Manifest of the videos, as scan writes it.", show_default=False)],
     model: Annotated[str, typer.Option(help="Folder or Hub id of the checkpoint whose processor computes.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the feature store.", show_default=False)],
-    name: Annotated[str | None, typer.Option(help="Only the videos of this scene.")] = None,
+    scene: Annotated[str | None, typer.Option(help="Only the videos of this scene.")] = None,
     batch_size: Annotated[int, typer.Option(help="Clips that go through the encoders together.", min=1)] = 1,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps. Default: the first GPU, or cpu.")] = None,
     dtype: Annotated[DType, typer.Option(help="Precision of the encoders.")] = DType.float32,
@@ -123,11 +128,12 @@ def extract(
 
         disable_progress_bar()
     try:
-        dataset = load_dataset("manifest", name, data_dir=manifest)
+        dataset = load_dataset("manifest", scene, data_dir=manifest)
         check_device(device)
         processor = AvacaProcessor.from_pretrained(model, dtype=getattr(torch, dtype.value)).to(device or state.device)
-    except (OSError, ValueError) as error:
-        refuse(str(error))
+    # A broken checkpoint raises whatever its reader does.
+    except Exception as error:
+        refuse(str(error) or type(error).__name__)
     try:
         if verify:
             _print_differences(verify_features(dataset, processor, output))
@@ -141,8 +147,9 @@ def extract(
                 visual_dtype=visual_dtype.value,
                 on_progress=move,
             )
-    except (OSError, ValueError) as error:
-        fail(error)
+    # What is stored stays; out of memory, for example, is nothing that a traceback helps with.
+    except Exception as error:
+        fail(error if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: {error}")
         raise typer.Exit(1) from None
     if state.is_main_process:
         typer.echo(f"{output}: {done.num_stored} videos, {done.num_new} of them new.")

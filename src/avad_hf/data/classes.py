@@ -42,23 +42,29 @@ def is_normal(label: str) -> bool:
     return re.fullmatch(r"normal(_?(type_?)?[0-9]+)?", normalised(label)) is not None
 
 
-def refuse_near_normal(labels: Iterable[str]) -> None:
-    """Refuse labels that are nearly, but not, spelt ``normal``: each would silently become an anomaly.
+def refuse_doubtful(labels: Iterable[str]) -> None:
+    """Refuse labels that would silently become anomalies: nearly spelt ``normal``, or numbers and truth values.
 
     Raises:
         ValueError: Naming the labels.
     """
+    labels = set(labels)
     near = [
         label
-        for label in sorted(set(labels))
+        for label in sorted(labels)
         if not is_normal(label)
         and normalised(label) != "abnormal"
-        and get_close_matches(normalised(label), ["normal"], cutoff=0.75)
+        and (normalised(label).startswith("normal") or get_close_matches(normalised(label), ["normal"], cutoff=0.75))
     ]
+    if truths := sorted({label for label in labels if normalised(label) in ("0", "1", "true", "false", "yes", "no")}):
+        raise ValueError(
+            f"{', '.join(map(repr, truths))} is no name of a class. Call the column anomaly, if it says whether there "
+            "is one (1 or 0), or write class names, normal among them."
+        )
     if near:
         raise ValueError(
             f"{', '.join(map(repr, near))} would count as an anomaly, and is nearly spelt 'normal'. Correct the "
-            "spelling, or say in a column anomaly (0 or 1) what is meant."
+            "spelling (normal, normal1, normal2), or say in a column anomaly (0 or 1) what is meant."
         )
 
 

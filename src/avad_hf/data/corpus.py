@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +10,10 @@ from typing import Any, ClassVar
 
 import datasets
 
-from .classes import NameTable
+from .classes import NameTable, normalised
 from .manifest import COLUMNS, FORMATS, ManifestError, read_manifest
 from .masks import read_frame_mask
-from .splits import SPLITS, assign_splits
+from .splits import SEEDS, SPLITS, assign_splits, with_split_columns
 
 ALL = "all"
 VALUE_TYPES = {str: "string", int: "int64", float: "float64", bool: "bool"}
@@ -32,17 +33,31 @@ class CorpusConfig(datasets.BuilderConfig):
     seed: int | None = None
     fps: float | None = None
 
+    # Classes and scenes of a corpus whose names are known, in any of their spellings.
+    classes: ClassVar[NameTable | None] = None
+    scenes: ClassVar[NameTable | None] = None
+    splits_at_random: ClassVar[bool] = True
+
     def create_config_id(self, config_kwargs: dict, custom_features: datasets.Features | None = None) -> str:
         """Name the cache by what the rows hold, so that a changed folder is read anew."""
-        self.rows = self.read()
-        content = json.dumps([self.seed, self.rows], sort_keys=True).encode()
-        return f"{self.name}-{hashlib.sha256(content).hexdigest()[:16]}"
+        rows = self.read()
+        # So that every part of the rows knows the split of the whole.
+        if any(row["split"] for row in rows) or self.splits_at_random:
+            rows = with_split_columns(rows, {*SEEDS, *([] if self.seed is None else [self.seed])})
+        self.rows = rows
+        masks = [os.stat(row["frame_mask"]) for row in rows if row["frame_mask"] is not None]
+        content = json.dumps([self.seed, rows, [(mask.st_size, mask.st_mtime_ns) for mask in masks]], sort_keys=True)
+        return f"{self.name}-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
 
     def read(self) -> list[dict[str, Any]]:
         """Rows of the whole corpus, from its manifest or, without one, from its folders."""
         if self.data_dir is None:
             raise ManifestError(f"data_dir is needed: the folder of the corpus, or a manifest ({', '.join(FORMATS)}).")
         place = Path(self.data_dir)
+        if not place.exists():
+            raise ManifestError(
+                f"{place}: no such folder or manifest. `avad-hf scan FOLDER -o manifest.csv` writes a manifest."
+            )
         if place.is_dir():
             manifests = [place / f"manifest{ending}" for ending in FORMATS if (place / f"manifest{ending}").is_file()]
             if len(manifests) > 1:
@@ -50,7 +65,16 @@ class CorpusConfig(datasets.BuilderConfig):
             if not manifests:
                 return self.read_folder(place)
             place = manifests[0]
-        return read_manifest(place)
+        rows = read_manifest(place)
+        if self.fps is not None:
+            for row in rows:
+                if row["fps"] is None and os.path.isdir(row["video"]):
+                    row["fps"] = self.fps
+        for row in rows:
+            for column, table in (("label", self.classes), ("scene", self.scenes)):
+                if table is not None and row[column] is not None:
+                    row[column] = table.find(row[column]) or row[column]
+        return rows
 
     def read_folder(self, folder: Path) -> list[dict[str, Any]]:
         """Rows of a folder without a manifest."""
@@ -65,7 +89,6 @@ class CorpusBuilder(datasets.GeneratorBasedBuilder):
 
     BUILDER_CONFIG_CLASS = CorpusConfig
     VERSION = datasets.Version("1.0.0")
-    classes: ClassVar[NameTable | None] = None
     description: ClassVar[str] = "Videos that a manifest lists."
     homepage: ClassVar[str] = ""
     citation: ClassVar[str] = ""
@@ -104,19 +127,23 @@ class CorpusBuilder(datasets.GeneratorBasedBuilder):
         )
 
     def _class_names(self) -> list[str]:
-        if self.classes is not None:
-            if unknown := sorted({str(row["label"]) for row in self.rows} - set(self.classes.names)):
+        if (table := self.config.classes) is not None:
+            if unknown := sorted({str(row["label"]) for row in self.rows} - set(table.names)):
                 raise ManifestError(
                     f"{self.config.data_dir}: {', '.join(map(repr, unknown))} is no class of {type(self).__name__}. "
-                    f"Classes known: {', '.join(self.classes.names)}. Correct the label column, or load the manifest "
+                    f"Classes known: {', '.join(table.names)}. Correct the label column, or load the manifest "
                     'with load_dataset("manifest").'
                 )
-            return self.classes.names
+            return table.names
+        labels = {row["label"]: row["anomaly"] for row in self.rows if row["label"] is not None}
+        spellings: dict[str, str] = {}
+        for label in sorted(labels):
+            if (other := spellings.setdefault(normalised(label), label)) != label:
+                raise ManifestError(
+                    f"{self.config.data_dir}: {other!r} and {label!r} differ only in spelling. Write them alike."
+                )
         # Normal classes first, so that 0 is normal where there is one of them.
-        return [
-            name
-            for _, name in sorted({(row["anomaly"], row["label"]) for row in self.rows if row["label"] is not None})
-        ]
+        return sorted(labels, key=lambda label: (labels[label], label))
 
     def _feature_of(self, name: str) -> datasets.Value:
         kinds = {type(row[name]) for row in self.rows if row.get(name) is not None}

@@ -1,10 +1,7 @@
 """Fills a feature store: every video through the frozen encoders once, resumable, by one process or many."""
 
-import hashlib
-import json
 import logging
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -24,15 +21,30 @@ from transformers import ProcessorMixin
 from avad_hf.media.ahead import read_ahead
 from avad_hf.media.sources import open_media
 
-from .features import FACTS, FAILED, FEATURES, INDEX, RECIPE, read_features, read_jsonl
+from .store import (
+    FACTS,
+    INDEX,
+    SOURCES,
+    claim,
+    feature_file,
+    fingerprint,
+    finished_store,
+    is_stored,
+    json_line,
+    only_run,
+    read_features,
+    read_jsonl,
+    read_recipe,
+    refuse_other_recipe,
+    write_file,
+    write_index,
+)
 
 logger = logging.getLogger(__name__)
 
-# Columns that name files of this machine; the store must make sense on any other.
-PLACES = ("video", "audio")
 # A process waits for the slowest one at the end, however many hours that takes.
 PATIENCE = timedelta(days=30)
-PARTIAL = ".partial"
+VISUAL_DTYPES = ("float16", "float32")
 
 
 @dataclass(frozen=True)
@@ -40,7 +52,7 @@ class Extraction:
     """What [`extract_features`] did.
 
     Args:
-        num_stored: Videos in the store's index.
+        num_stored: Videos in the store, those of earlier runs among them.
         num_new: Videos whose features were computed now, by all processes.
         failed: ``id`` and ``error`` of each video that could not be read, as in ``failed.jsonl``.
     """
@@ -75,46 +87,62 @@ def extract_features(
         on_progress: Called after each video of this process with the number that are done and their total.
 
     Raises:
-        ValueError: If the store was made by another recipe, a video has changed since its features were stored, or
-            two rows have one id.
+        ValueError: If the store was made by another recipe, a video has changed since its features were stored, rows
+            cannot be stored, or another run writes the store.
         OSError: If the store cannot be written, because the disk is full for example. What is stored stays, and the
             same call goes on once there is room.
     """
+    if visual_dtype not in VISUAL_DTYPES or clips_per_batch < 1:
+        raise ValueError(
+            f"visual_dtype must be {' or '.join(VISUAL_DTYPES)} and clips_per_batch 1 or more, got {visual_dtype!r} "
+            f"and {clips_per_batch}."
+        )
     state = process_state()
     rows = index_rows(dataset)
     store = Path(output_dir)
     recipe = processor.recipe() | {"visual_dtype": visual_dtype, "audio_dtype": "float32"}
-    with state.main_process_first():
-        _claim(store, recipe)
-    own = rows[state.process_index :: state.num_processes]
-    pending = [row for row in own if not _is_stored(store, row)]
-    done = len(own) - len(pending)
-    failed = []
-    if on_progress is not None:
-        on_progress(done, len(own))
     try:
-        for row, features, facts in _encoded(pending, processor, clips_per_batch, visual_dtype):
-            if isinstance(facts, dict):
-                _write_whole(store / feature_file(row["id"]), save(features, {FACTS: _line(facts)}))
-            else:
-                failed.append({"id": row["id"], "error": str(facts)})
-            done += 1
-            if on_progress is not None:
-                on_progress(done, len(own))
-        failed = gather_object(failed)
-        num_new = sum(gather_object([len(pending)])) - len(failed)
-        num_stored = 0
-        if state.is_main_process:
-            failed.sort(key=lambda failure: failure["id"])
-            num_stored = _write_index(store, rows, failed)
+        with only_run(store, state.is_main_process):
+            return _extract(rows, processor, store, recipe, state, clips_per_batch, on_progress)
     except OSError as error:
         raise OSError(
             error.errno,
             f"The feature store {store} cannot be written: {error.strerror or error}. What is finished stays; make "
             "room and run the same command again, and it goes on.",
         ) from error
+
+
+def _extract(
+    rows: list[dict[str, Any]],
+    processor: ProcessorMixin,
+    store: Path,
+    recipe: dict[str, Any],
+    state: PartialState,
+    clips_per_batch: int,
+    on_progress: Callable[[int, int], None] | None,
+) -> Extraction:
+    with state.main_process_first():
+        claim(store, recipe)
+    own = rows[state.process_index :: state.num_processes]
+    pending = [row for row in own if not is_stored(store, row)]
+    done = len(own) - len(pending)
+    failed = []
+    if on_progress is not None:
+        on_progress(done, len(own))
+    for row, features, facts in _encoded(pending, processor, clips_per_batch, recipe["visual_dtype"]):
+        if isinstance(facts, dict):
+            write_file(store / feature_file(row["id"]), save(features, {FACTS: json_line(facts)}))
+        else:
+            failed.append({"id": row["id"], "error": str(facts)})
+        done += 1
+        if on_progress is not None:
+            on_progress(done, len(own))
+    failed = sorted(gather_object(failed), key=lambda failure: failure["id"])
+    num_new = sum(gather_object([len(pending)])) - len(failed)
+    if state.is_main_process:
+        write_index(store, rows, failed)
     state.wait_for_everyone()
-    return Extraction(num_stored, num_new, failed)
+    return Extraction(len(read_jsonl(store / INDEX)), num_new, failed)
 
 
 def process_state() -> PartialState:
@@ -152,19 +180,21 @@ def index_rows(dataset: Dataset | DatasetDict | Iterable[dict[str, Any]]) -> lis
             f"Rows need {' and '.join(missing)} each: a name of its own for each video, and where it is. "
             "avad_hf.load_dataset gives such rows."
         )
+    if unnamed := [row["id"] for row in rows if not isinstance(row["id"], str) or not row["id"]]:
+        raise ValueError(f"Each id must be text, but {unnamed[0]!r} is a {type(unnamed[0]).__name__}.")
+    for row in rows:
+        try:
+            json_line({name: value for name, value in row.items() if name not in SOURCES})
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"The row {row['id']!r} cannot be stored: {error}. Columns must hold text, numbers, or lists of them."
+            ) from error
     rows.sort(key=lambda row: row["id"])
     if twice := [a["id"] for a, b in pairwise(rows) if a["id"] == b["id"]]:
         raise ValueError(f"{len(twice)} ids are there twice, first {twice[0]!r}. Give each row an id of its own.")
     if not rows:
         raise ValueError("The data set is empty: there is nothing to extract.")
     return rows
-
-
-def feature_file(video_id: str) -> str:
-    """Where a store keeps a video's features: a name that any file system and the Hub take, and no other video has."""
-    digest = hashlib.sha256(video_id.encode()).hexdigest()
-    readable = re.sub(r"[^A-Za-z0-9._-]+", "_", Path(video_id).stem)[:60]
-    return f"{FEATURES}/{digest[:2]}/{readable}-{digest[:16]}.safetensors"
 
 
 def verify_features(
@@ -185,13 +215,14 @@ def verify_features(
         For each compared video the largest difference of any feature, divided by the largest feature.
 
     Raises:
+        FileNotFoundError: If there is no finished store.
         ValueError: If a file of the store is missing or damaged, another recipe made it, or the data set has none of
             its videos.
     """
-    store = Path(store)
-    recipe = json.loads((store / RECIPE).read_text(encoding="utf-8"))
+    store = finished_store(Path(store))
+    recipe = read_recipe(store)
     kept = {key: recipe[key] for key in ("visual_dtype", "audio_dtype")}
-    _refuse_other_recipe(store, recipe, processor.recipe() | kept)
+    refuse_other_recipe(store, recipe, processor.recipe() | kept)
     given = {row["id"]: row for row in index_rows(dataset)}
     stored = [row for row in read_jsonl(store / INDEX) if row["id"] in given]
     if not stored:
@@ -210,125 +241,10 @@ def verify_features(
 
 
 def _difference(now: Tensor, before: Tensor) -> float:
-    if now.shape != before.shape:
+    if now.shape != before.shape or not before.isfinite().all():
         return float("inf")
     scale = max(before.abs().max().item(), 1e-6)
     return (now.double() - before.double()).abs().max().item() / scale
-
-
-# What a store is made by
-
-
-def _claim(store: Path, recipe: dict[str, Any]) -> None:
-    """Begin a store, or make sure that the one that is there was made alike; clean up after killed runs."""
-    path = store / RECIPE
-    if path.is_file():
-        _refuse_other_recipe(store, json.loads(path.read_text(encoding="utf-8")), recipe)
-    elif store.exists() and (not store.is_dir() or any(not name.endswith(PARTIAL) for name in os.listdir(store))):
-        raise ValueError(f"{store} is there already and is no feature store. Give a new or empty folder.")
-    else:
-        store.mkdir(parents=True, exist_ok=True)
-        _write_whole(path, json.dumps(recipe, indent=2, sort_keys=True).encode() + b"\n")
-
-
-def _refuse_other_recipe(store: Path, stored: dict[str, Any], recipe: dict[str, Any]) -> None:
-    before, now = _flat(stored), _flat(json.loads(json.dumps(recipe)))
-    different = [
-        f"  {key}: {before.get(key, 'nothing')} in the store, {now.get(key, 'nothing')} now"
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key)
-    ]
-    if different:
-        listed = "\n".join(different)
-        raise ValueError(
-            f"The feature store {store} was made by another recipe, and features of two recipes must not mix:\n"
-            f"{listed}\nGive another folder, or the processor and versions that made this one."
-        )
-
-
-def _flat(recipe: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for key, value in recipe.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
-
-
-# Files
-
-
-def _line(value: dict[str, Any]) -> str:
-    return json.dumps(value, sort_keys=True, ensure_ascii=False)
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    """Write a file that appears under its name when all of it is on the disk, and never in part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}{PARTIAL}")
-    try:
-        with open(partial, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _is_stored(store: Path, row: dict[str, Any]) -> bool:
-    path = store / feature_file(row["id"])
-    if not path.exists():
-        return False
-    facts, _ = read_features(path, tensors=False)
-    size = _source_bytes(row)
-    if size is not None and facts["source_bytes"] != size:
-        raise ValueError(
-            f"{row['video']} is not the video whose features are stored as {row['id']!r} ({facts['source_bytes']} "
-            f"bytes then, {size} now). If it was changed, delete {path}; if it is another video, use another folder."
-        )
-    return True
-
-
-def _source_bytes(row: dict[str, Any]) -> int | None:
-    """Size of what is to be read, by which a changed video shows; ``None`` for URLs and missing files."""
-    total = 0
-    for place in PLACES:
-        value = row.get(place)
-        if value is None:
-            continue
-        if isinstance(value, dict) and value.get("bytes") is not None:
-            total += len(value["bytes"])
-            continue
-        path = value.get("path") if isinstance(value, dict) else value
-        try:
-            total += os.path.getsize(path) if os.path.isfile(path) else sum(e.stat().st_size for e in os.scandir(path))
-        except (OSError, TypeError):
-            return None
-    return total
-
-
-def _write_index(store: Path, rows: Sequence[dict[str, Any]], failed: list[dict[str, str]]) -> int:
-    """List everything that is stored, with what the data set knows of it; returns the number of videos."""
-    broken = {failure["id"] for failure in failed}
-    listed = {row["id"]: row for row in read_jsonl(store / INDEX)} if (store / INDEX).exists() else {}
-    for row in rows:
-        if row["id"] not in broken:
-            file = feature_file(row["id"])
-            facts, _ = read_features(store / file, tensors=False)
-            known = {"label": None, "anomaly": None, "scene": None, "split": None}
-            known |= {key: value for key, value in row.items() if key not in PLACES}
-            facts = {key: value for key, value in facts.items() if key not in ("id", "source_bytes")}
-            listed[row["id"]] = known | facts | {"file": file}
-    _write_whole(store / INDEX, "".join(_line(listed[key]) + "\n" for key in sorted(listed)).encode())
-    if failed:
-        _write_whole(store / FAILED, "".join(_line(failure) + "\n" for failure in failed).encode())
-    else:
-        (store / FAILED).unlink(missing_ok=True)
-    for partial in store.rglob(f"*{PARTIAL}"):  # of killed runs
-        partial.unlink(missing_ok=True)
-    return len(listed)
-
-
-# Videos to features
 
 
 def _encoded(
@@ -377,10 +293,10 @@ def _decoded(rows: Sequence[dict[str, Any]], processor: ProcessorMixin) -> Itera
                     yield row, clip, None
                 facts = {
                     "id": row["id"],
-                    "duration": clip.end,
+                    "duration": clip.end - (row.get("start") or 0.0),
                     "fps": media.info.fps,
                     "warnings": media.problems,
-                    "source_bytes": _source_bytes(row),
+                    "source_sha256": fingerprint(row),
                 }
         # Whatever one file does, the others go on; what the encoders raise is not caught here.
         except Exception as error:

@@ -1,21 +1,16 @@
 """The feature store: what frozen encoders gave, one file a video, read lazily for training."""
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from .splits import SPLITS, assign_splits
-
-RECIPE, INDEX, FAILED, FEATURES = "recipe.json", "index.jsonl", "failed.jsonl", "features"
-# The one key of a feature file's header: safetensors keeps several in no fixed order, and files must be reproducible.
-FACTS = "avad_hf"
+from .store import FEATURES, INDEX, RECIPE, finished_store, read_features, read_jsonl, read_recipe
 
 
 class FeatureDataset(Dataset):
@@ -50,8 +45,8 @@ class FeatureDataset(Dataset):
         scene: str | None = None,
         revision: str | None = None,
     ):
-        self.directory = _local(source, revision)
-        self.recipe = json.loads((self.directory / RECIPE).read_text(encoding="utf-8"))
+        self.directory = finished_store(_local(source, revision))
+        self.recipe = read_recipe(self.directory)
         self.rows = select(read_jsonl(self.directory / INDEX), split, seed, scene, f"The feature store {source}")
 
     def __len__(self) -> int:
@@ -96,11 +91,13 @@ class FeatureDataset(Dataset):
 
         api = HfApi(token=token)
         url = api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
+        if revision is not None:
+            api.create_branch(repo_id, repo_type="dataset", branch=revision, exist_ok=True)
         # Plain `datasets.load_dataset` then reads the index, not the recipe.
         card = (
             "---\ntags:\n- avad_hf\n- audio-visual-anomaly\nconfigs:\n- config_name: default\n  data_files: " + INDEX
         )
-        if not api.file_exists(repo_id, "README.md", repo_type="dataset"):
+        if not api.file_exists(repo_id, "README.md", repo_type="dataset", revision=revision):
             api.upload_file(
                 path_or_fileobj=f'{card}\n---\n\nFeatures for avad_hf: `FeatureDataset("{repo_id}")`.\n'.encode(),
                 path_in_repo="README.md",
@@ -128,15 +125,15 @@ def _local(source: str | os.PathLike, revision: str | None) -> Path:
                 f"{name}: no such folder. Give the folder that `avad-hf extract` wrote, or a Hub id."
             )
         from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-        name = snapshot_download(name, repo_type="dataset", revision=revision)
-    directory = Path(name)
-    if missing := [file for file in (RECIPE, INDEX) if not (directory / file).is_file()]:
-        raise FileNotFoundError(
-            f"{source} is no finished feature store: {' and '.join(missing)} missing. If an extraction was stopped, "
-            "run the same command again and it goes on."
-        )
-    return directory
+        try:
+            name = snapshot_download(name, repo_type="dataset", revision=revision)
+        except (HfHubHTTPError, LocalEntryNotFoundError) as error:
+            raise FileNotFoundError(
+                f"{source}: there is no such folder, and no data set of that name could be had from the Hub ({error})."
+            ) from error
+    return Path(name)
 
 
 def select(
@@ -154,29 +151,6 @@ def select(
     if not chosen:
         raise ValueError(f"{name} has no video in split {split or 'any'}, scene {scene or 'any'}.")
     return chosen
-
-
-def read_features(path: Path, tensors: bool = True) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read a feature file: its facts and, memory-mapped, its tensors.
-
-    Raises:
-        ValueError: If the file is missing or damaged.
-    """
-    try:
-        with safe_open(path, "pt") as file:
-            facts = json.loads(file.metadata()[FACTS])
-            return facts, {name: file.get_tensor(name) for name in file.keys()} if tensors else {}  # noqa: SIM118
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{path} is missing or damaged ({type(error).__name__}: {error}). Delete it, if it is there, and run the "
-            "extraction again: only what is missing is computed."
-        ) from error
-
-
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Read a file of one JSON object a line."""
-    with open(path, encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
 
 
 __all__ = ["FeatureDataset"]

@@ -5,6 +5,7 @@ import errno
 import json
 import math
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
@@ -16,7 +17,7 @@ import pyarrow.parquet as pq
 
 from avad_hf.media.encode import written_whole
 
-from .classes import is_normal, refuse_near_normal
+from .classes import is_normal, refuse_doubtful
 from .splits import SPLIT_ALIASES
 
 # Column -> type of its values; any cell may be empty but those of `video`. Other columns are kept as they are.
@@ -45,6 +46,9 @@ OTHER_NAMES = {
 # Columns of an index, which are found while features are computed.
 RESERVED = ("file", "num_clips", "has_audio", "duration", "warnings")
 PLACES = {"video", "audio", "frame_mask"}
+# What meta.csv may say; its other columns are its own.
+META_COLUMNS = {"video", "hour", "weather", "dark", "fps"}
+TRUTH = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
 FORMATS = (".csv", ".jsonl", ".parquet")
 
 
@@ -67,21 +71,37 @@ def read_manifest(path: str | os.PathLike) -> list[dict[str, Any]]:
             there, and rows that stand there twice.
     """
     path = Path(path)
-    if path.suffix.lower() not in FORMATS:
-        raise ManifestError(f"{path}: a manifest ends with {', '.join(FORMATS)}. Save it in one of these formats.")
+    _check_format(path)
     try:
         raw = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}[path.suffix.lower()](path)
     except FileNotFoundError:
         raise ManifestError(f"{path}: no such file. `avad-hf scan FOLDER -o {path.name}` writes one.") from None
     except (UnicodeDecodeError, json.JSONDecodeError, csv.Error, pa.ArrowException) as error:
         raise ManifestError(f"{path} is no {path.suffix[1:]} file in UTF-8: {error}.") from error
+    except OSError as error:
+        raise ManifestError(f"{path} cannot be read: {error.strerror}.") from error
     if not raw:
         raise ManifestError(f"{path} has no rows. Each video needs one.")
     _check_columns(path, list(dict.fromkeys(name for row in raw for name in row)))
     # Line 1 of a CSV is its header.
     first = 2 if path.suffix.lower() == ".csv" else 1
     rows = [_typed(f"{path}, row {number}", row) for number, row in enumerate(raw, first)]
-    return complete(rows, path.absolute().parent, str(path))
+    rows = complete(rows, path.absolute().parent, str(path))
+    _check_places(rows, str(path))
+    return rows
+
+
+def _check_format(path: Path) -> None:
+    if path.suffix.lower() not in FORMATS:
+        raise ManifestError(f"{path}: a manifest ends with {', '.join(FORMATS)}. Give such a name.")
+
+
+def check_new(path: str | os.PathLike) -> None:
+    """Refuse a name that no manifest can be written to; people edit theirs by hand, so none is overwritten."""
+    path = Path(path)
+    _check_format(path)
+    if os.path.lexists(path):
+        raise ManifestError(f"{path} is there already. Give another name, or remove it; nothing was overwritten.")
 
 
 def complete(rows: Sequence[dict[str, Any]], base: Path, name: str) -> list[dict[str, Any]]:
@@ -94,8 +114,15 @@ def complete(rows: Sequence[dict[str, Any]], base: Path, name: str) -> list[dict
     """
     if (labelled := sum(row["label"] is not None for row in rows)) not in (0, len(rows)):
         raise ManifestError(f"{name}: {len(rows) - labelled} of {len(rows)} rows have no label. Label all or none.")
+    for column in dict.fromkeys(key for row in rows for key in row if key == "split" or _is_split_column(key)):
+        without = [row["id"] or row["video"] for row in rows if not row.get(column)]
+        if 0 < len(without) < len(rows):
+            raise ManifestError(
+                f"{name}: {len(without)} of {len(rows)} rows have no {column}, first {without[0]}. Fill it in all "
+                "rows, or in none to have them divided 60/20/20."
+            )
     try:
-        refuse_near_normal(row["label"] for row in rows if row["label"] is not None and row["anomaly"] is None)
+        refuse_doubtful(row["label"] for row in rows if row["label"] is not None and row["anomaly"] is None)
     except ValueError as error:
         raise ManifestError(f"{name}: {error}") from None
     done = []
@@ -113,7 +140,6 @@ def complete(rows: Sequence[dict[str, Any]], base: Path, name: str) -> list[dict
             f"{name}: {len(twice)} videos stand there more than once, first {twice[0]}. Keep one row of each, or give "
             "stretches of one video with start and end."
         )
-    _check_places(done, name)
     return done
 
 
@@ -128,19 +154,17 @@ def _absolute(place: str | None, base: Path) -> str | None:
 def _relative(place: str, base: Path) -> str:
     if _is_url(place):
         return place
-    path = Path(os.path.normpath(base / place))
-    return (path.relative_to(base) if path.is_relative_to(base) else path).as_posix()
+    return Path(os.path.relpath(base / place, base)).as_posix()
 
 
 def write_manifest(rows: Sequence[dict[str, Any]], path: str | os.PathLike) -> None:
     """Write rows as a manifest, with paths relative to its folder; columns that are empty in all rows are left out.
 
     Raises:
-        ManifestError: For a format that is none of `FORMATS`.
+        ManifestError: For a format that is none of `FORMATS`, and if the file is there already.
     """
     path = Path(path)
-    if path.suffix.lower() not in FORMATS:
-        raise ManifestError(f"{path}: a manifest ends with {', '.join(FORMATS)}. Give such a name.")
+    check_new(path)
     base = path.absolute().parent
     names = [
         name
@@ -175,13 +199,24 @@ def read_meta(path: Path) -> list[tuple[str, dict[str, Any]]]:
     Returns:
         For each row where it stands, for errors, and its values that are not empty; a time such as 21:30 as ``hour``.
     """
-    records = []
-    for number, raw in enumerate(_read_csv(path), 2):
+    records, seen = [], set()
+    rows = _read_csv(path)
+    names = list(rows[0]) if rows else []
+    _check_columns(path, [{"time": "hour"}.get(name, name) for name in names])
+    if unfit := sorted({*names} & {*COLUMNS} - META_COLUMNS):
+        raise ManifestError(
+            f"{path}: the column {unfit[0]!r} is told by folders and lists. Remove it; known here are "
+            f"{', '.join(sorted(META_COLUMNS))}, time, and others of your own."
+        )
+    for number, raw in enumerate(rows, 2):
         where, row = f"{path}, row {number}", dict(raw)
         if "time" in row and "hour" not in row:
             row["hour"] = str(row.pop("time") or "").split(":")[0]
         if not row.get("video"):
-            raise ManifestError(f"{where}: needs a column video with the name or path of each video.")
+            raise ManifestError(f"{where}: video is empty. Give the name or path of a video.")
+        if row["video"] in seen:
+            raise ManifestError(f"{where}: {row['video']!r} stands there twice. Keep one row of each video.")
+        seen.add(row["video"])
         typed = {
             name: _value(where, name, value, COLUMNS[name]) if name in COLUMNS else value
             for name, value in row.items()
@@ -196,7 +231,10 @@ def read_meta(path: Path) -> list[tuple[str, dict[str, Any]]]:
 
 def _read_csv(path: Path) -> list[dict[str, Any]]:
     with open(path, encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, strict=True)
+        # Excel writes semicolons where the comma is the decimal sign.
+        first = file.readline()
+        file.seek(0)
+        reader = csv.reader(file, strict=True, delimiter=";" if ";" in first and "," not in first else ",")
         header = next(reader, [])
         if "" in header or len(set(header)) < len(header):
             raise ManifestError(f"{path}: two columns have the same name, or one has none: {', '.join(header)}.")
@@ -220,8 +258,8 @@ def _inferred(cells: list[str]) -> list[Any]:
     filled = [cell for cell in cells if cell]
     for kind in (int, float):
         try:
-            # Not numbers that would change, such as 007.
-            if all(str(kind(cell)) == cell for cell in filled):
+            # Not numbers that would change, such as 007, nor those that Arrow cannot hold.
+            if all(str(kind(cell)) == cell and abs(kind(cell)) < 2**63 for cell in filled):
                 return [kind(cell) if cell else None for cell in cells]
         except ValueError:
             continue
@@ -231,7 +269,8 @@ def _inferred(cells: list[str]) -> list[Any]:
 
 
 def _read_jsonl(path: Path) -> list[dict[str, Any]]:
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    # Not splitlines, which also cuts at rare characters that names can hold.
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
     if not all(isinstance(row, dict) for row in rows):
         raise ManifestError(f'{path}: each line must be a JSON object such as {{"video": "a.mp4"}}.')
     return rows
@@ -243,10 +282,10 @@ def _read_parquet(path: Path) -> list[dict[str, Any]]:
 
 def _check_columns(path: Path, names: list[str]) -> None:
     for name in names:
-        if name in COLUMNS or str(name).startswith("split_"):
+        if name in COLUMNS or _is_split_column(name):
             continue
         plain = str(name).strip().lower()
-        near = OTHER_NAMES.get(plain) or next(iter(get_close_matches(plain, COLUMNS, n=1, cutoff=0.75)), None)
+        near = OTHER_NAMES.get(plain) or next(iter(get_close_matches(plain, COLUMNS, n=1, cutoff=0.8)), None)
         if near is not None and near not in names:
             raise ManifestError(
                 f"{path}: the column {name!r} is unknown; {near!r} is not there. Is that what is meant? Rename it. "
@@ -270,11 +309,26 @@ def _typed(where: str, row: dict[str, Any]) -> dict[str, Any]:
     if typed["fps"] is not None and not 0 < typed["fps"] < 1000:
         raise ManifestError(f"{where}: fps is {typed['fps']}, but must be above 0 frames a second.")
     for name, value in row.items():
-        if name == "split" or name.startswith("split_"):
+        if name == "split" or _is_split_column(name):
             typed[name] = _split(where, name, value)
         elif name not in COLUMNS:
-            typed[name] = value
+            typed[name] = _plain(where, name, value)
     return typed
+
+
+def _is_split_column(name: str) -> bool:
+    return re.fullmatch(r"split_([0-9]+|original)", name) is not None
+
+
+def _plain(where: str, name: str, value: Any) -> Any:
+    """A value of a column of one's own as text, number or truth value; dates and the like as text."""
+    if isinstance(value, (list, tuple, dict, bytes)):
+        raise ManifestError(f"{where}: {name} holds a {type(value).__name__}. Give text, numbers, or true and false.")
+    if value is None or value == "" or (isinstance(value, float) and not math.isfinite(value)):
+        return None
+    if isinstance(value, int) and abs(value) >= 2**63:
+        return str(value)
+    return value if isinstance(value, (str, bool, int, float)) else str(value)
 
 
 def _check_ranges(where: str, row: dict[str, Any]) -> None:
@@ -289,7 +343,9 @@ def _value(where: str, name: str, value: Any, kind: type) -> Any:
     text = str(value).strip()
     try:
         if kind is bool:
-            return {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}[text.lower()]
+            return TRUTH[text.lower()]
+        if name == "anomaly" and text.lower() in TRUTH:
+            return int(TRUTH[text.lower()])
         if kind is int:
             number = float(text)
             if number != int(number):
@@ -305,7 +361,8 @@ def _value(where: str, name: str, value: Any, kind: type) -> Any:
     except (ValueError, KeyError, OverflowError):
         wanted = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[kind]
         raise ManifestError(f"{where}: {name} is {value!r}, but must be {wanted}.") from None
-    return str(value)
+    # Paths and ids stay as they are; stray spaces would make classes and scenes of their own.
+    return str(value) if name in PLACES | {"id"} else text or None
 
 
 def _split(where: str, name: str, value: Any) -> str | None:

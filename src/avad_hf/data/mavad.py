@@ -11,6 +11,9 @@ from .scan import scan
 class MavadConfig(CorpusConfig):
     """A scene of MAVAD, or all three."""
 
+    classes = MAVAD_CLASSES
+    scenes = MAVAD_SCENES
+
     def read_folder(self, folder: Path) -> list[dict[str, Any]]:
         """Rows of a folder without a manifest, by its layout."""
         return scan(folder, corpus="mavad", fps=self.fps).rows
@@ -22,7 +25,6 @@ class Mavad(CorpusBuilder):
     BUILDER_CONFIG_CLASS = MavadConfig
     BUILDER_CONFIGS = [MavadConfig(name=name) for name in (ALL, *MAVAD_SCENES.names)]  # noqa: RUF012
     DEFAULT_CONFIG_NAME = ALL
-    classes = MAVAD_CLASSES
     description = "Traffic with sound in three scenes of Malta, labelled by video: normal, and ten anomalies."
     homepage = "https://gitlab.au.dk/maleci/audiovisualanomalydetection"
     citation = "Leporowski et al., Audio-Visual Dataset and Method for Anomaly Detection in Traffic Videos, 2023."

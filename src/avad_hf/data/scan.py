@@ -1,8 +1,8 @@
 """Brings the folders in which people keep MAVAD, SHADE or corpora of their own into one manifest."""
 
-import csv
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,17 +14,19 @@ from avad_hf.media.decode import MediaError
 from avad_hf.media.sources import open_media
 
 from . import shanghaitech
-from .classes import MAVAD_CLASSES, MAVAD_SCENES, SHADE_CLASSES, NameTable
+from .classes import MAVAD_CLASSES, MAVAD_SCENES, SHADE_CLASSES, NameTable, is_normal
 from .darkness import with_darkness
 from .manifest import COLUMNS, ManifestError, complete, read_meta
-from .splits import SEEDS, SPLIT_ALIASES, split_column, stratified
+from .splits import SPLIT_ALIASES
 from .tree import FoundVideo, Tree, walk
 
 CORPORA = {"mavad": MAVAD_CLASSES, "shade": SHADE_CLASSES}
 # Names of files that say what folders do not.
 ANNOTATIONS = ("annotations.csv", "annotations.txt", "annotations.json")
-LISTS = {f"{alias}.txt": split for alias, split in SPLIT_ALIASES.items()}
+LISTS = {f"{alias}.txt": split for alias, split in SPLIT_ALIASES.items()}  # whatever the case of their letters
 META = "meta.csv"
+# Names that a message lists.
+MANY = 20
 
 
 @dataclass(frozen=True)
@@ -87,10 +89,12 @@ def scan(
         return Scan("shanghaitech", "ShanghaiTech", rows)
     if corpus is not None and corpus not in CORPORA:
         raise ManifestError(f"corpus must be one of {', '.join([*CORPORA, 'shanghaitech'])}, got {corpus!r}.")
+    if classes is not None and not any(map(is_normal, classes := list(classes))):
+        raise ManifestError(f"None of the classes {', '.join(classes)} is normal. Name the one that is 'normal'.")
     tables = {"own": NameTable.of(classes)} if classes is not None else CORPORA
     if corpus is not None and classes is None:
         tables = {corpus: CORPORA[corpus]}
-    places, splits, layout = _places(tree)
+    places, listed, splits, layout = _places(tree)
     names = [label for label, _ in places.values()]
     corpus = next((name for name, table in tables.items() if all(map(table.find, names))), None)
     if corpus is None:
@@ -98,6 +102,8 @@ def scan(
     rows = []
     for video in tree.videos:
         label, place = places[video.path]
+        if (said := listed.get(video.path)) is not None and tables[corpus].find(said) != tables[corpus].find(label):
+            raise ManifestError(f"{video.path} lies in the folder {label!r}, and a list says {said!r}. Which is it?")
         row = dict.fromkeys(COLUMNS) | {
             "id": video.path.relative_to(tree.root).as_posix(),
             "video": str(video.path),
@@ -114,14 +120,6 @@ def scan(
     return Scan(corpus, layout, complete(rows, tree.root, str(tree.root)), tuple(tree.orphans))
 
 
-def with_splits(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Add the splits of the paper's three repeats as columns, where the corpus fixes none."""
-    if any(row["split"] for row in rows):
-        return rows
-    repeats = {split_column(seed): stratified(rows, seed) for seed in SEEDS}
-    return [row | {column: splits[row["id"]] for column, splits in repeats.items()} for row in rows]
-
-
 def probe(found: Scan, on_progress: Callable[[int], None] | None = None) -> Scan:
     """Open every video: fill in its frame rate, and set those aside that cannot be opened.
 
@@ -132,10 +130,12 @@ def probe(found: Scan, on_progress: Callable[[int], None] | None = None) -> Scan
         on_progress: Called after each video with the number that are done.
     """
 
-    def look(row: dict[str, Any]) -> tuple[float, bool] | str:
+    def look(row: dict[str, Any]) -> tuple[dict[str, Any], bool] | str:
         try:
+            if found.corpus == "shade":
+                (row,) = with_darkness([row], measure=True)
             with open_media(row) as media:
-                return media.info.fps, media.info.has_audio
+                return row | {"fps": round(media.info.fps, 6)}, media.info.has_audio
         except (MediaError, OSError) as error:
             return str(error)
 
@@ -145,22 +145,20 @@ def probe(found: Scan, on_progress: Callable[[int], None] | None = None) -> Scan
             if isinstance(seen, str):
                 unreadable.append((row["id"], seen))
             else:
-                rate, has_audio = seen
-                rows.append(row | {"fps": round(rate, 6)})
+                looked, has_audio = seen
+                rows.append(looked)
                 if not has_audio:
                     silent.append(row["id"])
             if on_progress is not None:
                 on_progress(done)
-    if found.corpus == "shade":
-        rows = with_darkness(rows, measure=True)
     return replace(found, rows=rows, unreadable=tuple(unreadable), silent=tuple(silent))
 
 
 # Where the class of each video is written
 
 
-def _places(tree: Tree) -> tuple[dict[Path, tuple[str, str | None]], dict[Path, str], str]:
-    """Class and scene as written, and split, of each video; and the layout's name."""
+def _places(tree: Tree) -> tuple[dict[Path, tuple[str, str | None]], dict[Path, str], dict[Path, str], str]:
+    """Class and scene as written, what lists say of the class, and split, of each video; and the layout's name."""
     annotated = _annotations(tree)
     listed = _listed(tree)
     labels = {path: label for path, (label, _) in (annotated or listed).items() if label is not None}
@@ -173,18 +171,18 @@ def _places(tree: Tree) -> tuple[dict[Path, tuple[str, str | None]], dict[Path, 
         folders = [part for part in video.folders if part.lower() not in SPLIT_ALIASES]
         if len(named) > 1:
             raise ManifestError(f"{video.path} lies in folders of two splits. Move it into one.")
-        if named and not listed:
-            splits[video.path], split_folders = named[0], True
+        if named:
+            if splits.setdefault(video.path, named[0]) != named[0]:
+                raise ManifestError(
+                    f"{video.path} lies in a folder of {named[0]}, and a list says {splits[video.path]}. Which is it?"
+                )
+            split_folders = True
         if annotated:
             if video.path not in labels:
                 raise ManifestError(f"{video.path} has no label in {tree.root}'s annotations. Add it, or remove it.")
             places[video.path] = (labels[video.path], folders[0] if folders else None)
         elif folders:
             places[video.path] = (folders[-1], folders[-2] if len(folders) > 1 else None)
-            if labels.get(video.path, folders[-1]) != folders[-1]:
-                raise ManifestError(
-                    f"{video.path} lies in the folder {folders[-1]!r}, and a list says {labels[video.path]!r}. Which?"
-                )
         elif video.path in labels:
             places[video.path] = (labels[video.path], None)
         else:
@@ -199,7 +197,7 @@ def _places(tree: Tree) -> tuple[dict[Path, tuple[str, str | None]], dict[Path, 
             f"{tree.root}: which folders are scenes and which are classes? Videos lie at different depths, or too "
             f"deep: {', '.join(examples.values())}. Bring all to class/clip or scene/class/clip, or write a manifest."
         )
-    return places, splits, _layout(tree.videos, bool(annotated), bool(listed), split_folders, max(depths))
+    return places, labels, splits, _layout(tree.videos, bool(annotated), bool(listed), split_folders, max(depths))
 
 
 def _layout(videos: list[FoundVideo], annotated: bool, listed: bool, split_folders: bool, depth: int) -> str:
@@ -237,50 +235,64 @@ def _annotations(tree: Tree) -> dict[Path, tuple[str | None, str | None]]:
     if path.suffix == ".json":
         records = _json_records(path)
     else:
-        text = path.read_text(encoding="utf-8-sig")
-        records = [_record(line, names) for line in text.splitlines() if line.strip() and not line.startswith("#")]
+        records = [_record(line, names) for line in _lines(path)]
+        records = [record for record in records if record[0] in names or not record[0].startswith("#")]
         if records and records[0][0].lower() in ("path", "video", "file", "clip"):
             records = records[1:]
     return _found(path, records, names)
 
 
 def _json_records(path: Path) -> list[list[str]]:
-    content = json.loads(path.read_text(encoding="utf-8-sig"))
-    if isinstance(content, dict):
-        content = [{"path": name, "label": label} for name, label in content.items()]
     try:
-        return [
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        if isinstance(content, dict):
+            content = [{"path": name, "label": label} for name, label in content.items()]
+        records = [
             [record.get("path") or record["video"], record["label"], *filter(None, [record.get("split")])]
             for record in content
         ]
+        if not all(isinstance(cell, str) for record in records for cell in record):
+            raise TypeError
+        return records
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ManifestError(f"{path} is no JSON in UTF-8: {error}.") from None
     except (KeyError, AttributeError, TypeError):
         raise ManifestError(
             f"{path} must be an object of path and label, or a list of objects with path, label and, if fixed, split."
         ) from None
 
 
+def _lines(path: Path) -> list[str]:
+    try:
+        # Not splitlines, which also cuts at rare characters that names can hold.
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"{path} is no text in UTF-8: {error.reason}. Save it again as UTF-8.") from None
+    return [line.strip() for line in lines if line.strip()]
+
+
 def _record(line: str, names: dict[str, Path]) -> list[str]:
-    """Path, and the words after it: separated by commas, tabs, or spaces that are not part of a file's name."""
-    for separator in (",", "\t"):
-        if separator in line:
-            return [cell.strip() for cell in next(csv.reader([line], delimiter=separator))]
-    words = line.strip().split(" ")
-    for count in range(len(words), 0, -1):
-        if " ".join(words[:count]) in names:
-            return [" ".join(words[:count]), *filter(None, words[count:])]
-    return line.split()
+    """Path, label and split of a line, as far as it has them; names and labels may hold spaces, names commas."""
+    ends = [index for index, letter in enumerate(line) if letter in ", \t"]
+    for end in [len(line), *reversed(ends)]:
+        if (name := line[:end].strip('" ')) in names:
+            rest = [cell.strip('" ') for cell in re.split(r"[,\t]", line[end:].lstrip(", \t"))]
+            words = rest[0].split(" ")
+            if len(rest) == 1 and len(words) > 1 and words[-1].lower() in SPLIT_ALIASES:
+                rest = [" ".join(words[:-1]), words[-1]]
+            return [name, *filter(None, rest)]
+    return [cell.strip('" ') for cell in re.split(r"[,\t]" if re.search(r"[,\t]", line) else " +", line)]
 
 
 def _listed(tree: Tree) -> dict[Path, tuple[str | None, str | None]]:
     """Label, if any, and split by video, of lists such as train.txt (S2)."""
     listed: dict[Path, tuple[str | None, str | None]] = {}
     names = _by_name(tree)
-    for name, split in LISTS.items():
-        path = tree.root / name
-        if not path.is_file():
+    for path in sorted(tree.root.iterdir()):
+        split = LISTS.get(path.name.lower())
+        if split is None or not path.is_file():
             continue
-        lines = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-        found = _found(path, [_record(line, names)[:2] for line in lines], names)
+        found = _found(path, [_record(line, names)[:2] for line in _lines(path)], names)
         if twice := listed.keys() & found.keys():
             raise ManifestError(f"{path}: {min(twice)} is in the list of another split too. Keep it in one.")
         listed |= {video: (label, split) for video, (label, _) in found.items()}
@@ -297,6 +309,8 @@ def _found(path: Path, records: list[list[str]], names: dict[str, Path]) -> dict
             missing.append(name)
             continue
         label, split = (*rest, None, None)[:2]
+        if video in found:
+            raise ManifestError(f"{path} lists {name} twice. Keep one line of each video.")
         if split is not None and split.lower() not in SPLIT_ALIASES:
             raise ManifestError(f"{path}: {name} is of split {split!r}, but must be of train, validation or test.")
         found[video] = (label, split and SPLIT_ALIASES[split.lower()])
@@ -313,10 +327,13 @@ def _unknown_classes(root: Path, tables: dict[str, NameTable], names: list[str])
     best = max(tables, key=lambda corpus: sum(tables[corpus].find(name) is not None for name in set(names)))
     unknown = sorted({name for name in names if tables[best].find(name) is None})
     known = "; ".join(f"{corpus}: {', '.join(table.names)}" for corpus, table in tables.items())
+    seen = sorted(set(names))
+    more = f" and {len(seen) - MANY} more" if len(seen) > MANY else ""
+    which = "is no class" if len(unknown) == 1 else "are no classes"
     return (
-        f"{root}: {', '.join(map(repr, unknown))} {'is no class' if len(unknown) == 1 else 'are no classes'} that is "
-        f"known. Names seen: {', '.join(sorted(set(names)))}. Classes known: {known}. Rename the folders, name your "
-        "own classes (--classes normal,fire,...), or write a manifest."
+        f"{root}: {', '.join(map(repr, unknown[:MANY]))} {which} that is known. Names seen: {', '.join(seen[:MANY])}"
+        f"{more}. Classes known: {known}. Rename the folders, name your own classes (--classes normal,fire,...), or "
+        "write a manifest."
     )
 
 
@@ -350,4 +367,4 @@ def _add_meta(root: Path, rows: list[dict[str, Any]]) -> None:
         named[0].update({key: value for key, value in record.items() if key != "video" and value is not None})
 
 
-__all__ = ["Scan", "probe", "scan", "with_splits"]
+__all__ = ["Scan", "probe", "scan"]

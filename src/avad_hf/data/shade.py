@@ -14,6 +14,8 @@ DARK = "dark"
 class ShadeConfig(CorpusConfig):
     """SHADE as a whole, or its dark subset."""
 
+    classes = SHADE_CLASSES
+
     def read(self) -> list[dict[str, Any]]:
         """Rows with what is known of darkness; the dark subset measures what is not."""
         return with_darkness(super().read(), measure=self.name == DARK)
@@ -29,7 +31,6 @@ class Shade(CorpusBuilder):
     BUILDER_CONFIG_CLASS = ShadeConfig
     BUILDER_CONFIGS = [ShadeConfig(name=name) for name in (ALL, DARK)]  # noqa: RUF012
     DEFAULT_CONFIG_NAME = ALL
-    classes = SHADE_CLASSES
     description = "Crowds in GTA V with sound, labelled by video: seven kinds of events and two of normal behaviour."
     homepage = "https://doi.org/10.1016/j.neucom.2021.01.031"
     citation = "Lin et al., Neurocomputing 2021; Gao et al., Neurocomputing 582:127489, 2024."

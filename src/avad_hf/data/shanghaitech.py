@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from avad_hf.media.decode import MediaFile
+from avad_hf.media.decode import MediaError, MediaFile
 from avad_hf.media.folders import pictures_in
 
 from .classes import NameTable
@@ -31,8 +31,11 @@ def label_of(video_id: str) -> str:
 
 
 def recognise(tree: Tree) -> bool:
-    """Whether a folder holds ShanghaiTech's videos, by their names."""
-    return all(ID.fullmatch(video.stem) for video in tree.videos)
+    """Whether a folder holds ShanghaiTech's videos, by their names and its own folders or lists."""
+    own = {folder for video in tree.videos for folder in video.folders} & {"training", "testing"}
+    return all(ID.fullmatch(video.stem) for video in tree.videos) and (
+        bool(own) or any(_lists(tree.root, pattern) for pattern in LISTS.values())
+    )
 
 
 def rows_of(tree: Tree, fps: float | None = None) -> list[dict[str, Any]]:
@@ -53,13 +56,15 @@ def rows_of(tree: Tree, fps: float | None = None) -> list[dict[str, Any]]:
     for video in tree.videos:
         if ID.fullmatch(video.stem) is None:
             raise ManifestError(f"{video.path}: the name is no id of ShanghaiTech, such as 01_001 or 01_0014.")
+        other = videos.get(video.stem)
+        if other is not None and other.path.is_dir() == video.path.is_dir():
+            raise ManifestError(f"{other.path} and {video.path} have the same id. Keep one of them.")
         # A file knows its frame rate; frames that were taken from it do not.
-        if video.stem not in videos or video.path.is_file():
+        if other is None or video.path.is_file():
             videos[video.stem] = video
     splits = _listed(tree.root, videos)
-    if fps is None:
-        file = next((video.path for video in videos.values() if video.path.is_file()), None)
-        fps = MediaFile(str(file)).info.fps if file is not None else None
+    if fps is None and any(video.path.is_dir() for video in videos.values()):
+        fps = next((rate for video in videos.values() if (rate := _rate(video.path)) is not None), None)
     masks = next((tree.root / place for place in MASKS if (tree.root / place).is_dir()), None)
     rows = []
     for name, video in sorted(videos.items()):
@@ -81,6 +86,13 @@ def rows_of(tree: Tree, fps: float | None = None) -> list[dict[str, Any]]:
     return rows
 
 
+def _rate(path: Path) -> float | None:
+    try:
+        return MediaFile(str(path)).info.fps if path.is_file() else None
+    except MediaError:  # one broken file; whoever reads it will say so
+        return None
+
+
 def _checked(mask: Path, video: FoundVideo) -> str:
     if video.path.is_dir():
         num_labels, num_frames = len(read_frame_mask(mask)), len(pictures_in(video.path))
@@ -91,18 +103,22 @@ def _checked(mask: Path, video: FoundVideo) -> str:
     return os.fspath(mask)
 
 
+def _lists(root: Path, pattern: str) -> list[Path]:
+    return sorted([*root.glob(pattern), *root.glob(f"*/{pattern}")])
+
+
 def _listed(root: Path, videos: dict[str, FoundVideo]) -> dict[str, str]:
     """Split of each id, or nothing if the lists are not there."""
     splits: dict[str, str] = {}
     for split, pattern in LISTS.items():
-        paths = sorted([*root.glob(pattern), *root.glob(f"*/{pattern}")])
+        paths = _lists(root, pattern)
         if len(paths) > 1:
             raise ManifestError(f"Which list counts, {' or '.join(map(str, paths))}? Keep one of them.")
         for path in paths:
-            for line in path.read_text(encoding="utf-8").split("\n"):
+            for line in path.read_text(encoding="utf-8-sig").split("\n"):
                 name, label, *_ = [*re.split(r"[,\s]+", line.strip()), ""]
-                if name:
-                    splits[_known(path, name, label, videos)] = split
+                if name and splits.setdefault(_known(path, name, label, videos), split) != split:
+                    raise ManifestError(f"{path}: {name} is in the list of {splits[name]} too. Keep it in one.")
     if splits and set(splits.values()) != set(LISTS):
         raise ManifestError(f"{root} has one list of {' and '.join(LISTS.values())}, but both are needed.")
     if splits and (left_out := sorted(videos.keys() - splits.keys())):
@@ -124,6 +140,9 @@ def _known(path: Path, name: str, label: str, videos: dict[str, FoundVideo]) -> 
 class ShanghaiTechConfig(CorpusConfig):
     """A split of ShanghaiTech: by the lists of Zhong et al., or the original one by ids."""
 
+    classes = CLASSES
+    splits_at_random = False  # a split of its own would be taken for the published one
+
     def read_folder(self, folder: Path) -> list[dict[str, Any]]:
         """Rows of the released folders."""
         tree = walk(folder.absolute())
@@ -136,7 +155,6 @@ class ShanghaiTech(CorpusBuilder):
     BUILDER_CONFIG_CLASS = ShanghaiTechConfig
     BUILDER_CONFIGS = [ShanghaiTechConfig(name=name) for name in (WEAK, ORIGINAL)]  # noqa: RUF012
     DEFAULT_CONFIG_NAME = WEAK
-    classes = CLASSES
     description = "A campus in 13 scenes without sound: normal videos, and abnormal ones with labels of frames."
     homepage = "https://svip-lab.github.io/dataset/campus_dataset.html"
     citation = "Luo et al., ICCV 2017; split by Zhong et al., CVPR 2019."
@@ -144,7 +162,12 @@ class ShanghaiTech(CorpusBuilder):
     def select(self) -> list[dict[str, Any]]:
         """All rows, in the split that the configuration names."""
         if self.config.name == ORIGINAL:
-            return [row | {"split": row[ORIGINAL_SPLIT]} for row in self.rows]
+            # The columns of seeds are of the other split.
+            return [
+                {name: value for name, value in row.items() if not re.fullmatch("split_[0-9]+", name)}
+                | {"split": row[ORIGINAL_SPLIT]}
+                for row in self.rows
+            ]
         if not any(row["split"] for row in self.rows):
             raise ManifestError(
                 f"{self.config.data_dir}: the weakly supervised split needs the lists SH_Train.txt and SH_Test.txt of "

@@ -5,6 +5,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from .classes import is_normal
+
 SPLITS = ("train", "validation", "test")
 # What people write for them, in lower case.
 SPLIT_ALIASES = {
@@ -25,7 +27,8 @@ HELD_OUT = {"train": 75, "validation": 25}
 RULE = (
     "Within each scene and class, videos are ordered by the SHA-256 of 'seed/scene/label/id' (UTF-8) and cut into "
     "train, test and validation, 60/20/20. What rounding down leaves over goes to the largest remainders, of equal "
-    "ones first to train, then to test. A class of one video goes to train."
+    "ones first to train, then to test. A class of one video goes to train. Stretches of one video stay together, as "
+    "one video of their first anomalous class and id."
 )
 
 
@@ -48,60 +51,72 @@ def stratified(rows: Iterable[dict[str, Any]], seed: int, shares: dict[str, int]
     """Divide videos within each scene and class, alike on every machine (`RULE`).
 
     Args:
-        rows: With ``id``, ``scene`` and ``label`` each.
+        rows: With ``id``, ``scene`` and ``label`` each; those with one ``video`` stay together.
         seed: Another number gives another split.
         shares: Per cent of each set.
 
     Returns:
         The set of each id.
     """
-    groups = defaultdict(list)
+    stretches = defaultdict(list)
     for row in rows:
-        key = f"{row['scene'] or ''}/{row['label'] or ''}"
-        order = hashlib.sha256(f"{seed}/{key}/{row['id']}".encode()).hexdigest()
-        groups[key].append((order, row["id"]))
+        stretches[row.get("video") or row["id"]].append(row)
+    groups = defaultdict(list)
+    for together in stretches.values():
+        first = min(together, key=lambda row: (is_normal(row["label"] or "normal"), row["label"] or "", row["id"]))
+        key = f"{first['scene'] or ''}/{first['label'] or ''}"
+        order = hashlib.sha256(f"{seed}/{key}/{first['id']}".encode()).hexdigest()
+        groups[key].append((order, [row["id"] for row in together]))
     splits = {}
     for group in groups.values():
         names = [name for name, size in divide(len(group), shares).items() for _ in range(size)]
-        splits |= {video: name for (_, video), name in zip(sorted(group), names, strict=True)}
+        for (_, ids), name in zip(sorted(group), names, strict=True):
+            splits |= dict.fromkeys(ids, name)
     return splits
 
 
 def split_column(seed: int) -> str:
-    """Name of the manifest column that holds the split of a seed."""
+    """Name of the column that holds the split of a seed."""
     return f"split_{seed}"
+
+
+def with_split_columns(rows: Sequence[dict[str, Any]], seeds: Iterable[int] = SEEDS) -> list[dict[str, Any]]:
+    """Add the splits of some seeds as columns, so that they stay the same for any part of the rows.
+
+    Columns that are there already stay. Rows of a corpus that fixes all three sets are left as they are.
+    """
+    columns = {}
+    if not any(row["split"] == "validation" for row in rows):
+        for seed in seeds:
+            if not all(row.get(split_column(seed)) for row in rows):
+                columns[split_column(seed)] = assign_splits(rows, seed)
+    return [row | {name: splits[i] for name, splits in columns.items()} for i, row in enumerate(rows)]
 
 
 def assign_splits(rows: Sequence[dict[str, Any]], seed: int | None = None) -> list[str]:
     """Say for each row which set it belongs to.
 
     Args:
-        rows: With ``id``, ``scene``, ``label`` and ``split``, which is ``None`` in all rows of a corpus that fixes no
-            split. A column ``split_<seed>`` is then taken as it stands, otherwise `RULE` divides.
-        seed: Of the random split, 0 by default. In a corpus that fixes training and test alone, a seed holds a quarter
+        rows: With ``id``, ``scene``, ``label`` and ``split``, which is ``None`` where the corpus fixes no split. A
+            column ``split_<seed>`` is taken as it stands; without it `RULE` divides.
+        seed: Of the random split, 0 by default. Of a corpus that fixes training and test alone, a seed holds a quarter
             of each training class out for validation.
 
     Raises:
-        ValueError: If only some rows have a split, or a seed is given where the corpus fixes all three.
+        ValueError: If a seed is given where the corpus fixes all three.
     """
     fixed = [row["split"] for row in rows]
-    if not any(fixed):
-        column = split_column(seed or 0)
-        if rows and all(row.get(column) for row in rows):
-            return [row[column] for row in rows]
-        by_rule = stratified(rows, seed or 0)
-        return [by_rule[row["id"]] for row in rows]
-    if without := [row["id"] for row in rows if not row["split"]]:
-        raise ValueError(
-            f"{len(without)} of {len(rows)} videos have no split, first {without[0]}. Fill split in all rows, "
-            "or in none to have them divided 60/20/20."
-        )
-    if seed is None:
+    if seed is None and all(fixed):
         return fixed
-    if "validation" in fixed:
+    column = split_column(seed or 0)
+    if all(row.get(column) or (row["split"] and seed is None) for row in rows):
+        return [row["split"] if row["split"] and seed is None else row[column] for row in rows]
+    if seed is not None and all(fixed) and "validation" in fixed:
         raise ValueError(
             f"seed={seed} asks for a random split, but this corpus fixes training, validation and test itself. Leave "
             "seed out, or empty the split column."
         )
-    held_out = stratified([row for row in rows if row["split"] == "train"], seed, HELD_OUT)
-    return [held_out.get(row["id"], row["split"]) for row in rows]
+    divided = stratified([row for row in rows if not row["split"]], seed or 0)
+    if seed is not None and "validation" not in fixed:
+        divided |= stratified([row for row in rows if row["split"] == "train"], seed, HELD_OUT)
+    return [divided.get(row["id"], row["split"]) for row in rows]

@@ -8,7 +8,7 @@ from typing import Any
 import datasets
 import numpy as np
 
-from .classes import MAVAD_CLASSES, SHADE_CLASSES
+from .classes import MAVAD_CLASSES, SHADE_CLASSES, NameTable
 from .corpus import CorpusBuilder, CorpusConfig
 from .manifest import COLUMNS, read_manifest, write_manifest
 from .synthetic_world.stage import ClipPlan
@@ -28,6 +28,11 @@ class SyntheticConfig(CorpusConfig):
 
     num_videos: int = 200
     world_seed: int = 0
+
+    @property
+    def classes(self) -> NameTable:
+        """MAVAD's in the streets, SHADE's in the crowd."""
+        return SHADE_CLASSES if self.name == "crowd" else MAVAD_CLASSES
 
     def read(self) -> list[dict[str, Any]]:
         """Render what is not there yet, with a manifest and a contact sheet (gallery.png) beside it, and list it."""
@@ -76,6 +81,3 @@ class Synthetic(CorpusBuilder):
     BUILDER_CONFIG_CLASS = SyntheticConfig
     BUILDER_CONFIGS = [SyntheticConfig(name=name) for name in SCENES]  # noqa: RUF012
     description = "Synthetic: every picture is drawn and every sound computed. It shows nothing real."
-
-    def _class_names(self) -> list[str]:
-        return (SHADE_CLASSES if self.config.name == "crowd" else MAVAD_CLASSES).names

@@ -66,20 +66,28 @@ def walk(root: Path) -> Tree:
         raise ValueError(
             f"{root} holds no video ({', '.join(VIDEO_SUFFIXES)}) and no folder of pictures. Give another folder."
         )
-    audio, used = {}, set()
-    by_place, by_folder = defaultdict(list), defaultdict(list)
+    beside, apart = defaultdict(list), defaultdict(list)
     for path in sounds:
-        folders, _ = _without_kind(path.parent.relative_to(root).parts)
-        by_place[folders, path.stem].append(path)
-        by_folder[folders[:1], path.stem].append(path)
+        folders, in_kind_folder = _without_kind(path.parent.relative_to(root).parts)
+        beside[folders, path.stem].append(path)
+        if in_kind_folder:
+            apart[folders, path.stem].append(path)
+    audio: dict[Path, Path] = {}
+    owners: dict[Path, Path] = {}
     for video in videos:
-        # L3: audio folders may leave the class out that video folders have, or the other way round.
-        for candidates in (by_place[video.folders, video.stem], by_folder[video.folders[:1], video.stem]):
-            if len(candidates) == 1:
-                audio[video.path] = candidates[0]
-                used.add(candidates[0])
+        # L3: audio folders may leave out the class that video folders have.
+        for found in (beside[video.folders, video.stem], apart[video.folders[:-1], video.stem]):
+            if len(found) > 1:
+                raise ValueError(f"Which sound belongs to {video.path}, {found[0]} or {found[1]}? Keep one.")
+            if found:
+                if found[0] in owners:
+                    raise ValueError(
+                        f"{found[0]} would belong to two videos, {owners[found[0]]} and {video.path}. Rename them."
+                    )
+                audio[video.path] = found[0]
+                owners[found[0]] = video.path
                 break
-    return Tree(root, videos, audio, [path for path in sounds if path not in used])
+    return Tree(root, videos, audio, [path for path in sounds if path not in owners])
 
 
 def _without_kind(parts: tuple[str, ...]) -> tuple[tuple[str, ...], bool]:
@@ -109,7 +117,11 @@ def _visit(
             entry.name.encode()
         except UnicodeEncodeError:
             raise ValueError(f"{folder}: the name {os.fsencode(entry.name)!r} is no UTF-8. Rename it.") from None
-        if entry.is_dir():
+        try:
+            is_folder = entry.is_dir()
+        except OSError:
+            raise ValueError(f"{entry.path} is a link that leads back to itself. Remove it.") from None
+        if is_folder:
             folders.append(entry)
         elif entry.name.lower().endswith(PICTURE_SUFFIXES):
             pictures = True

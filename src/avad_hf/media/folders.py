@@ -18,7 +18,12 @@ PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 
 def pictures_in(folder: str | os.PathLike) -> list[Path]:
     """Pictures directly inside a folder, in the order of the numbers in their names (2.jpg before 10.jpg)."""
-    found = [Path(entry.path) for entry in os.scandir(folder) if entry.name.lower().endswith(PICTURE_SUFFIXES)]
+    found = [
+        Path(entry.path)
+        for entry in os.scandir(folder)
+        # Hidden ones are leftovers of archives from macOS.
+        if entry.name.lower().endswith(PICTURE_SUFFIXES) and not entry.name.startswith(".")
+    ]
     return sorted(found, key=_by_numbers)
 
 
@@ -51,7 +56,7 @@ class FrameFolder:
         if fps is None or not 0 < fps < 1000:
             raise MediaError(
                 f"{path} is a folder of {len(self._pictures)} pictures, which do not say how many of them are a "
-                f"second (fps: {fps}). Give fps, in the manifest or beside video."
+                f"second (fps: {fps}). Give fps: in the manifest, to scan (--fps), or beside video."
             )
         first = self._decode(self._pictures[0])
         if first is None:

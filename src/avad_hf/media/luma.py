@@ -4,6 +4,7 @@ from itertools import islice
 
 import av
 import numpy as np
+import torch
 
 from .decode import MediaError, MediaFile
 from .folders import FrameFolder
@@ -11,6 +12,8 @@ from .sources import Media
 
 # Enough for a mean, whatever the video's length.
 NUM_SAMPLES = 16
+# Shares of red, green and blue in brightness (ITU-R BT.601, which FFmpeg takes too).
+LUMA = (0.299, 0.587, 0.114)
 
 
 def mean_luma(media: Media) -> float:
@@ -31,7 +34,10 @@ def mean_luma(media: Media) -> float:
     elif isinstance(media, FrameFolder):
         values = [_mean(frame) for frame in media.spread(NUM_SAMPLES)]
     else:
-        values = [frame.pixels.float().mean().item() for frame in islice(media.frames(32), NUM_SAMPLES)]
+        values = [
+            (frame.pixels.float().mean(dim=(1, 2)) * torch.tensor(LUMA)).sum().item()
+            for frame in islice(media.frames(32), NUM_SAMPLES)
+        ]
     if not values:
         raise MediaError(f"{media.info.name}: no frame can be decoded, so its brightness is not known.")
     return float(np.mean(values))

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from avad_hf.data.classes import is_normal, refuse_near_normal
+from avad_hf.data.classes import is_normal, refuse_doubtful
 from avad_hf.data.splits import SPLIT_ALIASES
 
 from .names import surveillance_label, xd_violence_classes
@@ -264,7 +264,7 @@ def _read_label_list(path: Path) -> dict[str, Video]:
         label, split = row["label"] or None, (row.get("split") or "").lower()
         anomaly = row.get("anomaly") or ""
         if not anomaly and label is not None:
-            refuse_near_normal([label])
+            refuse_doubtful([label])
             anomaly = "0" if is_normal(label) else "1"
         if anomaly not in ("", "0", "1") or split not in ("", *SPLIT_ALIASES):
             raise ValueError(
