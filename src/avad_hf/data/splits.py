@@ -24,12 +24,6 @@ SEEDS = (0, 1, 2)
 SHARES = {"train": 60, "test": 20, "validation": 20}
 # What a validation set takes from the training set of a corpus that fixes only training and test.
 HELD_OUT = {"train": 75, "validation": 25}
-RULE = (
-    "Within each scene and class, videos are ordered by the SHA-256 of 'seed/scene/label/id' (UTF-8) and cut into "
-    "train, test and validation, 60/20/20. What rounding down leaves over goes to the largest remainders, of equal "
-    "ones first to train, then to test. A class of one video goes to train. Stretches of one video stay together, as "
-    "one video of their first anomalous class and id."
-)
 
 
 def divide(count: int, shares: dict[str, int]) -> dict[str, int]:
@@ -48,7 +42,12 @@ def divide(count: int, shares: dict[str, int]) -> dict[str, int]:
 
 
 def stratified(rows: Iterable[dict[str, Any]], seed: int, shares: dict[str, int] = SHARES) -> dict[str, str]:
-    """Divide videos within each scene and class, alike on every machine (`RULE`).
+    """Divide videos within each scene and class, alike on every machine.
+
+    Within each scene and class, videos are ordered by the SHA-256 of ``seed/scene/label/id`` (UTF-8) and cut into
+    train, test and validation, 60/20/20. What rounding down leaves over goes to the largest remainders, of equal ones
+    first to train, then to test. A class of one video goes to train. Stretches of one video stay together, as one
+    video of their first anomalous class and id.
 
     Args:
         rows: With ``id``, ``scene`` and ``label`` each; those with one ``video`` stay together.
@@ -98,7 +97,7 @@ def assign_splits(rows: Sequence[dict[str, Any]], seed: int | None = None) -> li
 
     Args:
         rows: With ``id``, ``scene``, ``label`` and ``split``, which is ``None`` where the corpus fixes no split. A
-            column ``split_<seed>`` is taken as it stands; without it `RULE` divides.
+            column ``split_<seed>`` is taken as it stands; without it the rule of `stratified` divides.
         seed: Of the random split, 0 by default. Of a corpus that fixes training and test alone, a seed holds a quarter
             of each training class out for validation.
 
