@@ -146,15 +146,20 @@ class AudioVisualAnomalyPipeline(ChunkPipeline):
             model_inputs["clip_mask"],
             audio_path=audio_path,
         )
-        kept = ("clip_times", "has_audio", "media", "is_last")
-        return {"scores": outputs.logits.float().sigmoid(), **{key: model_inputs[key] for key in kept}}
+        # Numbers, which Python keeps apart from the C library's heap: small tensors that stay until the video's end
+        # would lie between the large blocks that come and go with every clip, and the heap would grow.
+        return {
+            "scores": outputs.logits[0].float().sigmoid().tolist(),
+            "has_audio": bool(model_inputs["has_audio"].item()),
+            **{key: model_inputs[key] for key in ("clip_times", "media", "is_last")},
+        }
 
     def postprocess(self, model_outputs: list[dict], threshold: float | None = None) -> dict:
         """Put the clips of one video together."""
         clips = [
             ScoredClip(round(start, 6), round(end, 6), score)
             for chunk in model_outputs
-            for (start, end), score in zip(chunk["clip_times"], chunk["scores"][0].tolist(), strict=True)
+            for (start, end), score in zip(chunk["clip_times"], chunk["scores"], strict=True)
         ]
         media = model_outputs[-1]["media"]
         model_notice = [self.model.config.notice] if self.model.config.notice else []
@@ -163,7 +168,7 @@ class AudioVisualAnomalyPipeline(ChunkPipeline):
             threshold=self.model.config.threshold if threshold is None else threshold,
             duration=media.info.duration,
             fps=media.info.fps,
-            has_audio=bool(model_outputs[0]["has_audio"].item()),
+            has_audio=model_outputs[0]["has_audio"],
             warnings=list(dict.fromkeys(model_notice + self.processor.notices)),
             problems=media.problems,
         ).to_dict()
