@@ -250,9 +250,22 @@ def test_a_clip_that_fails_is_named_and_leaves_nothing(tmp_path, monkeypatch):
     assert not os.listdir(tmp_path)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="a spawned process does not see the patch")
+def test_a_worker_that_is_killed_is_noticed(tmp_path, monkeypatch):
+    monkeypatch.setattr(world, "render_clip", lambda plan, path: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(RuntimeError, match=r"rendered crowd was ended from outside \(code -9\)"):
+        world.render_world(tmp_path, "crowd", 2, progress=False)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="signals to a group of processes")
 def test_an_interrupt_stops_all_and_leaves_only_whole_files(tmp_path):
-    code = f"import avad_hf.data.synthetic_world.world as world; world.render_world({str(tmp_path)!r}, 'crowd', 500)"
+    code = f"""
+import signal
+from avad_hf.data.synthetic_world.world import render_world
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs ignore
+render_world({str(tmp_path)!r}, "crowd", 500)
+"""
     process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True, stderr=subprocess.PIPE)
     begin = time.monotonic()
     while not list(tmp_path.glob("*.mp4")) and time.monotonic() - begin < 60:

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 import numpy as np
@@ -175,9 +175,18 @@ def render_clip(plan: ClipPlan, path: str | os.PathLike) -> None:
     write_video(path, clip_pictures(plan), size, plan.fps, samples=sound, repeatable=True)
 
 
-def _ignore_interrupt() -> None:
-    # Ctrl-C reaches all processes at once; only the parent acts on it.
+def _render_share(plans: Sequence[ClipPlan], directory: Path, report: Connection) -> None:
+    """Render clips in a process of its own, and report each one's name, with the error that ended the work if any."""
+    # Ctrl-C reaches all processes at once. The parent alone acts on it and ends the others, which then clean up.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    for plan in plans:
+        try:
+            render_clip(plan, directory / f"{plan.stem}.mp4")
+        except Exception as error:
+            report.send((plan.stem, str(error)))
+            return
+        report.send((plan.stem, None))
 
 
 def render_world(
@@ -219,16 +228,38 @@ def render_world(
     # A forked process needs no guard around the caller's main program; elsewhere than on Linux forking is not safe.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     workers = min(num_workers or os.cpu_count() or 1, len(missing))
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_ignore_interrupt)
+    readers, processes = [], []
     try:
-        jobs = {pool.submit(render_clip, plan, directory / f"{plan.stem}.mp4"): plan for plan in missing}
-        for job in tqdm(as_completed(jobs), total=len(jobs), desc=scene, unit="clip", disable=not progress):
-            try:
-                job.result()
-            except Exception as error:
-                raise RuntimeError(f"Rendering {jobs[job].stem} failed: {error}") from error
+        for number in range(workers):
+            reader, writer = context.Pipe(duplex=False)
+            process = context.Process(target=_render_share, args=(missing[number::workers], directory, writer))
+            process.start()
+            writer.close()  # the other end is the child's alone, and ends with it
+            readers.append(reader)
+            processes.append(process)
+        with tqdm(total=len(missing), desc=scene, unit="clip", disable=not progress) as bar:
+            while readers:
+                for reader in wait(readers):
+                    try:
+                        stem, error = reader.recv()
+                    except EOFError:
+                        readers.remove(reader)
+                        continue
+                    if error is not None:
+                        raise RuntimeError(f"Rendering {stem} failed: {error}")
+                    bar.update()
+        for process in processes:
+            process.join()
+            if process.exitcode:
+                raise RuntimeError(
+                    f"A process that rendered {scene} was ended from outside (code {process.exitcode}), perhaps for "
+                    "want of memory. Run it again: clips that are there are kept."
+                )
     finally:
-        pool.shutdown(cancel_futures=True)
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.join()
     return plans
 
 
