@@ -271,7 +271,7 @@ render_world({str(tmp_path)!r}, "crowd", 500)
     while not list(tmp_path.glob("*.mp4")) and time.monotonic() - begin < 60:
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=60)
     assert b"KeyboardInterrupt" in errors
     assert b"ForkProcess" not in errors  # the workers are silent
     assert process.returncode != 0

@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -177,10 +178,14 @@ def render_clip(plan: ClipPlan, path: str | os.PathLike) -> None:
 
 def _render_share(plans: Sequence[ClipPlan], directory: Path, report: Connection) -> None:
     """Render clips in a process of its own, and report each one's name, with the error that ended the work if any."""
-    # Ctrl-C reaches all processes at once. The parent alone acts on it and ends the others, which then clean up.
+    # Ctrl-C reaches all processes at once. The parent alone acts on it and ends the others, which finish their clip:
+    # an exception raised by a signal would be lost if it came inside a callback of FFmpeg's.
+    ended = threading.Event()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    signal.signal(signal.SIGTERM, lambda *_: ended.set())
     for plan in plans:
+        if ended.is_set():
+            return
         try:
             render_clip(plan, directory / f"{plan.stem}.mp4")
         except Exception as error:
