@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from .splits import SPLITS, assign_splits
@@ -53,7 +55,7 @@ class FeatureDataset(Dataset):
         return len(self.rows)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        """Features of one video, as [`AvacaProcessor.pad`] joins them to a batch.
+        """Features of one video, as `collate` joins them to a batch.
 
         Returns:
             ``visual_features`` of shape `(T, C, h, w)` and ``audio_features`` of shape `(T, S, A)`, float32;
@@ -63,6 +65,9 @@ class FeatureDataset(Dataset):
         """
         row = self.rows[index]
         item = self._load(row)
+        for name in ("visual_features", "audio_features"):
+            if not item[name].isfinite().all():
+                raise ValueError(f"{row['id']}: its {name} hold NaN or infinite values. Extract this video again.")
         item["clip_mask"] = torch.ones(len(item["visual_features"]), dtype=torch.bool)
         if row["anomaly"] is not None:
             item["labels"] = torch.tensor(float(row["anomaly"]))
@@ -72,6 +77,37 @@ class FeatureDataset(Dataset):
         _, tensors = read_features(self.directory / row["file"])
         features = {name: tensors[name].float() for name in ("visual_features", "audio_features")}
         return features | {"clip_times": tensors["clip_times"], "has_audio": torch.tensor([row["has_audio"]])}
+
+    def frame_labels(self, row: dict[str, Any]) -> np.ndarray | None:
+        """Which frames of a video are anomalous: 0 and 1 of shape `(frames,)`, or ``None`` where nobody knows.
+
+        All frames of a normal video are normal.
+        """
+        if row.get("frame_mask") is not None:
+            return np.array(row["frame_mask"], dtype=np.uint8)
+        return np.zeros(max(1, round(row["duration"] * row["fps"])), np.uint8) if row["anomaly"] == 0 else None
+
+    def clip_frames(self, row: dict[str, Any]) -> tuple[int, int]:
+        """Frames of a clip, and from one clip's start to the next one's."""
+        return self.recipe["video_encoder"]["config"]["num_frames"], self.recipe["processor"]["clip_stride"]
+
+    @staticmethod
+    def collate(items: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Join items to a batch, as a `torch.utils.data.DataLoader` wants it.
+
+        Returns:
+            What `__getitem__` gives, of shape `(B, T, ...)`: videos of fewer clips are padded with zeros, which
+            ``clip_mask`` tells from real clips. ``labels`` of shape `(B,)`, if all items have one.
+        """
+        names = [name for name in items[0] if all(name in item for item in items)]
+        batch = {}
+        for name in names:
+            parts = [item[name] for item in items]
+            if name in ("labels", "has_audio"):
+                batch[name] = torch.stack([part.squeeze() for part in parts])
+            else:
+                batch[name] = pad_sequence(parts, batch_first=True)
+        return batch
 
     def push_to_hub(
         self, repo_id: str, private: bool | None = None, token: str | None = None, revision: str | None = None

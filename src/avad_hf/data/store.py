@@ -112,6 +112,14 @@ def _flat(recipe: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def recipe_sha256(recipe: dict[str, Any]) -> str:
+    """SHA-256 of what features mean: encoders, their weights and settings, whatever versions computed them."""
+    numerics = ("versions", "notices", "visual_dtype", "audio_dtype")
+    meaning = {key: value for key, value in _flat(recipe).items() if key.split(".")[0] not in numerics}
+    meaning = {key: value for key, value in meaning.items() if not key.endswith((".dtype", ".notice"))}
+    return hashlib.sha256(json_line(meaning).encode()).hexdigest()
+
+
 def json_line(value: dict[str, Any]) -> str:
     """JSON on one line that is the same for the same value; raises ``ValueError`` for NaN, which JSON has not."""
     return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False)

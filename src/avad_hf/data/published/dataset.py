@@ -71,6 +71,17 @@ class PublishedFeatures(FeatureDataset):
             "has_audio": torch.tensor([row["has_audio"]]),
         }
 
+    def frame_labels(self, row: dict[str, Any]) -> np.ndarray | None:
+        """Which frames are anomalous, as far as there are features; ``None`` where nobody knows."""
+        labels = np.zeros(row["num_clips"] * row["clip_length"], np.uint8)
+        for start, end in row.get("anomalous_frames") or ():
+            labels[start:end] = 1
+        return labels if row.get("anomalous_frames") is not None or row["anomaly"] == 0 else None
+
+    def clip_frames(self, row: dict[str, Any]) -> tuple[int, int]:
+        """Frames that a row of features stands for, twice: they do not overlap."""
+        return row["clip_length"], row["clip_length"]
+
     def push_to_hub(self, *args, **kwargs) -> str:
         """Refused: these files are their authors' to publish."""
         raise TypeError(

@@ -34,6 +34,9 @@ class AvacaConfig(CheckpointConfig):
         dmil_weight: Weight of the DMIL loss (theta; 10 on MAVAD, 20 on ShanghaiTech).
         center_weight: Weight of the center loss (lambda).
         threshold: Score from which on a clip is called anomalous.
+        threshold_origin: How the threshold was found; ``None`` if nobody has looked for one.
+        recipe_sha256: Of the features that it was trained on, so that features of another recipe are refused;
+            ``None`` if not known.
     """
 
     model_type = "avaca"
@@ -58,6 +61,8 @@ class AvacaConfig(CheckpointConfig):
 
     # Detection
     threshold: float | int = 0.5
+    threshold_origin: str | None = None
+    recipe_sha256: str | None = None
 
     def validate_architecture(self):
         """Check that heads divide the width and that convolutions can keep the length."""

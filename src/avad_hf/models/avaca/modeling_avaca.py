@@ -315,16 +315,31 @@ class AvacaForAnomalyDetection(AvacaPreTrainedModel):
         """
         outputs = self.avaca(visual_features, audio_features, clip_mask, output_attentions, audio_path)
         logits = self.classifier(outputs.clip_states).squeeze(-1)
-        loss = dmil = center = None
-        if labels is not None:
-            if not torch.compiler.is_compiling() and not ((labels == 0) | (labels == 1)).all():
-                raise ValueError(f"labels must be 0 (normal) or 1 (anomalous), got {labels.unique().tolist()}.")
-            dmil = dmil_loss(logits.float(), labels, clip_mask, alpha=self.config.dmil_alpha)
-            center = center_loss(logits.float(), labels, clip_mask)
-            loss = self.config.dmil_weight * dmil + self.config.center_weight * center
+        losses = {} if labels is None else self.losses(logits, labels, clip_mask)
         if clip_mask is not None:
             logits = logits.masked_fill(~clip_mask.bool(), torch.finfo(logits.dtype).min)
-        return AvacaOutput(loss=loss, dmil_loss=dmil, center_loss=center, logits=logits, attentions=outputs.attentions)
+        return AvacaOutput(logits=logits, attentions=outputs.attentions, **losses)
+
+    def losses(self, logits: Tensor, labels: Tensor, clip_mask: Tensor | None = None) -> dict[str, Tensor]:
+        """Losses of clip scores (IV-E), also of scores that were computed in several batches.
+
+        Args:
+            logits (`torch.Tensor` of shape `(B, T)`): Clip scores before the sigmoid.
+            labels (`torch.Tensor` of shape `(B,)`): 1 for anomalous videos, 0 for normal ones.
+            clip_mask (`torch.Tensor` of shape `(B, T)`): False for padding; all clips are real if not given.
+
+        Returns:
+            ``loss``, ``dmil_loss`` and ``center_loss``.
+
+        Raises:
+            ValueError: For other labels than 0 and 1.
+        """
+        if not torch.compiler.is_compiling() and not ((labels == 0) | (labels == 1)).all():
+            raise ValueError(f"labels must be 0 (normal) or 1 (anomalous), got {labels.unique().tolist()}.")
+        dmil = dmil_loss(logits.float(), labels, clip_mask, alpha=self.config.dmil_alpha)
+        center = center_loss(logits.float(), labels, clip_mask)
+        total = self.config.dmil_weight * dmil + self.config.center_weight * center
+        return {"loss": total, "dmil_loss": dmil, "center_loss": center}
 
 
 __all__ = ["AvacaForAnomalyDetection", "AvacaModel", "AvacaPreTrainedModel"]

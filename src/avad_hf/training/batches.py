@@ -1,0 +1,53 @@
+"""Batches of equally many normal and anomalous videos, shared out evenly among processes."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+
+class BalancedBatches:
+    """Which videos each step of an epoch sees, as pairs of a normal and an anomalous one.
+
+    In an epoch every video of the larger class comes once; those of the smaller class come again, as evenly as they
+    can. An epoch's batches differ by one pair at most, so that none is tiny. The order depends on the seed and the
+    epoch alone: a run that is resumed, or that has another number of processes, sees the same batches.
+
+    Args:
+        labels: 1 for anomalous videos, 0 for normal ones.
+        batch_size: Videos of a batch; even.
+        seed: Of the order.
+
+    Raises:
+        ValueError: If a class is missing.
+    """
+
+    def __init__(self, labels: Sequence[int], batch_size: int, seed: int = 0):
+        self.classes = [np.flatnonzero(np.asarray(labels) == value) for value in (0, 1)]
+        if not all(len(members) for members in self.classes):
+            found = "normal" if len(self.classes[0]) else "anomalous"
+            raise ValueError(
+                f"Training needs normal and anomalous videos, but all {len(labels)} of the training set are {found}."
+            )
+        self.num_pairs = max(map(len, self.classes))
+        self.num_batches = -(-self.num_pairs // (batch_size // 2))
+        self.seed = seed
+
+    @property
+    def smallest(self) -> int:
+        """Pairs of the smallest batch."""
+        return self.num_pairs // self.num_batches
+
+    def epoch(self, number: int) -> Iterator[list[tuple[int, int]]]:
+        """Batches of an epoch, each a list of pairs of positions in `labels`."""
+        rng = np.random.default_rng((self.seed, number))
+        rounds = []
+        for members in self.classes:
+            repeats = -(-self.num_pairs // len(members))
+            order = np.concatenate([rng.permutation(members) for _ in range(repeats)])[: self.num_pairs]
+            rounds.append(order.tolist())
+        pairs = list(zip(*rounds, strict=True))
+        for chosen in np.array_split(np.arange(self.num_pairs), self.num_batches):
+            yield [pairs[index] for index in chosen]
+
+
+__all__ = ["BalancedBatches"]

@@ -1,0 +1,75 @@
+"""New detectors to train, in the shape of their data or of a checkpoint."""
+
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForVideoClassification, PreTrainedModel, ProcessorMixin
+from transformers.utils import PROCESSOR_NAME, has_file
+
+from avad_hf.data.features import FeatureDataset
+from avad_hf.data.store import recipe_sha256
+from avad_hf.evaluation import refuse_other_features
+from avad_hf.models.avaca.configuration_avaca import AvacaConfig
+from avad_hf.models.avaca.processing_avaca import AvacaProcessor
+
+from .config import TrainingConfig
+
+
+def new_model(config: TrainingConfig, data: FeatureDataset) -> tuple[PreTrainedModel, ProcessorMixin | None]:
+    """The model to train, with new weights from torch's seed or those of a checkpoint, and the checkpoint's processor.
+
+    Raises:
+        ValueError: If the model's config has no such options, the data are of another shape, or the data were made by
+            another processor than the checkpoint's.
+    """
+    processor = None
+    if config.model is None:
+        model_config = AvacaConfig(**_shapes(data))
+    else:
+        model_config = AutoConfig.from_pretrained(config.model)
+        # A detector that was trained on stored features alone has none.
+        if has_file(config.model, PROCESSOR_NAME):
+            processor = load_processor(config.model, data)
+        elif config.fine_tune:
+            refuse_other_features(model_config, config.model, data)
+    if unknown := [name for name in config.model_options if name not in type(model_config).__annotations__]:
+        raise ValueError(f"{type(model_config).__name__} has no option {', '.join(unknown)}.")
+    model_config = type(model_config).from_dict(model_config.to_dict() | config.model_options)
+    # What was said of other weights is not true of these.
+    model_config.notice = model_config.threshold_origin = None
+    model_config.recipe_sha256 = recipe_sha256(data.recipe) if data.recipe else None
+    if config.fine_tune:
+        model = AutoModelForVideoClassification.from_pretrained(config.model, config=model_config)
+    else:
+        model = AutoModelForVideoClassification.from_config(model_config)
+    # Shapes that do not fit show here, before anything is written.
+    with torch.no_grad():
+        model.eval()(**data.collate([data[0]]))
+    return model, processor
+
+
+def _shapes(data: FeatureDataset) -> dict[str, Any]:
+    item = data[0]
+    _, num_steps, audio_size = item["audio_features"].shape
+    shapes = {"visual_size": item["visual_features"].shape[1], "audio_size": audio_size, "num_audio_steps": num_steps}
+    # Differences of sound steps need two of them.
+    return shapes | ({"audio_path": "plain"} if num_steps == 1 else {})
+
+
+def load_processor(model: str, data: FeatureDataset) -> AvacaProcessor:
+    """A checkpoint's processor; raises ``ValueError`` if the data were made by another one."""
+    processor = AvacaProcessor.from_pretrained(model)
+    if data.recipe:
+        stored = data.recipe["video_encoder"]["dtype"]
+        maker = processor
+        if stored != "float32":  # a copy, since rounding cannot be undone
+            maker = AvacaProcessor.from_pretrained(model, dtype=getattr(torch, stored))
+        if recipe_sha256(maker.recipe()) != recipe_sha256(data.recipe):
+            raise ValueError(
+                f"The features were made by other encoders or settings than those of {model}. Extract them with its "
+                f"processor: avad-hf extract ... --model {model}."
+            )
+    return processor
+
+
+__all__ = ["load_processor", "new_model"]

@@ -1,0 +1,156 @@
+"""The folder of a training run: who may write it, the state to go on from, and the checkpoint in the end."""
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file, save_file
+
+from avad_hf.data.features import FeatureDataset
+from avad_hf.media.encode import written_whole
+
+from .config import TrainingConfig
+
+RUN, HISTORY, STATES, PROGRESS = "training.json", "history.jsonl", "checkpoints", "progress.json"
+PARTIAL = ".partial"
+
+
+def data_sha256(*parts: FeatureDataset) -> str:
+    """SHA-256 of which videos a run sees, with their labels."""
+    seen = [[(row["id"], row["anomaly"], row.get("label")) for row in part.rows] for part in parts]
+    return hashlib.sha256(json.dumps(seen).encode()).hexdigest()
+
+
+class RunFolder:
+    """A folder that holds one run. Every epoch leaves a whole state; a kill at any moment costs the epoch at most.
+
+    Args:
+        config: Of the run.
+        data: SHA-256 of its data.
+    """
+
+    def __init__(self, config: TrainingConfig, data: str):
+        self.path = Path(config.output_dir)
+        self.config = config
+        self.data = data
+        self.states = self.path / STATES
+
+    def check(self, resume: bool) -> dict[str, Any] | None:
+        """Refuse a folder that is not this run's to write, before anything is written.
+
+        Returns:
+            The result of the run, if it is finished.
+
+        Raises:
+            FileExistsError: If the folder holds something and the run is not to be resumed.
+            ValueError: If another run is in it, or files of the run are damaged.
+        """
+        if not self.path.exists() or not (self.path.is_file() or any(self.path.iterdir())):
+            return None
+        if not (self.path / RUN).is_file():
+            raise FileExistsError(f"{self.path} is not an empty folder. Give a new one; nothing was overwritten.")
+        try:
+            saved = json.loads((self.path / RUN).read_text(encoding="utf-8"))
+            before, data, result = saved["config"], saved["data_sha256"], saved["result"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{self.path / RUN} is damaged ({error!r}). Train anew into another folder.") from error
+        if not resume:
+            done = "finished" if result else "unfinished"
+            raise FileExistsError(
+                f"{self.path} holds a {done} training run. Resume it (--resume), or give a new folder; nothing was "
+                "overwritten."
+            )
+        different = self.config.differences(before)
+        if data != self.data:
+            different.append("the videos or their labels are others than those that the run began with")
+        if different:
+            raise ValueError(
+                f"{self.path} holds another run, which cannot be resumed like this:\n  "
+                + "\n  ".join(different)
+                + "\nGive the same settings, or a new folder."
+            )
+        return result
+
+    def claim(self, result: dict[str, Any] | None = None) -> None:
+        """Write what the run is; with its result once it is finished."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        content = {"config": self.config.to_dict(), "data_sha256": self.data, "result": result}
+        with written_whole(self.path / RUN) as partial:
+            Path(partial).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    def save_state(
+        self, accelerator: Accelerator, model: torch.nn.Module, history: list[dict[str, Any]], best_epoch: int
+    ) -> None:
+        """Write everything that the next epoch depends on; all processes call it."""
+        epoch = history[-1]["epoch"]
+        target = self.states / f"epoch_{epoch:04d}"
+        partial = Path(f"{target}{PARTIAL}")
+        if accelerator.is_main_process:
+            shutil.rmtree(partial, ignore_errors=True)
+            if best_epoch == epoch:
+                weights = accelerator.unwrap_model(model).state_dict()
+                self.states.mkdir(parents=True, exist_ok=True)
+                with written_whole(self._best(epoch)) as file:
+                    save_file({name: value.contiguous() for name, value in weights.items()}, file)
+        accelerator.wait_for_everyone()
+        accelerator.save_state(str(partial))
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            (partial / PROGRESS).write_text(json.dumps({"best_epoch": best_epoch, "history": history}))
+            os.replace(partial, target)
+            for path in self.states.iterdir():
+                if path not in (target, self._best(best_epoch)):
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+        accelerator.wait_for_everyone()
+
+    def load_state(self, accelerator: Accelerator) -> tuple[list[dict[str, Any]], int]:
+        """Go back to the last whole state.
+
+        Returns:
+            The epochs so far, and the number of the best one; none and 0 if no epoch was finished.
+
+        Raises:
+            ValueError: If files of the state are missing or damaged.
+        """
+        names = sorted(path for path in self.states.glob("epoch_*") if not path.name.endswith(PARTIAL))
+        if not names:
+            return [], 0
+        state = names[-1]
+        try:
+            progress = json.loads((state / PROGRESS).read_text())
+            accelerator.load_state(str(state))
+            self.best_weights(progress["best_epoch"])
+        # A damaged state raises whatever its reader does.
+        except Exception as error:
+            raise ValueError(
+                f"The state {state} is incomplete or damaged ({type(error).__name__}: {error}). Copy it again, or "
+                "delete the run's folder and train anew."
+            ) from error
+        return progress["history"], progress["best_epoch"]
+
+    def best_weights(self, epoch: int) -> dict[str, torch.Tensor]:
+        """Weights of the best epoch."""
+        return load_file(self._best(epoch))
+
+    def _best(self, epoch: int) -> Path:
+        return self.states / f"best_{epoch:04d}.safetensors"
+
+    def finish(self, written: Path, history: list[dict[str, Any]], result: dict[str, Any]) -> None:
+        """Move a checkpoint into the folder, and mark the run as finished."""
+        for path in sorted(written.iterdir()):
+            target = self.path / path.name
+            if target.is_dir():
+                shutil.rmtree(target)
+            os.replace(path, target)
+        with written_whole(self.path / HISTORY) as partial:
+            Path(partial).write_text("".join(json.dumps(epoch) + "\n" for epoch in history), encoding="utf-8")
+        self.claim(result)
+        shutil.rmtree(self.states, ignore_errors=True)
+
+
+__all__ = ["RunFolder", "data_sha256"]
