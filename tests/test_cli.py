@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from avad_hf.cli.detect import AudioPath
 from avad_hf.cli.init import Size
 from avad_hf.hub import SIZES
 
+from .feature_stores import plant
+
 runner = CliRunner()
 COMMAND = str(Path(sys.executable).with_name("avad-hf"))
 
@@ -29,7 +32,7 @@ def run(*arguments, code=0):
 
 def test_help_loads_no_torch():
     """Which is what keeps it under a second; the time itself stands in tests/benchmarks."""
-    for arguments in (["--help"], ["detect", "--help"], ["init", "avaca", "--help"]):
+    for arguments in (["--help"], ["detect", "--help"], ["init", "avaca", "--help"], ["train", "avaca", "--help"]):
         done = subprocess.run(
             [sys.executable, "-X", "importtime", COMMAND, *arguments], capture_output=True, text=True, check=True
         )
@@ -150,3 +153,42 @@ def test_choices_are_those_of_the_config():
 def test_starts_as_a_module_too():
     done = subprocess.run([sys.executable, "-m", "avad_hf.cli", "--help"], capture_output=True, text=True, check=True)
     assert "detect" in done.stdout
+
+
+def test_train_refuse_resume(tmp_path):
+    store, output = plant(tmp_path / "store"), tmp_path / "run"
+    said = run("train", "avaca", store, "-o", output, "--epochs", 2, "--audio-path", "plain", "--batch-size", 8)
+    assert "of 2, validation AUC" in said and "equal error rate" in said
+    assert "This checkpoint reads stored features only" in said
+    config = json.loads((output / "config.json").read_text())
+    assert config["audio_path"] == "plain"
+    training = json.loads((output / "training.json").read_text())["config"]
+    assert (training["epochs"], training["batch_size"], training["learning_rate"]) == (2, 8, 1e-3)
+
+    again = ("train", "avaca", store, "-o", output, "--epochs", 2, "--audio-path", "plain")
+    assert "holds a finished training run. Resume it (--resume)" in run(*again, "--batch-size", 8, code=2)
+    assert "batch_size: 8 there, 16 now" in run(*again, "--resume", code=2)
+    (done,) = re.findall(r"run: epoch . of 2, validation AUC .*", said)
+    assert done in run(*again, "--batch-size", 8, "--resume")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("/nowhere", "-o", "run"), "/nowhere: no such folder"),
+        (("STORE", "-o", "run", "--batch-size", "3"), "batch_size must be even"),
+        (("STORE", "-o", "run", "--scene", "harbour"), "has no scene 'harbour'. Scenes: street"),
+        (("STORE", "-o", "run", "--fine-tune"), "fine_tune begins with the weights of a checkpoint"),
+        (("STORE", "-o", "run", "--profile", "best"), "'best' is not one of"),
+        (("STORE", "-o", "run", "--model", "/nowhere"), "/nowhere"),
+        (("STORE", "-o", "run", "--log-with", "spreadsheet"), "spreadsheet"),
+        (("STORE", "-o", "STORE"), "is not an empty folder"),
+    ],
+)
+def test_train_refuses(arguments, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    store = str(plant(tmp_path / "store", num_videos=30))
+    said = run("train", "avaca", *(store if part == "STORE" else part for part in arguments), code=2)
+    assert words in said.replace("\n", " ")
+    assert "Traceback" not in said
+    assert not (tmp_path / "run").exists()

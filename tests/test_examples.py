@@ -5,6 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from avad_hf import AvacaForAnomalyDetection, FeatureDataset, evaluate
+
+from .feature_stores import plant
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
@@ -28,6 +34,21 @@ def test_features_of_a_corpus(tiny, tmp_path):
     lines = done.stdout.splitlines()
     assert "6 videos stored, 6 of them new, 0 failed" in lines
     assert lines[-1].startswith("loss of an untrained model on 4 synthetic videos")
+
+
+def test_train_with_trainer(tmp_path):
+    store = plant(tmp_path / "store", num_videos=40)
+    script = EXAMPLES / "train_with_trainer.py"
+    done = subprocess.run(
+        [sys.executable, script, store, tmp_path / "trained", "8"], capture_output=True, text=True, check=True
+    )
+    last = done.stdout.splitlines()[-1]
+    best = float(last.removeprefix("best validation AUC: ").split(",")[0])
+    # What Trainer saved is what it said, and it has learnt something.
+    model = AvacaForAnomalyDetection.from_pretrained(tmp_path / "trained")
+    found = evaluate(model, FeatureDataset(store, "validation"), num_resamples=0)
+    assert found.figures["video"]["roc_auc"] == pytest.approx(best, abs=5e-4)
+    assert best > 0.7
 
 
 def test_examples_are_short():

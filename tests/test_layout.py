@@ -16,12 +16,18 @@ ALLOWED = {
     "models": {"media"},
     "data": {"media"},
     "pipeline": {"media", "detection"},
-    "report": {"media", "detection"},
+    "report": {"media", "detection", "metrics"},
     "hub": {"models"},
+    "metrics": set(),
+    "evaluation": {"media", "data", "metrics"},
+    "training": {"media", "data", "metrics", "models", "evaluation", "hub"},
+    "reproduce": {"media", "data", "evaluation", "training"},
+    "demo": {"detection", "data", "models", "pipeline", "evaluation", "report", "training"},
     "registration": {"models", "pipeline"},
-    "__init__": {"media", "models", "data", "pipeline", "registration"},
-    "cli": {"registration", "detection", "media", "models", "data", "pipeline", "report", "hub"},
+    "__init__": {"media", "models", "data", "pipeline", "registration", "evaluation", "training"},
 }
+# The command may use everything.
+ALLOWED["cli"] = set(ALLOWED) - {"__init__"}
 
 
 def imported_modules(path: Path) -> set[str]:

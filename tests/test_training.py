@@ -41,6 +41,10 @@ def run(store, output_dir, **settings):
     return train(config(store, output_dir, **settings), progress=False)
 
 
+def history_of(output_dir) -> list[dict]:
+    return [json.loads(line) for line in (Path(output_dir) / "history.jsonl").read_text().splitlines()]
+
+
 # Batches
 
 
@@ -149,7 +153,7 @@ def test_mixed_precision_learns_as_well(store, tmp_path):
 
 def test_the_best_epoch_is_kept_with_its_threshold(store, tmp_path):
     found = run(store, tmp_path / "run", epochs=12)
-    history = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
+    history = history_of(tmp_path / "run")
     assert [epoch["epoch"] for epoch in history] == list(range(1, 13))
     order = sorted(history, key=lambda e: (-e["validation"]["roc_auc"], e["validation"]["loss"]))
     assert found.best_epoch == order[0]["epoch"]
@@ -218,7 +222,7 @@ def test_early_stopping_and_the_plateau_schedule(store, tmp_path):
     assert found.epochs == found.best_epoch + 3 < 80
     settings = {"scheduler": "reduce_lr_on_plateau", "optimizer": "sgd", "learning_rate": 1e-6}
     run(store, tmp_path / "plateau", epochs=60, patience=None, min_learning_rate=1e-8, momentum=0.0, **settings)
-    rates = [json.loads(line)["learning_rate"] for line in open(tmp_path / "plateau" / "history.jsonl")]
+    rates = [epoch["learning_rate"] for epoch in history_of(tmp_path / "plateau")]
     assert rates[0] == 1e-6
     assert rates == sorted(rates, reverse=True)
     assert rates[-1] == pytest.approx(1e-8)
@@ -226,7 +230,7 @@ def test_early_stopping_and_the_plateau_schedule(store, tmp_path):
 
 def test_the_rate_warms_up_and_falls(store, tmp_path):
     run(store, tmp_path / "run", epochs=10, warmup_ratio=0.3, learning_rate=1e-3, scheduler="cosine", patience=None)
-    rates = [json.loads(line)["learning_rate"] for line in open(tmp_path / "run" / "history.jsonl")]
+    rates = [epoch["learning_rate"] for epoch in history_of(tmp_path / "run")]
     assert rates[2] == pytest.approx(1e-3)
     assert rates[0] == pytest.approx(1e-3 / 3)
     assert rates[2:] == sorted(rates[2:], reverse=True)
@@ -293,7 +297,7 @@ def test_damaged_states_and_other_runs_are_refused(store, tmp_path):
     settings = RESUMABLE | {"learning_rate": 0.5}
     with pytest.raises(ValueError, match=r"holds another run.*\n  learning_rate: 0.001 there, 0.5 now"):
         train(config(store, tmp_path / "run", **settings), resume=True, progress=False)
-    with pytest.raises(FileExistsError, match="holds a unfinished|holds an unfinished training run. Resume it"):
+    with pytest.raises(FileExistsError, match="holds an unfinished training run"):
         train(config(store, tmp_path / "run", **RESUMABLE), progress=False)
     (state,) = (path for path in states.glob("epoch_*") if not path.name.endswith(".partial"))
     (state / "optimizer.bin").write_bytes((state / "optimizer.bin").read_bytes()[:100])
@@ -345,10 +349,7 @@ found.save({str(tmp_path)!r} + "/two-evaluated")
         torch.testing.assert_close(two[name], weights[name], rtol=1e-5, atol=1e-6)
 
     run(store, tmp_path / "one-whole", **whole)
-    histories = [
-        [json.loads(line) for line in (tmp_path / f"{name}-whole" / "history.jsonl").read_text().splitlines()]
-        for name in ("one", "two")
-    ]
+    histories = history_of(tmp_path / "one-whole"), history_of(tmp_path / "two-whole")
     for epoch, other in zip(*histories, strict=True):
         assert epoch["train"]["loss"] == pytest.approx(other["train"]["loss"], rel=1e-3)
         assert epoch["validation"]["loss"] == pytest.approx(other["validation"]["loss"], rel=1e-3)
@@ -448,7 +449,7 @@ def test_broken_features_are_refused_by_name(store, tmp_path):
 
 
 def test_models_that_do_not_fit_are_refused(store, tiny, tmp_path):
-    with pytest.raises(ValueError, match="made by other encoders or settings than those of .*tiny"):
+    with pytest.raises(ValueError, match=r"made by other encoders or settings than those of .*tiny"):
         run(store, tmp_path / "run", model=tiny)
     with pytest.raises(ValueError, match=r"AVACA needs visual_features of shape \(B, T, 7, h, w\)"):
         run(store, tmp_path / "run", model_options={"visual_size": 7})
@@ -463,7 +464,7 @@ def test_folders_that_hold_something_else_are_left_alone(store, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.txt").write_text("mine")
     for resume in (False, True):
-        with pytest.raises(FileExistsError, match="is not an empty folder. Give a new one; nothing was overwritten"):
+        with pytest.raises(FileExistsError, match=r"is not an empty folder\. Give a new one; nothing was overwritten"):
             train(config(store, tmp_path / "run"), resume=resume, progress=False)
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["thesis.txt"]
     with pytest.raises(FileExistsError, match="not an empty folder"):

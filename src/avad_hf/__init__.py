@@ -13,6 +13,7 @@ if Path(sys.argv[0] if sys.argv else "").name not in ("avad-hf", "avad-hf.exe"):
     from .data.features import FeatureDataset
     from .data.loading import load_dataset
     from .data.published.dataset import read_published
+    from .evaluation.evaluate import Evaluation, evaluate
     from .media.decode import MediaError
     from .models.avaca.configuration_avaca import AvacaConfig
     from .models.avaca.modeling_avaca import AvacaForAnomalyDetection, AvacaModel
@@ -23,6 +24,8 @@ if Path(sys.argv[0] if sys.argv else "").name not in ("avad-hf", "avad-hf.exe"):
     from .models.vggish.feature_extraction_vggish import VggishFeatureExtractor
     from .models.vggish.modeling_vggish import VggishModel
     from .pipeline import AudioVisualAnomalyPipeline
+    from .training.config import TrainingConfig
+    from .training.loop import TrainingResult, train
 
     __all__ = [
         "AudioVisualAnomalyPipeline",
@@ -30,16 +33,21 @@ if Path(sys.argv[0] if sys.argv else "").name not in ("avad-hf", "avad-hf.exe"):
         "AvacaForAnomalyDetection",
         "AvacaModel",
         "AvacaProcessor",
+        "Evaluation",
         "FeatureDataset",
         "MediaError",
         "SlowFastConfig",
         "SlowFastForVideoClassification",
         "SlowFastModel",
+        "TrainingConfig",
+        "TrainingResult",
         "VggishConfig",
         "VggishFeatureExtractor",
         "VggishModel",
+        "evaluate",
         "extract_features",
         "load_dataset",
         "read_published",
         "registration",
+        "train",
     ]

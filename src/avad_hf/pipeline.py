@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from transformers import AutoProcessor, PreTrainedModel, ProcessorMixin
@@ -11,6 +12,8 @@ from avad_hf.detection import ScoredClip, detect_events
 from avad_hf.media.sources import open_media
 
 SUPPORTED_MODEL_TYPES = ("avaca",)
+# What is used where no model is named. Every result says that it is a demonstration.
+DEMO_MODEL = Path(__file__).parent / "demo_model"
 
 
 class AudioVisualAnomalyPipeline(ChunkPipeline):

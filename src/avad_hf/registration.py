@@ -17,7 +17,7 @@ from .models.slowfast.modeling_slowfast import SlowFastForVideoClassification, S
 from .models.vggish.configuration_vggish import VggishConfig
 from .models.vggish.feature_extraction_vggish import VggishFeatureExtractor
 from .models.vggish.modeling_vggish import VggishModel
-from .pipeline import AudioVisualAnomalyPipeline
+from .pipeline import DEMO_MODEL, AudioVisualAnomalyPipeline
 
 AutoConfig.register("slowfast", SlowFastConfig)
 AutoModel.register(SlowFastConfig, SlowFastModel)
@@ -37,5 +37,6 @@ PIPELINE_REGISTRY.register_pipeline(
     "audio-visual-anomaly",
     pipeline_class=AudioVisualAnomalyPipeline,
     pt_model=AutoModelForVideoClassification,
+    default={"model": (str(DEMO_MODEL), "main")},
     type="multimodal",
 )

@@ -3,8 +3,12 @@
 import typer
 
 from .data import extract, scan
+from .demo import demo
 from .detect import detect
+from .evaluate import evaluate
 from .init import init_avaca
+from .reproduce import reproduce
+from .train import train_avaca
 
 app = typer.Typer(
     help="Find anomalies in video by sight and sound.",
@@ -12,9 +16,13 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (detect, scan, extract):
+for command in (demo, detect, scan, extract, evaluate, reproduce):
     app.command()(command)
 
 init_app = typer.Typer(help="Write an untrained checkpoint to begin training from.", no_args_is_help=True)
 init_app.command("avaca")(init_avaca)
 app.add_typer(init_app, name="init")
+
+train_app = typer.Typer(help="Train a detector on stored features.", no_args_is_help=True)
+train_app.command("avaca")(train_avaca)
+app.add_typer(train_app, name="train")

@@ -127,9 +127,9 @@ def extract(
         from datasets.utils.logging import disable_progress_bar
 
         disable_progress_bar()
+    check_device(device)
     try:
         dataset = load_dataset("manifest", scene, data_dir=manifest)
-        check_device(device)
         processor = AvacaProcessor.from_pretrained(model, dtype=getattr(torch, dtype.value)).to(device or state.device)
     # A broken checkpoint raises whatever its reader does.
     except Exception as error:

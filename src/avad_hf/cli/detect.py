@@ -21,7 +21,9 @@ class AudioPath(StrEnum):
 
 def detect(
     videos: Annotated[list[str], typer.Argument(help="Paths or URLs of videos.", show_default=False)],
-    model: Annotated[str, typer.Option(help="Folder or Hub id of a checkpoint.", show_default=False)],
+    model: Annotated[
+        str | None, typer.Option(help="Folder or Hub id of a checkpoint. Default: a small demonstration model.")
+    ] = None,
     json: Annotated[Path | None, typer.Option(help="Write all results to this file.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write one row a clip to this file.")] = None,
     plot: Annotated[
@@ -48,7 +50,8 @@ def detect(
     from avad_hf import registration  # noqa: F401
     from avad_hf.detection import write_csv, write_json
     from avad_hf.media.sources import open_media
-    from avad_hf.report import plot_timeline, render_overlay
+    from avad_hf.report.overlay import render_overlay
+    from avad_hf.report.timeline import plot_timeline
 
     quiet()
     pipe = _load_pipeline(model, device, dtype)
@@ -127,10 +130,14 @@ def _output_paths(
     return outputs
 
 
-def _load_pipeline(model: str, device: str | None, dtype: DType):
+def _load_pipeline(model: str | None, device: str | None, dtype: DType):
     from transformers import pipeline
 
+    from avad_hf.pipeline import DEMO_MODEL
+
     check_device(device)
+    if model is None:
+        model = str(DEMO_MODEL)
     # What looks like a path is none of the Hub's names.
     if not Path(model).is_dir() and (model.startswith((".", "/", "~")) or model.count("/") > 1):
         refuse(f"--model {model}: no such folder.")

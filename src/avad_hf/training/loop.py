@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, get_scheduler
 
 from avad_hf.data.extraction import process_state
 from avad_hf.data.features import FeatureDataset
-from avad_hf.evaluation import inputs_of, labels_of, score_clips
+from avad_hf.evaluation.scoring import inputs_of, labels_of, score_clips
 from avad_hf.hub import card
 from avad_hf.metrics.ranking import Ranking
 from avad_hf.metrics.videos import video_score
@@ -208,7 +208,7 @@ def train(
 
 def _optimizer(config: TrainingConfig, model: PreTrainedModel) -> torch.optim.Optimizer:
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    shared = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+    shared = {"lr": config.learning_rate, "weight_decay": config.weight_decay, "fused": True}
     if config.optimizer == "sgd":
         return torch.optim.SGD(trained, momentum=config.momentum, **shared)
     return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer](trained, **shared)

@@ -8,7 +8,7 @@ from transformers.utils import PROCESSOR_NAME, has_file
 
 from avad_hf.data.features import FeatureDataset
 from avad_hf.data.store import recipe_sha256
-from avad_hf.evaluation import refuse_other_features
+from avad_hf.evaluation.scoring import refuse_other_features
 from avad_hf.models.avaca.configuration_avaca import AvacaConfig
 from avad_hf.models.avaca.processing_avaca import AvacaProcessor
 

@@ -60,9 +60,9 @@ class RunFolder:
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{self.path / RUN} is damaged ({error!r}). Train anew into another folder.") from error
         if not resume:
-            done = "finished" if result else "unfinished"
+            done = "a finished" if result else "an unfinished"
             raise FileExistsError(
-                f"{self.path} holds a {done} training run. Resume it (--resume), or give a new folder; nothing was "
+                f"{self.path} holds {done} training run. Resume it (--resume), or give a new folder; nothing was "
                 "overwritten."
             )
         different = self.config.differences(before)

@@ -41,6 +41,8 @@ class AvacaConfig(CheckpointConfig):
 
     model_type = "avaca"
     audio_paths: ClassVar[tuple[str, ...]] = get_args(AudioPath)
+    # For Trainer, which takes all other outputs for predictions.
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["dmil_loss", "center_loss", "attentions"]
 
     # Architecture
     visual_size: int = 2304

@@ -1,0 +1,36 @@
+"""`avad-hf demo`: a first look without any download."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .terminal import quiet, refuse
+
+
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for everything.")] = Path("avad-hf-demo"),
+    train: Annotated[bool, typer.Option("--train", help="Train the detector anew on the way.")] = False,
+    num_videos: Annotated[int, typer.Option(help="Unseen videos of each of two scenes.", min=4)] = 16,
+) -> None:
+    """Render unseen synthetic videos, find the anomalies in them, and draw timelines, an overlay and a report.
+
+    The model is a small one that was trained on synthetic videos alone. What it does here says nothing about real
+    streets.
+    """
+    from avad_hf import registration  # noqa: F401
+    from avad_hf.demo import demonstrate
+
+    quiet()
+    try:
+        found = demonstrate(output, train, num_videos, on_stage=lambda stage: typer.echo(f"... {stage}", err=True))
+    except (OSError, ValueError, RuntimeError) as error:
+        refuse(str(error))
+    typer.echo(f"\n{found.with_sound.figures['num_videos']} unseen synthetic videos, AUC of videos:")
+    for name, result in (("with sound", found.with_sound), ("with its sound set to zero", found.without_sound)):
+        scenes = ", ".join(f"{scene} {row['roc_auc']:.3f}" for scene, row in result.figures["scenes"].items())
+        typer.echo(f"  {name}: {result.figures['video']['roc_auc']:.3f} ({scenes})")
+    for path in found.files:
+        typer.echo(f"  {path}")
+    for note in found.with_sound.figures["notes"]:
+        typer.secho(f"Note: {note}", fg="yellow", err=True)

@@ -1,0 +1,141 @@
+"""`avad-hf evaluate`: all figures of a checkpoint on stored features, and the report."""
+
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .detect import AudioPath
+from .terminal import check_device, counted, quiet, refuse
+
+
+class Split(StrEnum):
+    """Parts of a corpus."""
+
+    train = "train"
+    validation = "validation"
+    test = "test"
+    all = "all"
+
+
+class VideoRule(StrEnum):
+    """Which score a video gets from its clips'."""
+
+    max = "max"
+    topk_mean = "topk_mean"
+    mean = "mean"
+
+
+class Tail(StrEnum):
+    """What becomes of the frames at a video's end."""
+
+    extend_score_last = "extend_score_last"
+    truncate_gt = "truncate_gt"
+    pad_gt_last = "pad_gt_last"
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help="Folder or Hub id of a checkpoint.", show_default=False)],
+    store: Annotated[str, typer.Argument(help="Feature store: a folder, or its Hub id.", show_default=False)],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder of metrics.json, scores.jsonl and report.html.")
+    ],
+    split: Annotated[Split, typer.Option(help="Which videos.")] = Split.test,
+    scene: Annotated[str | None, typer.Option(help="Only the videos of this scene.")] = None,
+    split_seed: Annotated[
+        int | None, typer.Option(help="Of the random split. Default: 0, or the fixed split.")
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Score from which on a clip is anomalous. Default: the model's.", min=0, max=1)
+    ] = None,
+    audio_path: Annotated[AudioPath | None, typer.Option(help="How sound is used. Default: the model's.")] = None,
+    video_rule: Annotated[VideoRule, typer.Option(help="Which score a video gets from its clips'.")] = VideoRule.max,
+    tail: Annotated[Tail, typer.Option(help="What becomes of frames after the last clip.")] = Tail.extend_score_last,
+    batch_size: Annotated[int, typer.Option(help="Videos that are scored together.", min=1)] = 16,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps. Default: the first GPU, or cpu.")] = None,
+) -> None:
+    """Score stored videos and write all figures: of videos, clips and frames, by class and by scene, with a report."""
+    from avad_hf.data.extraction import process_state
+    from avad_hf.data.features import FeatureDataset
+    from avad_hf.evaluation.evaluate import evaluate as evaluate_model
+    from avad_hf.report.page import write_report
+
+    quiet()
+    check_device(device)
+    _check_folder(output)
+    try:
+        state = process_state()
+        features = FeatureDataset(store, None if split is Split.all else split.value, split_seed, scene)
+        detector = _load(model).to(device or state.device)
+        with counted(Path(model).resolve().name, len(features), hidden=not state.is_main_process) as move:
+            found = evaluate_model(
+                detector,
+                features,
+                threshold=threshold,
+                audio_path=audio_path and audio_path.value,
+                video_rule=video_rule.value,
+                tail=tail.value,
+                batch_size=batch_size,
+                on_progress=move,
+            )
+        if state.is_main_process:
+            found.save(output)
+            title = f"{Path(model).resolve().name} on {Path(store).resolve().name}, {split.value} videos"
+            page = write_report(found.figures, found.videos, output, title if scene is None else f"{title} of {scene}")
+    # Out of memory, for example, is nothing that a traceback helps with.
+    except Exception as error:
+        refuse(
+            str(error) if isinstance(error, OSError | TypeError | ValueError) else f"{type(error).__name__}: {error}"
+        )
+    if state.is_main_process:
+        _print_figures(found.figures)
+        typer.echo(f"Report: {page}")
+
+
+def _check_folder(output: Path) -> None:
+    """Refuse what cannot be a folder before anything is scored."""
+    nearest = next(path for path in (output.absolute(), *output.absolute().parents) if path.exists())
+    if not nearest.is_dir():
+        refuse(f"{nearest} is a file. Give a folder.")
+    if not os.access(nearest, os.W_OK):
+        refuse(f"Nothing can be written to {nearest}. Give another folder.")
+
+
+def _load(model: str):
+    from transformers import AutoModelForVideoClassification
+
+    from avad_hf import registration  # noqa: F401
+
+    # What looks like a path is none of the Hub's names.
+    if not Path(model).is_dir() and (model.startswith((".", "/", "~")) or model.count("/") > 1):
+        raise ValueError(f"{model}: no such folder. Give the folder of a checkpoint, or its Hub id.")
+    try:
+        return AutoModelForVideoClassification.from_pretrained(model)
+    # A broken checkpoint raises whatever its reader does.
+    except Exception as error:
+        raise ValueError(f"{model} cannot be loaded: {error or type(error).__name__}") from error
+
+
+def _print_figures(figures: dict) -> None:
+    def shown(value: float | None) -> str:
+        return "not defined" if value is None else f"{value:.3f}"
+
+    video, frame = figures["video"], figures["frame"]
+    low, high = video["roc_auc_interval_95"]
+    interval = "" if low is None else f" (95% {low:.3f} to {high:.3f})"
+    typer.echo(
+        f"{figures['num_videos']} videos ({figures['num_anomalous']} anomalous): AUC {shown(video['roc_auc'])}"
+        f"{interval}, average precision {shown(video['average_precision_step'])}"
+    )
+    typer.echo(
+        f"At threshold {figures['threshold']:.3f}: recall {shown(video['recall'])}, false alarms "
+        f"{shown(video['false_alarm_rate'])} of normal videos"
+    )
+    if frame is not None:
+        typer.echo(f"{frame['num_frames']} frames: AUC {shown(frame['roc_auc'])}")
+    for what, reason in figures["undefined"].items():
+        typer.echo(f"Not defined: {what}: {reason}")
+    for note in figures["notes"]:
+        typer.secho(f"Note: {note}", fg="yellow", err=True)

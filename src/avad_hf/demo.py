@@ -1,0 +1,116 @@
+"""A first look, without any download: synthetic videos, the demonstration model, and everything it gives."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import AutoModelForVideoClassification, pipeline
+
+from avad_hf.data.extraction import extract_features
+from avad_hf.data.features import FeatureDataset
+from avad_hf.data.loading import load_dataset
+from avad_hf.detection import write_json
+from avad_hf.evaluation.evaluate import Evaluation, evaluate
+from avad_hf.models.avaca.processing_avaca import AvacaProcessor
+from avad_hf.pipeline import DEMO_MODEL
+from avad_hf.report.overlay import render_overlay
+from avad_hf.report.page import write_report
+from avad_hf.report.timeline import plot_timeline
+from avad_hf.training.config import TrainingConfig
+from avad_hf.training.loop import train as train_detector
+
+# Where anomalies are seen and heard, and where they are mostly heard.
+SCENES = ("crossing", "underpass")
+# Worlds that the demonstration model was not trained on: its own are those of examples/train_demo_model.py.
+UNSEEN_WORLD, TRAINING_WORLD = 900, 901
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """What [`demonstrate`] found.
+
+    Args:
+        with_sound: Figures of the unseen videos.
+        without_sound: The same detector with its sound features set to zero.
+        files: What was written: timelines, the overlay, the report.
+    """
+
+    with_sound: Evaluation
+    without_sound: Evaluation
+    files: list[Path]
+
+
+def demonstrate(
+    output_dir: str | os.PathLike,
+    train: bool = False,
+    num_videos: int = 16,
+    on_stage: Callable[[str], None] = lambda stage: None,
+) -> Demonstration:
+    """Render unseen synthetic videos, find the anomalies in them, and draw what was found.
+
+    Args:
+        output_dir: Where all of it goes. Videos and features that are there already are used again.
+        train: Train the detector anew, on other synthetic videos, in place of the one that is shipped.
+        num_videos: A scene.
+        on_stage: Told in words what is done next.
+    """
+    place = Path(output_dir)
+    model, processor = DEMO_MODEL, AvacaProcessor.from_pretrained(DEMO_MODEL)
+    if train:
+        model = place / "trained"
+        store = _features(place, "training", TRAINING_WORLD, 4 * num_videos, processor, on_stage)
+        on_stage("training the detector")
+        config = TrainingConfig(str(store), str(model), model=str(DEMO_MODEL))
+        train_detector(config, resume=True)
+    store = _features(place, "unseen", UNSEEN_WORLD, num_videos, processor, on_stage)
+    on_stage("scoring with and without sound")
+    features, detector = FeatureDataset(store), AutoModelForVideoClassification.from_pretrained(model)
+    with_sound, without = evaluate(detector, features), evaluate(detector, features, audio_path="zeroed")
+    with_sound.save(place)
+    title = "avad_hf demo: synthetic street videos"
+    files = [write_report(with_sound.figures, with_sound.videos, place, title)]
+
+    on_stage("detecting events in three videos")
+    detect = pipeline("audio-visual-anomaly", model=str(model))
+    # One of each scene with an anomaly, the surest ones, and one normal video.
+    ranked = sorted(with_sound.videos, key=lambda video: -video["score"])
+    chosen = [next(v for v in ranked if v["scene"] == scene and v["anomaly"]) for scene in SCENES]
+    chosen.append(next(v for v in reversed(ranked) if not v["anomaly"]))
+    results = {}
+    for video in chosen:
+        path = _folder(place, "unseen", video["scene"], num_videos, UNSEEN_WORLD) / f"{video['id']}.mp4"
+        results[str(path)] = result = detect(str(path))
+        files.append(place / f"{video['id']}.png")
+        plot_timeline(result, str(path), files[-1], title=f"{video['id']}: {video['label']} (synthetic)")
+    first = next(iter(results))
+    files.append(place / f"{Path(first).stem}-overlay.mp4")
+    render_overlay(results[first], first, files[-1])
+    files.append(place / "results.json")
+    write_json(results, files[-1])
+    return Demonstration(with_sound, without, files)
+
+
+def _folder(place: Path, part: str, scene: str, num_videos: int, world: int) -> Path:
+    return place / "videos" / part / f"{scene}-{num_videos}-seed{world}"
+
+
+def _features(
+    place: Path,
+    part: str,
+    world: int,
+    num_videos: int,
+    processor: AvacaProcessor,
+    on_stage: Callable[[str], None],
+) -> Path:
+    store = place / "features" / part
+    for scene in SCENES:
+        on_stage(f"{num_videos} {part} videos of {scene}")
+        rows = load_dataset(
+            "synthetic", scene, data_dir=place / "videos" / part, num_videos=num_videos, world_seed=world
+        )
+        extract_features(rows, processor, store)
+    return store
+
+
+__all__ = ["Demonstration", "demonstrate"]

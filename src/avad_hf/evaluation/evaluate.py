@@ -1,0 +1,149 @@
+"""Every figure of a detector on stored features: of videos, clips and frames, by class and by scene."""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from avad_hf.data.features import FeatureDataset
+from avad_hf.media.encode import written_whole
+from avad_hf.metrics.videos import TailRule, VideoRule
+
+from .figures import (
+    class_figures,
+    clip_figures,
+    frame_figures,
+    scene_figures,
+    video_figures,
+    video_result,
+    why_undefined,
+    without_nan,
+)
+from .scoring import labels_of, no_detector, one_row_a_video, refuse_other_features, score_clips
+
+JSON = {"ensure_ascii": False, "allow_nan": False}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What [`evaluate`] found.
+
+    Args:
+        figures: All figures, as JSON has them; ``None`` where one is not defined, with the reason in ``undefined``.
+            ``num_crops`` is how many crops of each frame were scored: their scores are averaged before all else.
+        videos: Each video's ``id``, ``label``, ``anomaly``, ``scene``, ``score``, ``has_audio``, ``duration`` in
+            seconds, ``clips`` (``start`` and ``end`` in seconds, ``score``), and ``anomalous_frames``: stretches in
+            seconds, or ``None`` where frames have no labels.
+    """
+
+    figures: dict[str, Any]
+    videos: list[dict[str, Any]] = field(repr=False)
+
+    def save(self, directory: str | os.PathLike) -> None:
+        """Write ``metrics.json`` and ``scores.jsonl``, a line a video."""
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        with written_whole(directory / "metrics.json") as partial:
+            Path(partial).write_text(json.dumps(self.figures, indent=2, **JSON) + "\n", encoding="utf-8")
+        lines = "".join(json.dumps(video, **JSON) + "\n" for video in self.videos)
+        with written_whole(directory / "scores.jsonl") as partial:
+            Path(partial).write_text(lines, encoding="utf-8")
+
+
+def evaluate(
+    model: PreTrainedModel,
+    features: FeatureDataset,
+    *,
+    threshold: float | None = None,
+    audio_path: str | None = None,
+    video_rule: VideoRule = "max",
+    tail: TailRule = "extend_score_last",
+    batch_size: int = 16,
+    num_resamples: int = 1000,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Score all videos of a feature set and compute what can be said about the scores.
+
+    Under ``accelerate launch`` each process scores its part, and every process gets the whole result.
+
+    Args:
+        model: A detector, on the device that it shall run on.
+        features: With labels.
+        threshold: Score from which on a clip is anomalous; the model's own by default.
+        audio_path: ``"focused"``, ``"plain"`` or ``"zeroed"``; the model's own by default.
+        video_rule: Which score a video gets from its clips' (`avad_hf.metrics.videos.video_score`).
+        tail: What becomes of the frames at a video's end (`avad_hf.metrics.videos.frame_scores`).
+        batch_size: Videos that go through the model together.
+        num_resamples: Of videos, for the 95% confidence intervals; 0 for none.
+        on_progress: Called with the number of videos that this process has scored and their total.
+
+    Raises:
+        TypeError: For anything but a detector and a feature set.
+        ValueError: For videos without label, features of another recipe or shape than the model's, frame labels that
+            do not fit their video, features or scores that are not finite, or unknown rules.
+    """
+    _check(model, features, video_rule, tail, batch_size, num_resamples)
+    threshold = model.config.threshold if threshold is None else float(threshold)
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"threshold must be between 0 and 1, got {threshold}.")
+    labels_of(features)
+    refuse_other_features(model.config, model.name_or_path, features)
+    options = {} if audio_path is None else {"audio_path": audio_path}
+    scored = score_clips(model, features, batch_size, on_progress, **options)
+    rows, clips, num_crops = one_row_a_video(features.rows, scored)
+    videos = [video_result(row, *item, video_rule) for row, item in zip(rows, clips, strict=True)]
+    labels = np.array([int(row["anomaly"]) for row in rows])
+    scores = np.array([video["score"] for video in videos])
+    notes = [note for note in (model.config.notice, *(features.recipe or {}).get("notices", ())) if note]
+    figures = {
+        "num_videos": len(videos),
+        "num_normal": int((labels == 0).sum()),
+        "num_anomalous": int((labels == 1).sum()),
+        "num_clips": sum(len(video["clips"]) for video in videos),
+        "num_crops": num_crops,
+        "audio_path": audio_path or getattr(model.config, "audio_path", None),
+        "threshold": threshold,
+        "threshold_origin": model.config.threshold_origin if threshold == model.config.threshold else "given by hand",
+        "video": video_figures(labels, scores, videos, threshold, video_rule, num_resamples),
+        "clip": clip_figures(labels, videos, num_resamples),
+        "frame": frame_figures(features, rows, videos, threshold, tail, num_resamples, notes),
+        "classes": class_figures(labels, scores, videos, threshold),
+        "scenes": scene_figures(labels, scores, videos, threshold),
+        "undefined": {},
+        "notes": notes,
+    }
+    figures = without_nan(figures)
+    figures["undefined"] = why_undefined(figures, videos)
+    return Evaluation(figures, videos)
+
+
+def _check(model: Any, features: Any, video_rule: str, tail: str, batch_size: int, num_resamples: int) -> None:
+    """Refuse what cannot be meant before anything is scored."""
+    if not isinstance(features, FeatureDataset):
+        raise TypeError(
+            f"features must be a FeatureDataset, or what read_published returns, got {type(features).__name__}. A "
+            "part of one is chosen by its split and scene."
+        )
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(
+            f"model must be a detector, got {type(model).__name__}. AvacaForAnomalyDetection.from_pretrained loads "
+            "one."
+        )
+    for name, given, known in (("video_rule", video_rule, VideoRule), ("tail", tail, TailRule)):
+        if given not in get_args(known):
+            raise ValueError(f"{name} must be one of {', '.join(get_args(known))}, got {given!r}.")
+    if batch_size < 1 or num_resamples < 0:
+        raise ValueError(
+            f"batch_size must be 1 or more and num_resamples 0 or more, got {batch_size} and {num_resamples}."
+        )
+    if getattr(getattr(model, "config", None), "threshold", None) is None:
+        raise no_detector(model)
+
+
+__all__ = ["Evaluation", "evaluate"]

@@ -1,0 +1,237 @@
+"""Figures of scored videos, part by part of `metrics.json`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from avad_hf.data.features import FeatureDataset
+from avad_hf.metrics.ranking import Ranking, false_alarm_rate, roc_auc
+from avad_hf.metrics.videos import (
+    TailRule,
+    VideoRule,
+    bootstrap_interval,
+    frame_scores,
+    per_class_auc,
+    per_video_auc,
+    video_score,
+)
+
+# Published figures of false alarms use it, whatever a model's own threshold is.
+COMMON_THRESHOLD = 0.5
+
+
+def video_result(row: dict[str, Any], scores: np.ndarray, times: np.ndarray, rule: VideoRule) -> dict[str, Any]:
+    """A video with its scored clips and its own score, as `Evaluation.videos` has it."""
+    clips = [
+        {"start": round(float(start), 6), "end": round(float(end), 6), "score": float(score)}
+        for (start, end), score in zip(times, scores, strict=True)
+    ]
+    known = {name: row.get(name) for name in ("id", "label", "anomaly", "scene", "has_audio", "duration")}
+    return known | {"score": video_score(scores, rule), "clips": clips, "anomalous_frames": None}
+
+
+def _operating_point(labels: np.ndarray, scores: np.ndarray, threshold: float) -> dict[str, Any]:
+    called = scores >= threshold
+    matrix = [[int(((labels == is_) & (called == as_)).sum()) for as_ in (0, 1)] for is_ in (0, 1)]
+    return {
+        "accuracy": float((called == labels).mean()),
+        "recall": float(called[labels == 1].mean()) if (labels == 1).any() else float("nan"),
+        "false_alarm_rate": false_alarm_rate(scores[labels == 0], threshold),
+        "confusion": matrix,
+    }
+
+
+def _ranked(
+    labels: np.ndarray, scores: np.ndarray, num_resamples: int, groups: np.ndarray | None = None
+) -> dict[str, Any]:
+    ranking = Ranking(labels, scores)
+    figures = {
+        "roc_auc": ranking.roc_auc(),
+        "average_precision_step": ranking.average_precision("step"),
+        "average_precision_trapezoid": ranking.average_precision("trapezoid"),
+    }
+    if num_resamples:
+        interval = bootstrap_interval(labels, scores, groups, num_resamples=num_resamples)
+        figures["roc_auc_interval_95"] = list(interval)
+    return figures
+
+
+def video_figures(
+    labels: np.ndarray,
+    scores: np.ndarray,
+    videos: Sequence[dict[str, Any]],
+    threshold: float,
+    rule: VideoRule,
+    num_resamples: int,
+) -> dict[str, Any]:
+    """Figures of whole videos, and what the threshold does to them."""
+    error = Ranking(labels, scores).equal_error()
+    by_rule = {
+        f"roc_auc_{name}": roc_auc(labels, [video_score([c["score"] for c in v["clips"]], name) for v in videos])
+        for name in ("max", "topk_mean")
+    }
+    return {
+        "rule": rule,
+        **_ranked(labels, scores, num_resamples),
+        **by_rule,
+        "equal_error_rate": error.rate,
+        "equal_error_threshold": error.threshold,
+        **_operating_point(labels, scores, threshold),
+        "false_alarm_rate_at_0.5": false_alarm_rate(scores[labels == 0], COMMON_THRESHOLD),
+    }
+
+
+def clip_figures(labels: np.ndarray, videos: Sequence[dict[str, Any]], num_resamples: int) -> dict[str, Any]:
+    """Each clip has its video's label, as weak labels have it: clips before and after an event count as anomalous."""
+    lengths = [len(video["clips"]) for video in videos]
+    scores = np.array([clip["score"] for video in videos for clip in video["clips"]])
+    groups = np.repeat(np.arange(len(videos)), lengths)
+    return {"labels": "of the video", **_ranked(np.repeat(labels, lengths), scores, num_resamples, groups)}
+
+
+def frame_figures(
+    features: FeatureDataset,
+    rows: Sequence[dict[str, Any]],
+    videos: list[dict[str, Any]],
+    threshold: float,
+    tail: TailRule,
+    num_resamples: int,
+    notes: list[str],
+) -> dict[str, Any] | None:
+    """Figures of single frames, where the rows say which are anomalous; puts the stretches into `videos` as well."""
+    by_video, longer = [], []
+    for row, video in zip(rows, videos, strict=True):
+        labels = features.frame_labels(row)
+        if labels is None:
+            continue
+        length, stride = features.clip_frames(row)
+        last = (len(video["clips"]) - 1) * stride
+        if row.get("frame_mask") is None and not labels.any():
+            # The frames of a normal video were counted by its mean rate, which need not be exact.
+            labels = np.zeros(np.clip(len(labels), last + 1, last + length), np.uint8)
+        if labels.any() and not video["anomaly"]:
+            raise ValueError(
+                f"{row['id']} is labelled normal, but {int(labels.sum())} of its frames are labelled anomalous. "
+                "Correct one of the two and extract again (what is stored stays)."
+            )
+        if (after := len(labels) - last - length) >= length:
+            # A recording that broke off is known to be shorter than its labels.
+            if not row.get("warnings"):
+                raise ValueError(
+                    f"{row['id']}: frame labels go on for {after} frames after its last clip. Are they those of this "
+                    "video, or of the whole video that it is a stretch of? Correct its frame_mask and extract again "
+                    "(what is stored stays), or leave it out."
+                )
+            longer.append(row["id"])
+        edges = np.flatnonzero(np.diff(np.concatenate([[0], labels, [0]])))
+        second = (video["duration"] or video["clips"][-1]["end"]) / min(len(labels), last + length)
+        video["anomalous_frames"] = [
+            [round(a * second, 3), round(b * second, 3)] for a, b in edges.reshape(-1, 2).tolist()
+        ]
+        try:
+            by_video.append(frame_scores([clip["score"] for clip in video["clips"]], labels, length, stride, tail))
+        except ValueError as error:
+            raise ValueError(f"{row['id']}: {error}") from error
+    if longer:
+        notes.append(f"Frame labels of {len(longer)} damaged videos go on after the last clip, first {longer[0]}")
+    if len(by_video) < len(videos):
+        return None
+    scores, labels = (np.concatenate(part) for part in zip(*by_video, strict=True))
+    groups = np.repeat(np.arange(len(by_video)), [len(part) for part, _ in by_video])
+    anomalous = np.array([bool(video["anomaly"]) for video in videos])[groups]
+    within = (labels[anomalous], scores[anomalous])
+    return {
+        "num_frames": len(scores),
+        "num_anomalous_frames": int(labels.sum()),
+        "tail": tail,
+        **_ranked(labels, scores, num_resamples, groups),
+        "roc_auc_within_anomalous_videos": roc_auc(*within) if anomalous.any() else float("nan"),
+        "roc_auc_mean_of_videos": per_video_auc([part for _, part in by_video], [part for part, _ in by_video]),
+        "false_alarm_rate_of_normal_videos": false_alarm_rate(scores[~anomalous], threshold),
+        "false_alarm_rate_of_normal_videos_at_0.5": false_alarm_rate(scores[~anomalous], COMMON_THRESHOLD),
+    }
+
+
+def class_figures(
+    labels: np.ndarray, scores: np.ndarray, videos: Sequence[dict[str, Any]], threshold: float
+) -> dict[str, Any]:
+    """By class: how well it is told from normal videos, and how much of it is called what it is."""
+    named = [(video["label"] or ("anomaly" if video["anomaly"] else "normal"), video["anomaly"]) for video in videos]
+    # What is an anomaly in one scene may be normal in another.
+    both = {name for name, anomaly in named if anomaly} & {name for name, anomaly in named if not anomaly}
+    names = np.array(
+        [f"{name} (normal)" if name in both and not anomaly else name for name, anomaly in named], dtype=object
+    )
+    areas = per_class_auc(names, labels, scores)
+    right = (scores >= threshold) == labels
+    return {
+        name: {
+            "num_videos": int((names == name).sum()),
+            "anomaly": name in areas,
+            "roc_auc_against_normal": areas.get(name, float("nan")),
+            # The share that is called what it is.
+            "top1_recall": float(right[names == name].mean()),
+        }
+        for name in sorted(set(names))
+    }
+
+
+def scene_figures(
+    labels: np.ndarray, scores: np.ndarray, videos: Sequence[dict[str, Any]], threshold: float
+) -> dict[str, Any]:
+    """By scene: area under the ROC curve, and what the threshold does."""
+    scenes = np.array([video["scene"] or "" for video in videos], dtype=object)
+    table = {}
+    for name in sorted(set(scenes)):
+        chosen = scenes == name
+        table[name or "not named"] = {
+            "num_videos": int(chosen.sum()),
+            "num_anomalous": int(labels[chosen].sum()),
+            "roc_auc": roc_auc(labels[chosen], scores[chosen]),
+            **_operating_point(labels[chosen], scores[chosen], threshold),
+        }
+    return table
+
+
+def why_undefined(figures: dict[str, Any], videos: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """Why figures are ``None``, by their names."""
+    reasons = {}
+    num_videos, num_normal, num_anomalous = (figures[f"num_{what}"] for what in ("videos", "normal", "anomalous"))
+    if not num_normal or not num_anomalous:
+        only = "normal" if num_normal else "anomalous"
+        reasons["video, clip, classes, scenes"] = (
+            f"all {num_videos} videos are {only}: areas under curves need both classes"
+        )
+    elif lone := [name for name, row in figures["scenes"].items() if row["roc_auc"] is None]:
+        reasons["scenes"] = f"all videos of {', '.join(lone)} are normal, or all are anomalous"
+    frame = figures["frame"]
+    if frame is None:
+        without = [video["id"] for video in videos if video["anomalous_frames"] is None]
+        reasons["frame"] = f"frames of {len(without)} of {num_videos} videos have no labels (first {without[0]})"
+    else:
+        if frame["roc_auc"] is None:
+            only = "anomalous" if frame["num_anomalous_frames"] else "normal"
+            reasons["frame"] = f"all {frame['num_frames']} frames are {only}: areas under curves need both classes"
+        names = {
+            "roc_auc_within_anomalous_videos": "no anomalous videos, or all of their frames are alike",
+            "roc_auc_mean_of_videos": "no video holds both normal and anomalous frames",
+            "false_alarm_rate_of_normal_videos": "no normal videos",
+        }
+        reasons |= {f"frame.{name}": reason for name, reason in names.items() if frame[name] is None}
+    for part in ("video", "clip", "frame"):
+        known = figures[part] or {}
+        if known.get("roc_auc") is not None and known.get("roc_auc_interval_95", [0])[0] is None:
+            reasons[f"{part}.roc_auc_interval_95"] = (
+                "too few videos: half of the sets that are drawn of them, or more, hold one class only"
+            )
+    return reasons
+
+
+def without_nan(value: Any) -> Any:
+    """JSON has no NaN."""
+    if isinstance(value, dict):
+        return {name: without_nan(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [without_nan(item) for item in value]
+    return None if isinstance(value, float) and np.isnan(value) else value

@@ -1,0 +1,155 @@
+"""The paper's tables, run on small generated corpora: what is in them, and that no stage is done twice."""
+
+import json
+import re
+import statistics
+
+import pytest
+from typer.testing import CliRunner
+
+from avad_hf import AvacaProcessor
+from avad_hf.cli import app
+from avad_hf.reproduce import AUDIO_PATHS, Figure, reproduce
+
+from .layouts import Media, shanghaitech_tree
+
+SETTINGS = {"epochs": 1, "model_options": {"hidden_size": 8, "intermediate_size": 8}}
+SCENES = ("mgarr", "zejtun_field")
+
+
+@pytest.fixture(scope="module")
+def media(tmp_path_factory) -> Media:
+    return Media(tmp_path_factory.mktemp("media"))
+
+
+@pytest.fixture(scope="module")
+def processor(tiny) -> AvacaProcessor:
+    return AvacaProcessor.from_pretrained(tiny)
+
+
+@pytest.fixture(scope="module")
+def mavad(media, tmp_path_factory):
+    root = tmp_path_factory.mktemp("mavad")
+    for scene in SCENES:
+        for label in ("normal", "bicycle"):
+            for index in range(5):
+                media.put(root / scene / label / f"{index}.mp4")
+    return root
+
+
+def figures(place, store, scene, audio_path, seeds) -> list[dict]:
+    runs = place / "runs" / store / scene
+    return [json.loads((runs / f"{audio_path}-seed{seed}" / "test" / "metrics.json").read_text()) for seed in seeds]
+
+
+@pytest.fixture(scope="module")
+def tables(mavad, processor, tmp_path_factory):
+    """Tables III and V with two splits, on the same videos as both copies, and what was done on the way."""
+    place, stages = tmp_path_factory.mktemp("tables"), []
+    options = {"data_dir": mavad, "raw_dir": mavad, "seeds": (0, 1), "settings": SETTINGS}
+    text = reproduce("mavad", processor, place, **options, on_stage=stages.append)
+    return place, text, stages, options
+
+
+def test_table_iii_has_every_cell_with_the_papers_beside(tables):
+    place, text, stages, _ = tables
+    assert len(stages) == 1 + 2 * 2 * 3 + 1 + 2 * 2  # features, Table III, features of the raw copy, its runs
+    assert text == (place / "tables.md").read_text(encoding="utf-8")
+    by_video = text.split("Videos, each judged by its highest clip")[1].split("\n\n")[1]
+    rows = {line.split("|")[1].strip(): line.split("|")[2:-1] for line in by_video.splitlines()[2:]}
+    assert list(rows) == list(SCENES)  # the third scene is not there
+    for scene in SCENES:
+        for cell, audio_path in zip(rows[scene], AUDIO_PATHS, strict=True):
+            areas = [100 * run["video"]["roc_auc"] for run in figures(place, "mavad", scene, audio_path, (0, 1))]
+            expected = f"{statistics.mean(areas):.2f} ± {statistics.stdev(areas):.2f} (paper "
+            assert cell.strip().startswith(expected)
+    assert "(paper 89.76 ± 1.33)" in rows["mgarr"][1]
+    assert "(paper 78.6 ± 6.82)" in rows["zejtun_field"][2]
+    # No frame has a label here, so there is no table of frames.
+    assert "Clips, each with its video's label" in text
+    assert "Frames, each" not in text
+
+
+def test_cells_are_trained_as_they_say(tables):
+    place, *_ = tables
+    for scene in SCENES:
+        for audio_path in AUDIO_PATHS:
+            for seed, found in zip((0, 1), figures(place, "mavad", scene, audio_path, (0, 1)), strict=True):
+                run = place / "runs" / "mavad" / scene / f"{audio_path}-seed{seed}"
+                config = json.loads((run / "config.json").read_text())
+                training = json.loads((run / "training.json").read_text())["config"]
+                assert config["audio_path"] == found["audio_path"] == audio_path
+                assert (config["dmil_weight"], config["center_weight"]) == (10.0, 1.0)
+                assert (training["scene"], training["split_seed"], training["learning_rate"]) == (scene, seed, 1e-5)
+                assert list(found["scenes"]) == [scene]
+                assert found["num_videos"] == 2  # a fifth of each class
+
+
+def test_table_v_and_the_notes(tables):
+    _, text, *_ = tables
+    table = text.split("## Table V")[1]
+    assert re.search(r"\| mgarr \| \d+.\d\d ± \d+.\d\d \(paper 91.49 ± 1.29\) \| .* \(paper 89.76 ± 1.33\) \|", table)
+    assert "over 2 splits (seeds 0, 1)" in text and "profile `paper`" in text
+    assert "Untrained video encoder" in text  # which these tables are made with
+
+
+def test_nothing_is_done_twice(tables, processor):
+    place, text, _, options = tables
+    metrics = sorted((place / "runs").rglob("metrics.json"))
+    before = {path: path.stat().st_mtime_ns for path in metrics}
+    again = []
+    assert reproduce("mavad", processor, place, **options, on_stage=again.append).split("All stages")[0] in text
+    assert [stage for stage in again if not stage.startswith("features")] == []
+    metrics[3].unlink()
+    reproduce("mavad", processor, place, **options, on_stage=again.append)
+    assert len([stage for stage in again if not stage.startswith("features")]) == 1
+    assert {path for path in metrics if path.stat().st_mtime_ns != before[path]} == {metrics[3]}
+
+
+def test_shanghaitech_counts_frames_without_sound(media, processor, tmp_path):
+    train = [f"01_{i:03d}" for i in range(8)] + [f"01_{i:04d}" for i in range(8)]
+    test = [f"02_{i:03d}" for i in range(3)] + [f"02_{i:04d}" for i in range(3)]
+    shanghaitech_tree(media, tmp_path / "corpus", train, test)
+    options = {"data_dir": tmp_path / "corpus", "settings": SETTINGS, "seeds": (0,)}
+    text = reproduce("shanghaitech", processor, tmp_path / "out", **options)
+    (found,) = figures(tmp_path / "out", "shanghaitech", "all", "zeroed", (0,))
+    assert found["num_videos"] == 6 and found["audio_path"] == "zeroed"
+    assert found["frame"]["num_frames"] == 3 * 10 + 3 * 5
+    assert "| AVACA (paper) | 93.79 |" in text
+    assert f"| AVACA (this run) | {100 * found['frame']['roc_auc']:.2f} |" in text
+    config = json.loads((tmp_path / "out/runs/shanghaitech/all/zeroed-seed0/config.json").read_text())
+    assert config["dmil_weight"] == 20.0
+
+
+def test_videos_that_cannot_be_read_stop_it(mavad, processor, tmp_path):
+    import shutil
+
+    shutil.copytree(mavad, tmp_path / "corpus")
+    (tmp_path / "corpus" / "mgarr" / "normal" / "2.mp4").write_bytes(b"no video")
+    with pytest.raises(ValueError, match="1 videos of mavad cannot be read, and a table without them would not be"):
+        reproduce("mavad", processor, tmp_path / "out", data_dir=tmp_path / "corpus", settings=SETTINGS)
+
+
+def test_cells():
+    assert str(Figure([0.9])) == "90.00"
+    assert str(Figure([0.9, 0.8, 1.0], "88 ± 1")) == "90.00 ± 10.00 (paper 88 ± 1)"
+    assert str(Figure([0.9, float("nan")])) == "not defined"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["mavad", "-o", "out", "--data-dir", "x"], "--model is needed"),
+        (["mavad", "-o", "out", "--model", "x"], "--data-dir is needed"),
+        (["shade", "-o", "out"], "'shade' is not one of"),
+        (["mavad", "-o", "out", "--data-dir", "/nowhere", "--model", "TINY"], "/nowhere: no such folder or manifest"),
+        (["shanghaitech", "-o", "o", "--data-dir", ".", "--raw-dir", ".", "--model", "TINY"], "raw_dir is for MAVAD"),
+    ],
+)
+def test_the_command_refuses(arguments, words, tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = [tiny if argument == "TINY" else argument for argument in arguments]
+    result = CliRunner().invoke(app, ["reproduce", *arguments])
+    assert result.exit_code == 2
+    assert words in result.output.replace("\n", " ")
+    assert list(tmp_path.iterdir()) == []
