@@ -1,4 +1,4 @@
-"""Teach a small SlowFast and a small VGGish the classes of synthetic videos; the first half of train_demo_model.py.
+"""Teach a small SlowFast and a small VGGish what synthetic videos show; the first half of train_demo_model.py.
 
 python examples/synthetic_encoders.py work
 
@@ -28,12 +28,13 @@ def fit(
     inputs, labels = known
     weight = torch.tensor([0.3] + [1.0] * (NUM_CLASSES - 1))
     num_steps = len(labels) // batch_size
-    optimizer = torch.optim.AdamW(model.parameters(), rate, weight_decay=0.05)
+    optimizer = torch.optim.AdamW(model.parameters(), rate, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, epochs * num_steps, pct_start=0.15)
     for epoch in range(epochs):
         model.train()
         for batch in torch.randperm(len(labels))[: num_steps * batch_size].split(batch_size):
             F.cross_entropy(name(inputs[batch]), labels[batch], weight).backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             schedule.step()
             optimizer.zero_grad()
@@ -52,8 +53,8 @@ def train_encoders(work: Path) -> None:
 
     audio = VggishModel(VggishConfig(hidden_sizes=(8, 16, 32, 64), intermediate_size=64, embedding_size=32))
     head = nn.Linear(32, NUM_CLASSES)
-    hear = nn.ModuleList([audio, head])
-    fit(hear, lambda x: head(audio(x.float()).pooler_output), seconds(known), seconds(held_out), 128, 8, 1e-3)
+    both = nn.ModuleList([audio, head])
+    fit(both, lambda x: head(audio(x.float()).pooler_output), seconds(known), seconds(held_out), 128, 10, 2e-3)
     audio.save_pretrained(work / "audio_encoder")
 
     sizes = {"stem_width": 12, "fast_ratio": 4, "depths": (1, 1, 1, 1), "pool_size": 1, "dropout": 0.2}
@@ -61,8 +62,7 @@ def train_encoders(work: Path) -> None:
     video = video.to(memory_format=torch.channels_last_3d)
 
     def see(pictures: Tensor) -> Tensor:
-        if video.training and random.random() < 0.5:
-            pictures = pictures.flip(-1)
+        pictures = pictures.flip(-1) if video.training and random.random() < 0.5 else pictures
         with torch.autocast("cpu", dtype=torch.bfloat16):
             return video((pictures / 255 - 0.45) / 0.225).logits.float()
 

@@ -10,7 +10,8 @@ from PIL import Image
 from avad_hf.detection import ScoredClip, detect_events
 from avad_hf.media.decode import MediaError
 from avad_hf.media.sources import open_media
-from avad_hf.report import plot_timeline, render_overlay
+from avad_hf.report.overlay import render_overlay
+from avad_hf.report.timeline import plot_timeline
 
 from .media_files import frame_times, sound, tone, write_media
 

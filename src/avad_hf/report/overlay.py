@@ -1,74 +1,18 @@
-"""Pictures of results: the score over time, and the video with its score burnt in."""
+"""A video written again with its score burnt into the picture."""
 
 import bisect
 import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from avad_hf.media.audio import sound_level
 from avad_hf.media.decode import MediaError, MediaFile
-from avad_hf.media.encode import write_video, written_whole
+from avad_hf.media.encode import write_video
 from avad_hf.media.sources import open_media
 
-SCORE_COLOUR, EVENT_COLOUR, SOUND_COLOUR = "#1f4e79", "#c62828", "#5f7f5f"
-
-
-def _edges(result: dict[str, Any]) -> list[float]:
-    """Times at which the shown score changes: a clip counts until the next one starts, also where clips overlap."""
-    return [clip["start"] for clip in result["clips"]] + [result["clips"][-1]["end"]]
-
-
-def plot_timeline(result: dict[str, Any], source: Any, path: str | os.PathLike, title: str | None = None) -> None:
-    """Draw the score over time with the events, and the level of the sound below it.
-
-    Args:
-        result: Of the pipeline.
-        source: The video it was made from, for the sound.
-        path: Of the picture; its ending says the format (PNG, SVG, PDF).
-        title: Above the picture; the video's name by default.
-    """
-    # Not pyplot: it keeps state, and may look for a screen.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 4.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    score, sound = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-
-    values = [clip["score"] for clip in result["clips"]]
-    score.stairs(values, _edges(result), baseline=None, color=SCORE_COLOUR, linewidth=1.8, label="score of each clip")
-    score.axhline(result["threshold"], color="0.4", linestyle="--", linewidth=1, label="threshold")
-    for index, event in enumerate(result["events"]):
-        score.axvspan(
-            event["start"],
-            event["end"],
-            color=EVENT_COLOUR,
-            alpha=0.18,
-            linewidth=0,
-            label="event" if index == 0 else None,
-        )
-    score.set(ylabel="anomaly score", ylim=(0, 1.02), xlim=(0, result["duration"]))
-    score.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, fontsize=9)
-
-    with open_media(source) as media:
-        score.set_title(title or Path(media.info.name).name, loc="right", fontsize=10, parse_math=False)
-        # About a thousand values, whatever the length.
-        step = max(0.05, result["duration"] / 1000)
-        if result["has_audio"]:
-            times, levels = sound_level(media.sound(16000), result["duration"], step)
-            sound.fill_between(times, levels, -80, color=SOUND_COLOUR, linewidth=0)
-        else:
-            sound.text(0.5, 0.5, "no sound", transform=sound.transAxes, ha="center", va="center", color="0.4")
-    sound.set(ylabel="sound (dBFS)", xlabel="time (s)", ylim=(-80, 0))
-    if result["warnings"]:
-        figure.supxlabel("\n".join(result["warnings"]), fontsize=8, color=EVENT_COLOUR, parse_math=False)
-    with written_whole(path) as partial:
-        # Named, since the unfinished file does not end with it.
-        figure.savefig(partial, dpi=130, format=Path(path).suffix[1:] or "png")
+from .timeline import score_edges
 
 
 def render_overlay(
@@ -129,7 +73,7 @@ class _OverlayPainter:
             draw.rectangle((self._x(event["start"]), top, self._x(event["end"]), bottom), fill=(120, 30, 30, 200))
         threshold = self._y(result["threshold"])
         draw.line((left, threshold, right, threshold), fill=(255, 255, 255, 120), width=self.line)
-        edges = _edges(result)
+        edges = score_edges(result["clips"])
         points = [
             (self._x(edge), self._y(clip["score"]))
             for index, clip in enumerate(result["clips"])

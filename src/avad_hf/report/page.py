@@ -1,0 +1,385 @@
+"""The report of an evaluation: one HTML file that needs nothing else, for a browser or for paper."""
+
+import os
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import numpy as np
+
+from avad_hf.media.encode import written_whole
+from avad_hf.metrics.ranking import Ranking
+
+from .pictures import curve_image, histogram_image, shown_score, timeline_image
+
+DASH = "&ndash;"
+RULES = {"max": "its highest clip", "topk_mean": "the mean of its highest clips", "mean": "the mean of its clips"}
+
+PAGE = Template("""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<title>$title</title>
+<style>
+:root { color-scheme: light dark; --page: #fff; --text: #1c2430; --soft: #5b6675; --line: #d9dee5; --tint: #f4f6f9;
+  --bar: #1f4e79; --good: #e3f1e6; --bad: #fbe4e2; --note: #fff4d6; --note-line: #d99a00; }
+@media screen and (prefers-color-scheme: dark) { :root { --page: #14181e; --text: #e3e8ef; --soft: #9aa6b5;
+  --line: #323b47; --tint: #1c222b; --bar: #7fb2e5; --good: #1c3a25; --bad: #45211f; --note: #3a2f10; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; padding: 2rem 1.25rem 4rem; max-width: 62rem; background: var(--page); color: var(--text);
+  font: 1rem/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
+h1 { margin: 0 0 .4rem; font-size: 1.7rem; line-height: 1.25; }
+h2 { margin: 2.6rem 0 .7rem; padding-bottom: .3rem; border-bottom: 1px solid var(--line); font-size: 1.25rem; }
+h1, p, li, tbody th { overflow-wrap: anywhere; }
+p { margin: .5rem 0 1rem; }
+small, .soft, caption { color: var(--soft); }
+small { font-size: .83em; }
+.notes { margin: 1.2rem 0; padding: .8rem 1.1rem; background: var(--note); border-left: .4rem solid var(--note-line); }
+.notes ul { margin: .2rem 0 0; padding-left: 1.2rem; }
+.pair { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 25rem), 1fr)); gap: 1.5rem; }
+.pair > * { min-width: 0; }
+.scroll { overflow-x: auto; }
+table { width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums; }
+caption { padding-bottom: .4rem; text-align: left; font-size: .9rem; }
+th, td { padding: .38rem .6rem; border-bottom: 1px solid var(--line); text-align: right; vertical-align: baseline; }
+th:first-child, td:first-child, .remarks td:last-child { text-align: left; }
+.remarks td:last-child { color: var(--soft); font-size: .88rem; white-space: normal; }
+thead th { color: var(--soft); font-size: .85rem; font-weight: 600; vertical-align: bottom; }
+tbody th { min-width: 8.5rem; font-weight: 500; } td { white-space: nowrap; }
+.reasons { margin: .6rem 0; padding-left: 1.2rem; font-size: .88rem; list-style: "\\2013\\00a0"; }
+.right, .wrong { display: block; padding: .2rem .5rem; border-radius: .25rem; background: var(--good); }
+.wrong { background: var(--bad); }
+.bar { position: relative; display: inline-block; width: 9rem; height: .65rem; background: var(--line); }
+.bar i { position: absolute; inset: 0 auto 0 0; background: var(--bar); }
+.bar b { position: absolute; inset: 0 auto 0 50%; border-left: 2px solid var(--page); }
+figure { margin: 0; } figcaption { margin-top: .4rem; font-size: .88rem; color: var(--soft); }
+img { display: block; width: 100%; height: auto; padding: .4rem; background: #fff; border: 1px solid var(--line);
+  border-radius: .4rem; }
+.video { padding: .8rem; background: var(--tint); border: 1px solid var(--line); border-radius: .5rem; }
+.video p { margin: 0 0 .5rem; line-height: 1.35; }
+.video .score { float: right; margin-left: .8rem; font-weight: 600; font-variant-numeric: tabular-nums; }
+@media (max-width: 40rem) { body { padding: 1.2rem .8rem 3rem; font-size: .93rem; } h1 { font-size: 1.4rem; }
+  th, td { padding: .35rem; } td { white-space: normal; } tbody th { min-width: 7rem; } .bar { width: 4rem; } }
+@media print { :root { color-scheme: light; font-size: 9.5pt; } body { padding: 0; max-width: none; }
+  .pair { grid-template-columns: 1fr 1fr; gap: 1rem; } .scroll { overflow: visible; } .bar { width: 6rem; }
+  figure, .video, .notes, .scroll { break-inside: avoid; } h2, p { break-after: avoid; }
+  .right, .wrong, .bar, .bar i, .notes, .video { print-color-adjust: exact; -webkit-print-color-adjust: exact; } }
+</style>
+</head>
+<body>
+<header>
+<h1>$title</h1>
+<p class="soft">$summary</p>
+$notes
+</header>
+<main>
+$sections
+</main>
+</body>
+</html>
+""")
+
+
+def write_report(
+    figures: dict[str, Any],
+    videos: list[dict[str, Any]],
+    directory: str | os.PathLike,
+    title: str,
+    num_worst: int = 6,
+) -> Path:
+    """Write an evaluation as `report.html`, which holds its pictures and refers to nothing outside it.
+
+    Args:
+        figures: Of an evaluation.
+        videos: Of the same evaluation.
+        directory: Of the page; made if it is not there.
+        title: Of the page.
+        num_worst: How many false alarms and how many misses are shown with their score over time.
+
+    Returns:
+        Path of the page.
+
+    Raises:
+        ValueError: For no videos, for another number of videos than the figures count, or a negative `num_worst`.
+    """
+    if not videos or len(videos) != figures["num_videos"]:
+        raise ValueError(
+            f"A report needs one or more videos and the figures of the same ones, got {len(videos)} videos and "
+            f"figures of {figures['num_videos']}. Give both from one evaluation."
+        )
+    if num_worst < 0:
+        raise ValueError(f"num_worst must be 0 or more, got {num_worst}.")
+    sections = [
+        _section("Ranking", _ranking(figures)),
+        _section("At the threshold", _at_threshold(figures)),
+        _section("Curves", _curves(figures, videos)),
+        _section("Scores of videos", _distribution(figures, videos)),
+        _section("Classes", _classes(figures)),
+        _section("Scenes", _scenes(figures)),
+        _section("Worst false alarms", _worst(videos, figures["threshold"], False, num_worst)),
+        _section("Worst misses", _worst(videos, figures["threshold"], True, num_worst)),
+    ]
+    text = PAGE.substitute(
+        title=escape(title), summary=_summary(figures), notes=_notes(figures), sections="\n".join(sections)
+    )
+    path = Path(directory) / "report.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+    return path
+
+
+def _section(title: str, content: str) -> str:
+    return f"<section><h2>{title}</h2>\n{content}\n</section>"
+
+
+def _pair(*contents: str) -> str:
+    return f'<div class="pair">{"".join(f"<div>{content}</div>" for content in contents)}</div>'
+
+
+def _table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "") -> str:
+    """Cells are HTML; the first of a row names it."""
+    top = "".join(f'<th scope="col">{cell}</th>' for cell in head)
+    lines = [
+        f'<tr><th scope="row">{name}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>' for name, *cells in rows
+    ]
+    return (
+        f'<div class="scroll"><table class="{kind}"><caption>{caption}</caption>\n<thead><tr>{top}</tr></thead>\n'
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
+    )
+
+
+def _rate(value: float | None) -> str:
+    return DASH if value is None else f"{value:.3f}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _undefined(figures: dict[str, Any], part: str, key: str) -> str:
+    """Why a figure is not defined, in the evaluation's words where it has some."""
+    known = {name: reason for names, reason in figures["undefined"].items() for name in names.split(", ")}
+    return known.get(part) or known.get(f"{part}.{key}") or f"both normal and anomalous {part}s are needed"
+
+
+def _summary(figures: dict[str, Any]) -> str:
+    parts = [
+        f"{_count(figures['num_videos'], 'video')} ({figures['num_normal']:,} normal, "
+        f"{figures['num_anomalous']:,} anomalous)",
+        _count(figures["num_clips"], "clip")
+        + (f", the mean of {figures['num_crops']} crops each" if figures["num_crops"] > 1 else ""),
+        f"audio path: {figures['audio_path'] or 'not named'}",
+        f"threshold {shown_score(figures['threshold'])}: {figures['threshold_origin'] or 'nobody has looked for one'}",
+    ]
+    return " &middot; ".join(escape(part) for part in parts)
+
+
+def _notes(figures: dict[str, Any]) -> str:
+    items = "".join(f"<li>{escape(note)}</li>" for note in figures["notes"])
+    return f'<div class="notes" role="note"><strong>Please note</strong><ul>{items}</ul></div>' if items else ""
+
+
+def _ranking(figures: dict[str, Any]) -> str:
+    """What does not depend on the threshold, for videos, clips and frames."""
+    parts, reasons = ("video", "clip", "frame"), []
+    video, clip, frame = (figures[part] for part in parts)
+
+    def shown(part: str, key: str) -> str:
+        known = figures[part]
+        # Frames without labels would have what clips have.
+        if key not in (known or clip or video):
+            return ""
+        value = None if known is None else known[key]
+        if isinstance(value, list):
+            value = None if None in value else f"{value[0]:.3f} to {value[1]:.3f}"
+        if value is None:
+            reasons.append(f"{part.capitalize()}s: {_undefined(figures, part, key)}.")
+        return value if isinstance(value, str) else _rate(value)
+
+    names = {
+        "roc_auc": "ROC AUC",
+        "roc_auc_interval_95": "&emsp;95% interval",
+        "roc_auc_max": f"&emsp;a video by {RULES['max']}",
+        "roc_auc_topk_mean": f"&emsp;a video by {RULES['topk_mean']}",
+        "roc_auc_within_anomalous_videos": "&emsp;within anomalous videos",
+        "roc_auc_mean_of_videos": "&emsp;mean over videos",
+        "average_precision_step": "Average precision, step",
+        "average_precision_trapezoid": "Average precision, trapezoid",
+    }
+    rows = [
+        [
+            "Number",
+            f"{figures['num_videos']:,}",
+            f"{figures['num_clips']:,}",
+            DASH if frame is None else f"{frame['num_frames']:,}",
+        ],
+        [
+            "&emsp;anomalous",
+            f"{figures['num_anomalous']:,}",
+            "" if clip is None else f"<small>label {escape(clip['labels'])}</small>",
+            DASH if frame is None else f"{frame['num_anomalous_frames']:,}",
+        ],
+        *(
+            [name, *(shown(part, key) for part in parts)]
+            for key, name in names.items()
+            if any(figures[part] is not None and key in figures[part] for part in parts)
+        ),
+    ]
+    caption = f"The score of a video is that of {escape(RULES.get(video['rule'], video['rule']))}"
+    if frame is not None:
+        caption += f"; rule for the last frames: {escape(frame['tail'])}"
+    lines = "".join(f"<li>{escape(reason)}</li>" for reason in dict.fromkeys(reasons))
+    return _table(caption, ["", "videos", "clips", "frames"], rows) + (
+        f'<ul class="reasons soft">{lines}</ul>' if lines else ""
+    )
+
+
+def _at_threshold(figures: dict[str, Any]) -> str:
+    video, frame = figures["video"], figures["frame"]
+    (kept, alarms), (missed, found) = video["confusion"]
+    normal, anomalous = kept + alarms, missed + found
+
+    def row(name: str, value: float | None, remark: str, reason: str) -> list[str]:
+        return [name, _rate(value), escape(reason if value is None else remark)]
+
+    def cell(count: int, of: int, kind: str) -> str:
+        return f'<span class="{kind}">{count:,} <small>{f"{count / of:.0%}" if of else ""}</small></span>'
+
+    no_normal, no_anomalous = "there are no normal videos", "there are no anomalous videos"
+    equal = video["equal_error_threshold"]
+    rows = [
+        row("Recall", video["recall"], f"{found:,} of {anomalous:,} anomalous", no_anomalous),
+        row("False alarm rate", video["false_alarm_rate"], f"{alarms:,} of {normal:,} normal", no_normal),
+        row("Accuracy", video["accuracy"], f"{kept + found:,} of {normal + anomalous:,}", ""),
+        row(
+            "Equal error rate",
+            video["equal_error_rate"],
+            "" if equal is None else f"at the score {shown_score(equal)}",
+            _undefined(figures, "video", "equal_error_rate"),
+        ),
+        row("False alarm rate at 0.5", video["false_alarm_rate_at_0.5"], "the common choice", no_normal),
+    ]
+    if frame is not None:
+        name, remark = "false_alarm_rate_of_normal_videos", "in normal videos"
+        rows.append(row("False alarm rate, frames", frame[name], remark, no_normal))
+        rows.append(row("False alarm rate, frames, at 0.5", frame[f"{name}_at_0.5"], remark, no_normal))
+    threshold = shown_score(figures["threshold"])
+    matrix = [
+        ["normal", cell(kept, normal, "right"), cell(alarms, normal, "wrong")],
+        ["anomalous", cell(missed, anomalous, "wrong"), cell(found, anomalous, "right")],
+    ]
+    return _pair(
+        _table(f"A video is called anomalous from the score {threshold} on", ["", "value", ""], rows, "remarks"),
+        _table(
+            "Videos by label and by what they are called", ["", "called normal", "called anomalous"], matrix, "matrix"
+        ),
+    )
+
+
+def _curves(figures: dict[str, Any], videos: list[dict[str, Any]]) -> str:
+    if not figures["num_normal"] or not figures["num_anomalous"]:
+        return f"<p>{DASH} No curves: {escape(_undefined(figures, 'video', 'roc_auc'))}.</p>"
+    labels = np.array([int(video["anomaly"]) for video in videos])
+    rankings = {"videos": Ranking(labels, [video["score"] for video in videos])}
+    if figures["clip"] is not None:
+        clips = [clip["score"] for video in videos for clip in video["clips"]]
+        rankings["clips"] = Ranking(np.repeat(labels, [len(video["clips"]) for video in videos]), clips)
+    images = [curve_image(kind, rankings, figures["threshold"]) for kind in ("roc", "precision_recall")]
+    captions = ("ROC: what is found, at which price of false alarms", "Precision-recall, in steps")
+    return _pair(
+        *(
+            f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
+            for image, caption in zip(images, captions, strict=True)
+        )
+    )
+
+
+def _distribution(figures: dict[str, Any], videos: list[dict[str, Any]]) -> str:
+    groups = {
+        name: np.array([video["score"] for video in videos if bool(video["anomaly"]) is anomalous])
+        for name, anomalous in (("normal", False), ("anomalous", True))
+    }
+    groups = {name: scores for name, scores in groups.items() if len(scores)}
+    names = {"lowest": 0, "a quarter is below": 0.25, "median": 0.5, "three quarters are below": 0.75, "highest": 1}
+    rows = [
+        [name, *(shown_score(np.quantile(scores, share)) for scores in groups.values())]
+        for name, share in names.items()
+    ]
+    rows.append(["videos", *(f"{len(scores):,}" for scores in groups.values())])
+    return _pair(
+        f"<figure>{histogram_image(groups, figures['threshold'])}</figure>",
+        _table("Scores by the label of the video", ["", *groups], rows),
+    )
+
+
+def _classes(figures: dict[str, Any]) -> str:
+    rows = []
+    # The class that is told apart worst comes first: it is what one looks for.
+    for name, row in sorted(
+        figures["classes"].items(), key=lambda item: (not item[1]["anomaly"], item[1]["roc_auc_against_normal"] or 0)
+    ):
+        area = row["roc_auc_against_normal"]
+        if area is None:
+            last = "no normal videos" if row["anomaly"] else "what others are compared with"
+        else:
+            last = f'<span class="bar"><i style="width: {area:.1%}"></i><b></b></span>'
+        rows.append([escape(name), f"{row['num_videos']:,}", _rate(row["top1_recall"]), _rate(area), last])
+    caption = "ROC AUC of each class against all normal videos; the line in a bar is chance"
+    return _table(caption, ["class", "videos", "right at the threshold", "ROC AUC", ""], rows, "remarks")
+
+
+def _scenes(figures: dict[str, Any]) -> str:
+    rows = []
+    for name, row in figures["scenes"].items():
+        only = " <small>all are anomalous</small>" if row["num_anomalous"] else " <small>all are normal</small>"
+        rates = (row[key] for key in ("roc_auc", "recall", "false_alarm_rate", "accuracy"))
+        shown = (_rate(rate) + (only if rate is None else "") for rate in rates)
+        rows.append([escape(name), f"{row['num_videos']:,}", f"{row['num_anomalous']:,}", *shown])
+    head = ["scene", "videos", "anomalous", "ROC AUC", "recall", "false alarm rate", "accuracy"]
+    return _table("Recall, false alarm rate and accuracy at the threshold", head, rows)
+
+
+def _worst(videos: list[dict[str, Any]], threshold: float, anomalous: bool, num_worst: int) -> str:
+    """Misses if `anomalous`, else false alarms; those farthest on the wrong side of the threshold first."""
+    kind, error, extreme = ("anomalous", "miss", "lowest") if anomalous else ("normal", "false alarm", "highest")
+    group = sorted(
+        (video for video in videos if bool(video["anomaly"]) is anomalous),
+        key=lambda video: video["score"],
+        reverse=not anomalous,
+    )
+    wrong = [video for video in group if (video["score"] >= threshold) is not anomalous]
+    shown = (wrong or group)[:num_worst]
+    if not group:
+        return f"<p>There are no {kind} videos.</p>"
+    number = _count(len(group), f"{kind} video")
+    below, above = (
+        f"below the threshold {shown_score(threshold)}",
+        f"at or above the threshold {shown_score(threshold)}",
+    )
+    if wrong:
+        lead = f"{len(wrong):,} of {number} scored {below if anomalous else above}."
+        lead += f" Shown are the {extreme} scores." if 0 < len(shown) < len(wrong) else ""
+    else:
+        lead = f"No {error}: of {number}, none scored {below if anomalous else above}."
+        lead += f" Shown are the {extreme} scores{', which reach it' if anomalous else ' below it'}." if shown else ""
+    if anomalous and shown:
+        known = any(video["anomalous_frames"] is not None for video in shown)
+        lead += " Shaded: labelled anomalous." if known else " Which frames are anomalous is not labelled."
+    cards = "".join(f'<article class="video">{_card(video, threshold)}</article>\n' for video in shown)
+    return f'<p>{lead}</p>\n<div class="pair">{cards}</div>'
+
+
+def _card(video: dict[str, Any], threshold: float) -> str:
+    about = f"{video['label'] or ('anomaly' if video['anomaly'] else 'normal')}, {video['scene'] or 'scene not named'}"
+    return (
+        f'<p><span class="score">{shown_score(video["score"])}</span> <strong>{escape(video["id"])}</strong><br>'
+        f"<small>{escape(about)}</small></p>{timeline_image(video, threshold)}"
+    )
+
+
+__all__ = ["write_report"]
