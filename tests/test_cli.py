@@ -163,7 +163,7 @@ def test_train_refuse_resume(tmp_path):
     config = json.loads((output / "config.json").read_text())
     assert config["audio_path"] == "plain"
     training = json.loads((output / "training.json").read_text())["config"]
-    assert (training["epochs"], training["batch_size"], training["learning_rate"]) == (2, 8, 1e-3)
+    assert (training["epochs"], training["batch_size"], training["learning_rate"]) == (2, 8, 3e-3)
 
     again = ("train", "avaca", store, "-o", output, "--epochs", 2, "--audio-path", "plain")
     assert "holds a finished training run. Resume it (--resume)" in run(*again, "--batch-size", 8, code=2)

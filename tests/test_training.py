@@ -295,7 +295,7 @@ def test_damaged_states_and_other_runs_are_refused(store, tmp_path):
     states = tmp_path / "run" / "checkpoints"
     killed(store, tmp_path / "run", lambda: (states / "epoch_0002").exists())
     settings = RESUMABLE | {"learning_rate": 0.5}
-    with pytest.raises(ValueError, match=r"holds another run.*\n  learning_rate: 0.001 there, 0.5 now"):
+    with pytest.raises(ValueError, match=r"holds another run.*\n  learning_rate: 0.003 there, 0.5 now"):
         train(config(store, tmp_path / "run", **settings), resume=True, progress=False)
     with pytest.raises(FileExistsError, match="holds an unfinished training run"):
         train(config(store, tmp_path / "run", **RESUMABLE), progress=False)

@@ -78,8 +78,8 @@ class TrainingConfig:
     batch_size: int = 16
     gradient_accumulation_steps: int = 1
     optimizer: Optimizer = "adamw"
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-2
+    learning_rate: float = 3e-3
+    weight_decay: float = 1e-1
     momentum: float = 0.9
     scheduler: Scheduler = "cosine"
     warmup_ratio: float = 0.1
