@@ -55,18 +55,18 @@ def test_overlay_keeps_times_and_sound_and_shows_the_score(tmp_path, video):
     render_overlay(result([0.1, 0.9], 2.0), video, tmp_path / "o.mp4", on_progress=seen.append)
     assert len(seen) == 50 and seen[-1] == pytest.approx(2.0)
     with open_media(tmp_path / "o.mp4") as media:
-        assert (media.info.width, media.info.height) == (320, 180)
-        frames = list(media.frames(180))
+        assert (media.info.width, media.info.height) == (642, 360)  # small ones are enlarged
+        frames = list(media.frames(360))
         track = media.sound(16000)
         heard = track.window(1.9, 0.5).numpy()
     assert [frame.start for frame in frames] == pytest.approx(frame_times(25, 2.0), abs=1e-3)
     expected = tone(1.4 + np.arange(8000) / 16000)
     assert np.corrcoef(heard, expected)[0, 1] > 0.99  # PCM went through AAC, in step
     for frame, is_event in ((frames[5], False), (frames[45], True)):
-        border = frame.pixels[:, :60, 0].float().mean(dim=1)
+        border = frame.pixels[:, :120, 0].float().mean(dim=1)
         assert (border[0] > border[1] + 60).item() is is_event
-    cursor = [frame.pixels[:, 150:178, :250].float().mean(dim=(0, 1)) for frame in (frames[5], frames[45])]
-    assert cursor[0].argmax() < 80 and cursor[1].argmax() > 200
+    cursor = [frame.pixels[:, 300:356, :500].float().mean(dim=(0, 1)) for frame in (frames[5], frames[45])]
+    assert cursor[0].argmax() < 160 and cursor[1].argmax() > 400
 
 
 def test_overlay_copies_aac_as_it_is(tmp_path, bunny):
@@ -98,7 +98,7 @@ def test_overlay_keeps_sound_of_every_kind(tmp_path, name, codec, rate, channels
     )
     render_overlay(result([0.1, 0.9], 2.0), source, tmp_path / "o.mp4")
     with open_media(source) as before, open_media(tmp_path / "o.mp4") as after:
-        assert (after.info.width, after.info.height) == (176, 240)
+        assert (after.info.width, after.info.height) == (352, 480)
         assert len(list(after.frames(None))) == 50
         expected, found = (media.sound(16000).window(1.5, 1.0).numpy() for media in (before, after))
     assert np.corrcoef(expected, found)[0, 1] > 0.97

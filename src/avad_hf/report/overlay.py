@@ -2,6 +2,7 @@
 
 import bisect
 import os
+import textwrap
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,6 +14,9 @@ from avad_hf.media.encode import write_video
 from avad_hf.media.sources import open_media
 
 from .timeline import score_edges
+
+# Of the written picture, in pixels.
+LEAST_HEIGHT = 360
 
 
 def render_overlay(
@@ -36,17 +40,22 @@ def render_overlay(
     with open_media(source) as media:
         if not isinstance(media, MediaFile):
             raise TypeError(f"An overlay is made from a whole video file, not from a {type(media).__name__}.")
-        # H.264 has half as many colour samples as pixels: sides must be even.
-        width, height = media.info.width // 2 * 2, media.info.height // 2 * 2
-        if min(width, height) < 32:
+        if min(media.info.width, media.info.height) < 32:
             raise MediaError(
                 f"{media.name}: {media.info.width} x {media.info.height} pixels are too few to draw into."
             )
+        # Small videos are enlarged until words can be read. H.264 has half as many colour samples as pixels: sides
+        # must be even.
+        factor = max(1, -(-LEAST_HEIGHT // media.info.height))
+        width, height = (factor * side // 2 * 2 for side in (media.info.width, media.info.height))
         painter = _OverlayPainter(result, width, height)
 
         def pictures() -> Iterator[tuple[float, np.ndarray]]:
             for frame in media.frames(None):
-                image = Image.fromarray(frame.pixels[:, :height, :width].permute(1, 2, 0).contiguous().numpy())
+                image = Image.fromarray(frame.pixels.permute(1, 2, 0).contiguous().numpy())
+                if factor > 1:
+                    image = image.resize((factor * image.width, factor * image.height), Image.Resampling.BICUBIC)
+                image = image.crop((0, 0, width, height))
                 yield frame.start, np.asarray(painter.paint(image, frame.start))
                 if on_progress is not None:
                     on_progress(frame.end)
@@ -81,11 +90,9 @@ class _OverlayPainter:
         ]
         draw.line(points, fill=(120, 190, 255, 255), width=self.line * 2)
         if result["warnings"]:
-            small, text, place = (
-                ImageFont.load_default(max(8, height // 40)),
-                "\n".join(result["warnings"]),
-                (left, left),
-            )
+            small, place = ImageFont.load_default(max(8, height // 40)), (left, left)
+            room = int((width - 4 * left) / small.getlength("n"))
+            text = "\n".join(line for warning in result["warnings"] for line in textwrap.wrap(warning, room))
             x0, y0, x1, y1 = draw.multiline_textbbox(place, text, font=small)
             draw.rectangle((x0 - left, y0 - left, x1 + left, y1 + left), fill=(0, 0, 0, 170))
             draw.multiline_text(place, text, font=small, fill=(255, 200, 120, 255))
