@@ -106,6 +106,14 @@ def test_nothing_is_done_twice(tables, processor):
     assert {path for path in metrics if path.stat().st_mtime_ns != before[path]} == {metrics[3]}
 
 
+def test_cells_of_other_settings_are_not_taken_for_these(tables, processor):
+    place, _, _, options = tables
+    before = (place / "tables.md").read_text(encoding="utf-8")
+    with pytest.raises(ValueError, match=r"holds another run.*\n  epochs: 1 there, 2 now"):
+        reproduce("mavad", processor, place, **options | {"settings": SETTINGS | {"epochs": 2}})
+    assert (place / "tables.md").read_text(encoding="utf-8") == before
+
+
 def test_shanghaitech_counts_frames_without_sound(media, processor, tmp_path):
     train = [f"01_{i:03d}" for i in range(8)] + [f"01_{i:04d}" for i in range(8)]
     test = [f"02_{i:03d}" for i in range(3)] + [f"02_{i:04d}" for i in range(3)]

@@ -20,6 +20,7 @@ from avad_hf.data.store import INDEX, recipe_sha256
 from avad_hf.metrics.ranking import Ranking
 from avad_hf.training.batches import BalancedBatches
 from avad_hf.training.config import PROFILES
+from avad_hf.training.models import new_model
 
 from .feature_stores import plant, recipe
 
@@ -217,6 +218,17 @@ def test_fine_tuning_begins_with_the_checkpoints_weights(store, tmp_path):
         torch.testing.assert_close(value, other, rtol=0, atol=1e-9, msg=name)
 
 
+def test_weights_are_float32_whatever_the_checkpoints_are(store, tmp_path):
+    half = AvacaForAnomalyDetection(AvacaConfig(visual_size=6, audio_size=5, num_audio_steps=8, **SMALL)).bfloat16()
+    half.save_pretrained(tmp_path / "half")
+    for fine_tune in (False, True):
+        model, _ = new_model(
+            config(store, tmp_path / "run", model=str(tmp_path / "half"), fine_tune=fine_tune),
+            FeatureDataset(store, "train"),
+        )
+        assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
 def test_early_stopping_and_the_plateau_schedule(store, tmp_path):
     found = run(store, tmp_path / "run", epochs=80, patience=3, learning_rate=1e-2, scheduler="constant")
     assert found.epochs == found.best_epoch + 3 < 80
@@ -284,9 +296,12 @@ def test_a_run_killed_twice_ends_as_one_that_was_not(store, tmp_path):
 
 
 def test_a_finished_run_is_not_done_again(store, tmp_path):
+    # A run that was killed while it claimed the folder leaves no more than this.
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "training.json.partial").write_text("{")
     first = run(store, tmp_path / "run")
     before = (tmp_path / "run" / "model.safetensors").stat().st_mtime_ns
-    again = train(config(store, tmp_path / "run"), resume=True, progress=False)
+    again = train(config(os.path.relpath(store) + "/", tmp_path / "run"), resume=True, progress=False)
     assert again == first
     assert (tmp_path / "run" / "model.safetensors").stat().st_mtime_ns == before
 
@@ -352,7 +367,9 @@ found.save({str(tmp_path)!r} + "/two-evaluated")
     histories = history_of(tmp_path / "one-whole"), history_of(tmp_path / "two-whole")
     for epoch, other in zip(*histories, strict=True):
         assert epoch["train"]["loss"] == pytest.approx(other["train"]["loss"], rel=1e-3)
-        assert epoch["validation"]["loss"] == pytest.approx(other["validation"]["loss"], rel=1e-3)
+        # Biases before a batch norm have no gradient but rounding, which AdamW makes whole steps of; a running mean
+        # is late to follow them.
+        assert epoch["validation"]["loss"] == pytest.approx(other["validation"]["loss"], rel=5e-3)
 
     from avad_hf import evaluate
 
@@ -457,7 +474,23 @@ def test_models_that_do_not_fit_are_refused(store, tiny, tmp_path):
         run(store, tmp_path / "run", model_options={"hidden_sise": 7})
     with pytest.raises(FileNotFoundError, match="no such folder"):
         run("/nowhere/store", tmp_path / "run")
+    with pytest.raises(ValueError, match=r"/nowhere/model: no such folder\. Give the folder of a checkpoint"):
+        run(store, tmp_path / "run", model="/nowhere/model")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_tracker_that_is_not_installed_is_refused(store, tmp_path, monkeypatch):
+    from accelerate import tracking
+
+    monkeypatch.setattr(tracking, "_available_trackers", [])
+    with pytest.raises(ValueError, match="log_with: the package of tensorboard is not installed"):
+        run(store, tmp_path / "run", log_with=("tensorboard",))
+    assert not (tmp_path / "run").exists()
+
+
+def test_training_that_diverges_says_so(store, tmp_path):
+    with pytest.raises(ValueError, match=r"Training diverged in epoch 1: .* Train with a lower learning_rate"):
+        run(store, tmp_path / "run", learning_rate=1e30)
 
 
 def test_folders_that_hold_something_else_are_left_alone(store, tmp_path):

@@ -58,7 +58,7 @@ def demonstrate(
     place = Path(output_dir)
     model, processor = DEMO_MODEL, AvacaProcessor.from_pretrained(DEMO_MODEL)
     if train:
-        model = place / "trained"
+        model = place / f"trained-{num_videos}"
         store = _features(place, "training", TRAINING_WORLD, 4 * num_videos, processor, on_stage)
         on_stage("training the detector")
         config = TrainingConfig(str(store), str(model), model=str(DEMO_MODEL))
@@ -103,7 +103,8 @@ def _features(
     processor: AvacaProcessor,
     on_stage: Callable[[str], None],
 ) -> Path:
-    store = place / "features" / part
+    # Other numbers of videos are other videos under the same names.
+    store = place / "features" / f"{part}-{num_videos}"
     for scene in SCENES:
         on_stage(f"{num_videos} {part} videos of {scene}")
         rows = load_dataset(

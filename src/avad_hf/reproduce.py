@@ -109,12 +109,9 @@ class Protocol:
         return store
 
     def run(self, store: Path, scene: str | None, seed: int, audio_path: str, **settings) -> dict[str, Any]:
-        """Figures of one detector on its test videos: trained, unless that was done before."""
+        """Figures of one detector on its test videos: trained, unless that was done before with the same settings."""
         place = self.output_dir / "runs" / store.name / (scene or "all") / f"{audio_path}-seed{seed}"
         finished = place / "test" / "metrics.json"
-        if finished.is_file():
-            return json.loads(finished.read_text(encoding="utf-8"))
-        self.on_stage(f"{store.name}, {scene or 'all scenes'}, {audio_path} audio, split {seed}")
         chosen = self.settings | settings
         options = chosen.pop("model_options", {}) | {"audio_path": audio_path}
         config = TrainingConfig.from_profile(
@@ -127,6 +124,10 @@ class Protocol:
             model_options=options,
             **chosen,
         )
+        if finished.is_file():
+            train(config, resume=True, progress=False)  # which refuses a run with other settings
+            return json.loads(finished.read_text(encoding="utf-8"))
+        self.on_stage(f"{store.name}, {scene or 'all scenes'}, {audio_path} audio, split {seed}")
         with _timed(place.with_suffix(".seconds.json")):
             train(config, resume=True, progress=False)
             model = AutoModelForVideoClassification.from_pretrained(place).to(process_state().device)
@@ -207,6 +208,12 @@ def table_v(protocol: Protocol, anonymised: Path, raw: Path, scenes: Sequence[st
     return "## Table V: raw and anonymised videos, AUC of videos in per cent\n\n" + "\n".join(lines)
 
 
+def _load(*corpus, **options):
+    """The main process goes first: it alone renders what is not there yet."""
+    with process_state().main_process_first():
+        return load_dataset(*corpus, **options)
+
+
 def _areas(runs: Sequence[dict[str, Any]], kind: str) -> list[float]:
     return [float("nan") if (area := found[kind]["roc_auc"]) is None else area for found in runs]
 
@@ -261,19 +268,19 @@ def reproduce(
         settings["model_options"] = SYNTHETIC_WIDTHS | settings.get("model_options", {})
     protocol = Protocol(Path(output_dir), profile, settings, seeds, on_stage)
     if corpus == "shanghaitech":
-        store = protocol.features(corpus, load_dataset(corpus, data_dir=data_dir), processor)
+        store = protocol.features(corpus, _load(corpus, data_dir=data_dir), processor)
         tables = [table_iv(protocol, store)]
     elif corpus == "synthetic":
-        scenes = {scene: load_dataset(corpus, scene, data_dir=data_dir, num_videos=num_videos) for scene in STREETS}
+        scenes = {scene: _load(corpus, scene, data_dir=data_dir, num_videos=num_videos) for scene in STREETS}
         for rows in scenes.values():
             store = protocol.features(corpus, rows, processor)
         tables = [table_iii(protocol, store, STREETS, f"synthetic world, {num_videos} drawn videos a scene")]
     else:
-        store = protocol.features(corpus, load_dataset(corpus, data_dir=data_dir), processor)
+        store = protocol.features(corpus, _load(corpus, data_dir=data_dir), processor)
         scenes = [name for name in MAVAD_SCENES.names if name in {row["scene"] for row in FeatureDataset(store).rows}]
         tables = [table_iii(protocol, store, scenes, "MAVAD")]
         if raw_dir is not None:
-            raw = protocol.features(f"{corpus}-raw", load_dataset(corpus, data_dir=raw_dir), processor)
+            raw = protocol.features(f"{corpus}-raw", _load(corpus, data_dir=raw_dir), processor)
             tables.append(table_v(protocol, store, raw, scenes))
     notes = [
         f"Mean ± sample standard deviation over {len(seeds)} splits (seeds {', '.join(map(str, seeds))}), one "

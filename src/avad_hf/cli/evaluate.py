@@ -40,7 +40,10 @@ def evaluate(
     model: Annotated[str, typer.Argument(help="Folder or Hub id of a checkpoint.", show_default=False)],
     store: Annotated[str, typer.Argument(help="Feature store: a folder, or its Hub id.", show_default=False)],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder of metrics.json, scores.jsonl and report.html.")
+        Path,
+        typer.Option(
+            "--output", "-o", help="Folder of metrics.json, scores.jsonl and report.html, which are replaced."
+        ),
     ],
     split: Annotated[Split, typer.Option(help="Which videos.")] = Split.test,
     scene: Annotated[str | None, typer.Option(help="Only the videos of this scene.")] = None,

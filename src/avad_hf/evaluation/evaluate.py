@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from avad_hf.data.extraction import process_state
 from avad_hf.data.features import FeatureDataset
 from avad_hf.media.encode import written_whole
 from avad_hf.metrics.videos import TailRule, VideoRule
@@ -46,7 +47,9 @@ class Evaluation:
     videos: list[dict[str, Any]] = field(repr=False)
 
     def save(self, directory: str | os.PathLike) -> None:
-        """Write ``metrics.json`` and ``scores.jsonl``, a line a video."""
+        """Write ``metrics.json`` and ``scores.jsonl``, a line a video; of several processes the main one writes."""
+        if not process_state().is_main_process:
+            return
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         with written_whole(directory / "metrics.json") as partial:

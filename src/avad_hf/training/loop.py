@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
@@ -80,7 +81,8 @@ def train(
         FileNotFoundError: If there is no finished feature store.
         FileExistsError: If the output folder holds something and `resume` is not set.
         ValueError: If training or validation videos are missing, of one class only or without label; if features do
-            not fit the model; if the output folder holds another run, or damaged files of this one.
+            not fit the model; if the output folder holds another run, or damaged files of this one; if a tracker's
+            package is missing; if training diverges.
     """
     process_state()  # refuses processes that do not know of each other
     AcceleratorState._reset_state()  # of an earlier run in this process, whose precision was another one
@@ -89,6 +91,9 @@ def train(
         log_with=list(config.log_with) or None,
         project_dir=config.output_dir,
     )
+    # Accelerate leaves out, without a word, trackers whose package is not installed.
+    if missing := set(config.log_with) - {"all", *(getattr(kind, "value", kind) for kind in accelerator.log_with)}:
+        raise ValueError(f"log_with: the package of {', '.join(sorted(missing))} is not installed.")
     if train_data is None:
         train_data = FeatureDataset(config.data, "train", config.split_seed, config.scene)
     if validation_data is None:
@@ -162,7 +167,8 @@ def train(
                 if not by_loss:
                     scheduler.step()
         losses = {name: accelerator.reduce(value).item() / batches.num_batches for name, value in totals.items()}
-        validation = _validate(accelerator.unwrap_model(model), model, validation_data)
+        # Not by the wrapper of several processes: its forward waits for all, and some may have no video to score.
+        validation = _validate(accelerator.unwrap_model(model), validation_data, epoch)
         if by_loss:
             scheduler.step(validation["loss"])
         rate = optimizer.param_groups[0]["lr"]
@@ -222,9 +228,14 @@ def _scheduler(config: TrainingConfig, optimizer: torch.optim.Optimizer, num_ste
     return get_scheduler(config.scheduler, optimizer, warmup, num_steps, specific), by_loss
 
 
-def _validate(detector: PreTrainedModel, model: torch.nn.Module, data: FeatureDataset) -> dict[str, float]:
+def _validate(detector: PreTrainedModel, data: FeatureDataset, epoch: int) -> dict[str, float]:
     """AUC of the videos, each judged by its highest clip, and the loss of all videos as one batch."""
-    scored = score_clips(model, data, SCORING_BATCH)
+    scored = score_clips(detector, data, SCORING_BATCH)
+    if not all(np.isfinite(item["logits"]).all() for item in scored):
+        raise ValueError(
+            f"Training diverged in epoch {epoch}: the model's scores are NaN or infinite. Train with a lower "
+            "learning_rate, or without mixed_precision, into a new folder."
+        )
     logits = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(item["logits"]) for item in scored], batch_first=True)
     lengths = torch.tensor([len(item["logits"]) for item in scored])
     mask = torch.arange(logits.shape[1]) < lengths.unsqueeze(1)

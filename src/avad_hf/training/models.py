@@ -1,5 +1,6 @@
 """New detectors to train, in the shape of their data or of a checkpoint."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,13 +20,17 @@ def new_model(config: TrainingConfig, data: FeatureDataset) -> tuple[PreTrainedM
     """The model to train, with new weights from torch's seed or those of a checkpoint, and the checkpoint's processor.
 
     Raises:
-        ValueError: If the model's config has no such options, the data are of another shape, or the data were made by
-            another processor than the checkpoint's.
+        ValueError: If there is no such checkpoint, the model's config has no such options, the data are of another
+            shape, or the data were made by another processor than the checkpoint's.
     """
     processor = None
     if config.model is None:
         model_config = AvacaConfig(**_shapes(data))
     else:
+        # What looks like a path is none of the Hub's names.
+        looks_like_path = config.model.startswith((".", "/", "~")) or config.model.count("/") > 1
+        if looks_like_path and not Path(config.model).is_dir():
+            raise ValueError(f"{config.model}: no such folder. Give the folder of a checkpoint, or its Hub id.")
         model_config = AutoConfig.from_pretrained(config.model)
         # A detector that was trained on stored features alone has none.
         if has_file(config.model, PROCESSOR_NAME):
@@ -38,10 +43,11 @@ def new_model(config: TrainingConfig, data: FeatureDataset) -> tuple[PreTrainedM
     # What was said of other weights is not true of these.
     model_config.notice = model_config.threshold_origin = None
     model_config.recipe_sha256 = recipe_sha256(data.recipe) if data.recipe else None
+    # Weights are float32 whatever the checkpoint's are: small steps would be lost in rounding.
     if config.fine_tune:
-        model = AutoModelForVideoClassification.from_pretrained(config.model, config=model_config)
+        model = AutoModelForVideoClassification.from_pretrained(config.model, config=model_config, dtype=torch.float32)
     else:
-        model = AutoModelForVideoClassification.from_config(model_config)
+        model = AutoModelForVideoClassification.from_config(model_config, dtype=torch.float32)
     # Shapes that do not fit show here, before anything is written.
     with torch.no_grad():
         model.eval()(**data.collate([data[0]]))

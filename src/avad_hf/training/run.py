@@ -50,7 +50,9 @@ class RunFolder:
             FileExistsError: If the folder holds something and the run is not to be resumed.
             ValueError: If another run is in it, or files of the run are damaged.
         """
-        if not self.path.exists() or not (self.path.is_file() or any(self.path.iterdir())):
+        # Half a claim is all that a run leaves that was killed right at its beginning.
+        half = Path(f"{self.path / RUN}{PARTIAL}")
+        if not self.path.exists() or not (self.path.is_file() or any(path != half for path in self.path.iterdir())):
             return None
         if not (self.path / RUN).is_file():
             raise FileExistsError(f"{self.path} is not an empty folder. Give a new one; nothing was overwritten.")

@@ -3,8 +3,23 @@
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 from torch.nn.modules.batchnorm import _BatchNorm
+
+
+class _SumOfProcesses(torch.autograd.Function):
+    """Sum of a tensor over all processes. What each computes from it counts, so gradients are summed as well."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        x = x.clone()
+        dist.all_reduce(x)
+        return x
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        gradient = gradient.clone()
+        dist.all_reduce(gradient)
+        return gradient
 
 
 class SyncedBatchNorm(_BatchNorm):
@@ -20,11 +35,11 @@ class SyncedBatchNorm(_BatchNorm):
         axes, shape = [0, *range(2, x.dim())], (1, -1, *[1] * (x.dim() - 2))
         samples = x.float()
         total = torch.cat([samples.sum(axes), samples.new_full((1,), samples.numel() / samples.shape[1])])
-        total = all_reduce(total)
+        total = _SumOfProcesses.apply(total)
         count = total[-1].detach()
         mean = total[:-1] / count
         # In two passes: a difference of large squares would lose digits.
-        variance = all_reduce((samples - mean.view(shape)).square().sum(axes)) / count
+        variance = _SumOfProcesses.apply((samples - mean.view(shape)).square().sum(axes)) / count
         with torch.no_grad():
             self.num_batches_tracked.add_(1)
             momentum = 1 / self.num_batches_tracked.item() if self.momentum is None else self.momentum
