@@ -92,7 +92,6 @@ def test_refusals_come_before_the_work(tmp_path, tiny, bikes):
     assert "no such folder" in refused(bikes, "--model", tmp_path / "absent")
     assert "cannot be loaded" in refused(bikes, "--model", "nobody/nothing")
     assert "less than or equal to 1" in refused(bikes, "--model", tiny, "--threshold", "3")
-    assert "Missing option" in refused(bikes)
     assert "--device foo cannot be used" in refused(bikes, "--model", tiny, "--device", "foo")
     two = (bikes, copy, "--model", tiny)
     assert "Give a folder" in refused(*two, "--plot", tmp_path / "a.png")

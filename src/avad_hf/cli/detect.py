@@ -153,7 +153,7 @@ def _load_pipeline(model: str | None, device: str | None, dtype: DType):
 def _print_result(video: str, result: dict) -> None:
     sound = "with sound" if result["has_audio"] else "no sound"
     typer.echo(
-        f"{video}: {result['label']}, score {result['score']:.3f} (threshold {result['threshold']:g}), "
+        f"{video}: {result['label']}, score {result['score']:.3f} (threshold {result['threshold']:.4g}), "
         f"{len(result['clips'])} clips, {result['duration']:.2f} s, {sound}"
     )
     for event in result["events"]:
