@@ -48,7 +48,8 @@ def main(work: str, output_dir: str) -> None:
     model.config.notice = NOTICE
     model.save_pretrained(output_dir)
     processor.save_pretrained(output_dir)
-    facts = [NOTICE, "Made by examples/train_demo_model.py.", f"Threshold: {result.threshold_origin}, all synthetic."]
+    made = "Made by the steps of examples/train_demo_model.py."
+    facts = [NOTICE, made, f"Threshold: {result.threshold_origin}, all synthetic."]
     text = card(
         "avaca",
         title="AVACA demonstration",
