@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import av
 import pytest
@@ -15,8 +16,13 @@ from typer.testing import CliRunner
 from avad_hf import AvacaConfig
 from avad_hf.cli import app
 from avad_hf.cli.detect import AudioPath
+from avad_hf.cli.evaluate import Tail, VideoRule
 from avad_hf.cli.init import Size
+from avad_hf.cli.train import MixedPrecision, Profile, Scheduler
 from avad_hf.hub import SIZES
+from avad_hf.metrics import videos
+from avad_hf.training import config
+from avad_hf.training.config import PROFILES
 
 from .feature_stores import plant
 
@@ -191,3 +197,14 @@ def test_train_refuses(arguments, words, tmp_path, monkeypatch):
     assert words in said.replace("\n", " ")
     assert "Traceback" not in said
     assert not (tmp_path / "run").exists()
+
+
+def test_choices_are_those_of_the_library():
+    for choices, known in (
+        (Profile, PROFILES),
+        (Scheduler, get_args(config.Scheduler)),
+        (MixedPrecision, get_args(config.MixedPrecision)),
+        (VideoRule, get_args(videos.VideoRule)),
+        (Tail, get_args(videos.TailRule)),
+    ):
+        assert [choice.value for choice in choices] == list(known)

@@ -108,21 +108,16 @@ class Protocol:
             )
         return store
 
-    def run(self, store: Path, scene: str | None, seed: int, audio_path: str, **settings) -> dict[str, Any]:
+    def run(self, store: Path, scene: str | None, seed: int, audio_path: str) -> dict[str, Any]:
         """Figures of one detector on its test videos: trained, unless that was done before with the same settings."""
         place = self.output_dir / "runs" / store.name / (scene or "all") / f"{audio_path}-seed{seed}"
         finished = place / "test" / "metrics.json"
-        chosen = self.settings | settings
-        options = chosen.pop("model_options", {}) | {"audio_path": audio_path}
+        options = self.settings.get("model_options", {}) | {"audio_path": audio_path}
         config = TrainingConfig.from_profile(
             self.profile,
-            data=str(store),
-            output_dir=str(place),
-            scene=scene,
-            split_seed=seed,
-            seed=seed,
-            model_options=options,
-            **chosen,
+            **self.settings
+            | {"data": str(store), "output_dir": str(place), "scene": scene, "split_seed": seed, "seed": seed}
+            | {"model_options": options},
         )
         if finished.is_file():
             train(config, resume=True, progress=False)  # which refuses a run with other settings

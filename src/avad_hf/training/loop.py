@@ -18,13 +18,12 @@ from transformers import PreTrainedModel, get_scheduler
 from avad_hf.data.extraction import process_state
 from avad_hf.data.features import FeatureDataset
 from avad_hf.evaluation.scoring import inputs_of, labels_of, score_clips
-from avad_hf.hub import card
 from avad_hf.metrics.ranking import Ranking
 from avad_hf.metrics.videos import video_score
 
 from .batches import BalancedBatches
 from .config import TrainingConfig
-from .models import new_model
+from .models import model_card, new_model
 from .run import RunFolder, data_sha256
 from .synced_norm import sync_batch_norms
 
@@ -204,7 +203,7 @@ def train(
             detector.float().save_pretrained(folder)
             if processor is not None:
                 processor.save_pretrained(folder)
-            (Path(folder) / "README.md").write_text(_card(config, result, processor), encoding="utf-8")
+            (Path(folder) / "README.md").write_text(model_card(config, result, processor), encoding="utf-8")
             run.finish(Path(folder), history, result)
     for tracker in accelerator.trackers:
         tracker.finish()
@@ -256,25 +255,6 @@ def _best(history: list[dict[str, Any]]) -> int:
 
 def _has_stalled(config: TrainingConfig, history: list[dict[str, Any]], best_epoch: int) -> bool:
     return config.patience is not None and len(history) - best_epoch >= config.patience and bool(history)
-
-
-def _card(config: TrainingConfig, result: dict[str, Any], processor) -> str:
-    validation = result["validation"]
-    notes = [
-        f"Trained for {result['epochs']} epochs on `{Path(config.data).name}`"
-        + (f", scene {config.scene}" if config.scene else "")
-        + f", split seed {config.split_seed}, seed {config.seed}; epoch {result['best_epoch']} is kept.",
-        f"Validation videos: ROC AUC {validation['roc_auc']:.4f}. This figure chose the epoch; it is no test result.",
-        f"Threshold {result['threshold']:.4f}: {result['threshold_origin']}.",
-        *(processor.notices if processor else ["No encoders: this checkpoint reads stored features."]),
-    ]
-    return card(
-        "avaca",
-        title="AVACA",
-        summary="An AVACA detector, trained by avad_hf.",
-        location=Path(config.output_dir).resolve().name,
-        weights="\n".join(f"- {note}" for note in notes),
-    )
 
 
 __all__ = ["TrainingResult", "train"]

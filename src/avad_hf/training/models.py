@@ -10,6 +10,7 @@ from transformers.utils import PROCESSOR_NAME, has_file
 from avad_hf.data.features import FeatureDataset
 from avad_hf.data.store import recipe_sha256
 from avad_hf.evaluation.scoring import refuse_other_features
+from avad_hf.hub import card
 from avad_hf.models.avaca.configuration_avaca import AvacaConfig
 from avad_hf.models.avaca.processing_avaca import AvacaProcessor
 
@@ -78,4 +79,24 @@ def load_processor(model: str, data: FeatureDataset) -> AvacaProcessor:
     return processor
 
 
-__all__ = ["load_processor", "new_model"]
+def model_card(config: TrainingConfig, result: dict[str, Any], processor: ProcessorMixin | None) -> str:
+    """What the trained checkpoint's README.md says, with the figures of its run."""
+    validation = result["validation"]
+    notes = [
+        f"Trained for {result['epochs']} epochs on `{Path(config.data).name}`"
+        + (f", scene {config.scene}" if config.scene else "")
+        + f", split seed {config.split_seed}, seed {config.seed}; epoch {result['best_epoch']} is kept.",
+        f"Validation videos: ROC AUC {validation['roc_auc']:.4f}. This figure chose the epoch; it is no test result.",
+        f"Threshold {result['threshold']:.4f}: {result['threshold_origin']}.",
+        *(processor.notices if processor else ["No encoders: this checkpoint reads stored features."]),
+    ]
+    return card(
+        "avaca",
+        title="AVACA",
+        summary="An AVACA detector, trained by avad_hf.",
+        location=Path(config.output_dir).resolve().name,
+        weights="\n".join(f"- {note}" for note in notes),
+    )
+
+
+__all__ = ["load_processor", "model_card", "new_model"]
