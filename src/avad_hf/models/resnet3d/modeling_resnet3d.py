@@ -1,0 +1,216 @@
+"""3D ResNet of basic blocks: video encoder and classifier.
+
+Attribute names are those of kenshohara/3D-ResNets-PyTorch, so that its checkpoints convert by a prefix rule.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from transformers import initialization as init
+from transformers.utils import ModelOutput
+
+from avad_hf.models.checkpoints import CheckpointModel
+
+from .configuration_resnet3d import ResNet3dConfig
+
+
+@dataclass
+class ResNet3dModelOutput(ModelOutput):
+    """What the encoder makes of a video.
+
+    Args:
+        feature_map (`torch.Tensor` of shape `(B, hidden_size, t, h, w)`):
+            Output of the last stage; 4 x 8 x 8 cells for 50 frames of 240 x 240 pixels.
+        pooler_output (`torch.Tensor` of shape `(B, hidden_size)`):
+            Mean of the feature map over its cells.
+    """
+
+    feature_map: Tensor | None = None
+    pooler_output: Tensor | None = None
+
+
+@dataclass
+class ResNet3dClassifierOutput(ModelOutput):
+    """Class scores of a video.
+
+    Args:
+        loss (`torch.Tensor` of shape `()`, *optional*): Cross-entropy, with labels.
+        logits (`torch.Tensor` of shape `(B, num_labels)`): Scores before the softmax.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+
+
+@contextmanager
+def _statistics_kept(module: nn.Module) -> Iterator[None]:
+    """Let batch norms leave their running statistics alone: what is computed twice must not count twice."""
+    norms = [part for part in module.modules() if isinstance(part, _BatchNorm) and part.training]
+    before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, (momentum, count) in zip(norms, before, strict=True):
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(count)
+
+
+class CheckpointedModule(nn.Module):
+    """A module that can compute its activations again in the backward pass, for less memory.
+
+    transformers sets both attributes, in `activation_checkpointing_enable`.
+    """
+
+    gradient_checkpointing = False
+    _gradient_checkpointing_func = None
+
+    def computed(self, function: Callable[..., Tensor], *inputs: Tensor | None) -> Tensor:
+        """``function(*inputs)``, which must use no other module with parameters than parts of this one."""
+        if not (self.gradient_checkpointing and self.training and torch.is_grad_enabled()):
+            return function(*inputs)
+        return self._gradient_checkpointing_func(
+            function, *inputs, context_fn=lambda: (nullcontext(), _statistics_kept(self))
+        )
+
+
+class ResNet3dBasicBlock(CheckpointedModule):
+    """Two convolutions and a shortcut around them."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, shortcut_type: str):
+        super().__init__()
+        self.conv1 = nn.Conv3d(in_channels, out_channels, kernel_size=3, stride=stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm3d(out_channels)
+        self.conv2 = nn.Conv3d(out_channels, out_channels, kernel_size=3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm3d(out_channels)
+        self.stride, self.new_channels = stride, out_channels - in_channels
+        self.downsample = None
+        if (stride != 1 or self.new_channels) and shortcut_type == "B":
+            self.downsample = nn.Sequential(
+                nn.Conv3d(in_channels, out_channels, kernel_size=1, stride=stride, bias=False),
+                nn.BatchNorm3d(out_channels),
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.computed(self._forward, x)
+
+    def _forward(self, x: Tensor) -> Tensor:
+        residual = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        residual = self.bn2(self.conv2(residual))
+        return F.relu(self._shortcut(x) + residual, inplace=True)
+
+    def _shortcut(self, x: Tensor) -> Tensor:
+        if self.downsample is not None:
+            return self.downsample(x)
+        # Type A. The original cuts the gradient off here (it concatenates `out.data`), by which the stages below a
+        # change of size learn through the convolutions alone. What is computed is the same; the gradient goes through.
+        if self.stride != 1:
+            x = x[..., :: self.stride, :: self.stride, :: self.stride]
+        return F.pad(x, (0, 0, 0, 0, 0, 0, 0, self.new_channels)) if self.new_channels else x
+
+
+class ResNet3dPreTrainedModel(CheckpointModel):
+    """Initialisation and loading shared by encoder and classifier."""
+
+    config_class = ResNet3dConfig
+    base_model_prefix = "resnet3d"
+    main_input_name = "pixel_values_videos"
+    input_modalities = ("video",)
+    supports_gradient_checkpointing = True
+    _no_split_modules = ("ResNet3dBasicBlock",)
+
+    def _init_weights(self, module: nn.Module):
+        if isinstance(module, nn.Conv3d):
+            init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(module, nn.Linear):
+            init.normal_(module.weight, std=0.01)
+            init.zeros_(module.bias)
+        elif isinstance(module, nn.BatchNorm3d):
+            super()._init_weights(module)
+
+
+class ResNet3dModel(CheckpointedModule, ResNet3dPreTrainedModel):
+    """3D ResNet without its classifier, for videos of any length and size."""
+
+    def __init__(self, config: ResNet3dConfig):
+        super().__init__(config)
+        width = config.stem_width
+        self.conv1 = nn.Conv3d(config.num_channels, width, kernel_size=7, stride=(1, 2, 2), padding=3, bias=False)
+        self.bn1 = nn.BatchNorm3d(width)
+        self.maxpool = nn.MaxPool3d(kernel_size=3, stride=2, padding=1)
+        channels = width
+        for stage, depth in enumerate(config.depths):
+            out_channels, blocks = width * 2**stage, []
+            for index in range(depth):
+                stride = 2 if index == 0 and stage > 0 else 1
+                blocks.append(ResNet3dBasicBlock(channels, out_channels, stride, config.shortcut_type))
+                channels = out_channels
+            setattr(self, f"layer{stage + 1}", nn.Sequential(*blocks))
+        self.post_init()
+
+    @property
+    def stages(self) -> list[list[nn.Module]]:
+        """The stem and the four stages, from the input on: what can be frozen one by one."""
+        return [[self.conv1, self.bn1], *([getattr(self, f"layer{stage}")] for stage in range(1, 5))]
+
+    def forward(self, pixel_values_videos: Tensor, **kwargs) -> ResNet3dModelOutput:
+        """Encode normalised videos.
+
+        Args:
+            pixel_values_videos (`torch.Tensor` of shape `(B, F, num_channels, H, W)`):
+                RGB frames, normalised as the config says. Any number of frames and pixels, 1 or more.
+            kwargs: Ignored.
+
+        Returns:
+            [`ResNet3dModelOutput`] with ``feature_map`` and ``pooler_output``.
+
+        Raises:
+            ValueError: For another shape.
+        """
+        shape, channels = tuple(pixel_values_videos.shape), self.config.num_channels
+        if len(shape) != 5 or shape[2] != channels or 0 in shape:
+            raise ValueError(
+                f"The 3D ResNet needs pixel_values_videos of shape (B, F, {channels}, H, W), got {shape}. "
+                "AvrlProcessor makes them from videos."
+            )
+        x = self.computed(self._stem, pixel_values_videos.to(self.dtype).transpose(1, 2))
+        for stage in self.stages[1:]:
+            x = stage[0](x)
+        return ResNet3dModelOutput(feature_map=x, pooler_output=x.mean(dim=(2, 3, 4)))
+
+    def _stem(self, x: Tensor) -> Tensor:
+        return self.maxpool(F.relu(self.bn1(self.conv1(x)), inplace=True))
+
+
+class ResNet3dForVideoClassification(ResNet3dPreTrainedModel):
+    """3D ResNet with its linear classifier (Kinetics in the published weights)."""
+
+    def __init__(self, config: ResNet3dConfig):
+        super().__init__(config)
+        self.resnet3d = ResNet3dModel(config)
+        self.fc = nn.Linear(config.hidden_size, config.num_labels)
+        self.post_init()
+
+    def forward(self, pixel_values_videos: Tensor, labels: Tensor | None = None, **kwargs) -> ResNet3dClassifierOutput:
+        """Classify normalised videos.
+
+        Args:
+            pixel_values_videos (`torch.Tensor` of shape `(B, F, num_channels, H, W)`): As for [`ResNet3dModel`].
+            labels (`torch.Tensor` of shape `(B,)`, *optional*): Class indices, for the loss.
+            kwargs: Ignored.
+
+        Returns:
+            [`ResNet3dClassifierOutput`] with ``logits`` and, with labels, ``loss``.
+        """
+        logits = self.fc(self.resnet3d(pixel_values_videos).pooler_output)
+        loss = None if labels is None else F.cross_entropy(logits.float(), labels)
+        return ResNet3dClassifierOutput(loss=loss, logits=logits)
+
+
+__all__ = ["ResNet3dForVideoClassification", "ResNet3dModel", "ResNet3dPreTrainedModel"]
