@@ -10,6 +10,9 @@ from avad_hf.models.checkpoints import CheckpointModel
 
 from .configuration_vggish import VggishConfig
 
+# Convolutions in each of the four groups; a pooling by two ends each group.
+GROUPS = (1, 1, 2, 2)
+
 
 @dataclass
 class VggishModelOutput(ModelOutput):
@@ -26,6 +29,18 @@ class VggishModelOutput(ModelOutput):
     pooler_output: Tensor | None = None
 
 
+def vggish_convolutions(config: VggishConfig) -> nn.Sequential:
+    """The convolutional part, for log-mel spectrograms of shape `(N, 1, frames, num_mel_bins)` of any length."""
+    layers: list[nn.Module] = []
+    channels = 1
+    for width, depth in zip(config.hidden_sizes, GROUPS, strict=True):
+        for _ in range(depth):
+            layers += [nn.Conv2d(channels, width, kernel_size=3, padding=1), nn.ReLU(inplace=True)]
+            channels = width
+        layers.append(nn.MaxPool2d(kernel_size=2, stride=2))
+    return nn.Sequential(*layers)
+
+
 class VggishModel(CheckpointModel):
     """VGGish: six convolutions over log-mel frames, then three linear layers."""
 
@@ -36,15 +51,8 @@ class VggishModel(CheckpointModel):
 
     def __init__(self, config: VggishConfig):
         super().__init__(config)
-        layers: list[nn.Module] = []
-        channels = 1
-        for width, depth in zip(config.hidden_sizes, (1, 1, 2, 2), strict=True):
-            for _ in range(depth):
-                layers += [nn.Conv2d(channels, width, kernel_size=3, padding=1), nn.ReLU(inplace=True)]
-                channels = width
-            layers.append(nn.MaxPool2d(kernel_size=2, stride=2))
-        self.features = nn.Sequential(*layers)
-        flat = channels * (config.num_frames // 16) * (config.num_mel_bins // 16)
+        self.features = vggish_convolutions(config)
+        flat = config.hidden_sizes[-1] * (config.num_frames // 16) * (config.num_mel_bins // 16)
         self.embeddings = nn.Sequential(
             nn.Linear(flat, config.intermediate_size),
             nn.ReLU(inplace=True),
@@ -91,4 +99,4 @@ class VggishModel(CheckpointModel):
         return VggishModelOutput(feature_map=feature_map, pooler_output=self.embeddings(flat))
 
 
-__all__ = ["VggishModel"]
+__all__ = ["VggishModel", "vggish_convolutions"]

@@ -1,0 +1,150 @@
+"""Configuration of AVRL."""
+
+from typing import Any, ClassVar, Literal, get_args
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+from avad_hf.models.checkpoints import CheckpointConfig
+from avad_hf.models.resnet3d.configuration_resnet3d import ResNet3dConfig
+from avad_hf.models.vggish.configuration_vggish import VggishConfig
+
+Fusion = Literal["concat", "concat_norm", "concat_scaled", "add", "low_level"]
+Modality = Literal["audio_visual", "visual", "audio"]
+
+# SHADE's classes; the paper gives them no numbers (section IV-B).
+LABELS = ("arrest", "chase", "fight", "knockdown", "run", "shoot", "scatter", "normal1", "normal2")
+NORMAL_LABELS = ("normal1", "normal2")
+
+
+@strict
+class AvrlConfig(CheckpointConfig):
+    r"""Architecture, classes and threshold of an AVRL detector (Gao et al., arXiv 2110.14862, section III).
+
+    Args:
+        video_config: Of the 3D ResNet.
+        audio_config: Of VGGish, of which the convolutions alone are used.
+        fusion: How what is seen and what is heard are put together (IV-E): ``"concat"``, the paper's choice, one
+            after the other; ``"concat_norm"``, with layer norm after it; ``"concat_scaled"``, with the sound's
+            features times 10; ``"add"``, their sum; ``"low_level"``, the outer product of the sound's features as a
+            fourth channel of every frame.
+        modality: ``"audio_visual"``, or ``"visual"`` or ``"audio"`` alone (V-B); the other network is then not built,
+            and `fusion` does not count.
+        hidden_sizes: Widths of the two hidden layers of the classifier (Table I).
+        frozen_video_stages: How many of the 3D ResNet's five parts keep their weights, from the input on: 1 for the
+            stem, 5 for all of it. The paper trains everything.
+        frozen_audio_stages: How many of VGGish's four groups of convolutions keep their weights, likewise.
+        normal_labels: Classes that are no anomaly; the score is 1 minus their probability.
+        threshold: Score from which on a video is called anomalous.
+        threshold_origin: How the threshold was found; ``None`` if nobody has looked for one.
+        recipe_sha256: Of the stored videos that it was trained on; ``None`` if not known.
+
+    Without labels of one's own (``id2label``, ``num_labels``) the classes are SHADE's nine.
+
+    Raises:
+        StrictDataclassClassValidationError: If the parts do not fit each other.
+    """
+
+    model_type = "avrl"
+    sub_configs: ClassVar[dict[str, type[PreTrainedConfig]]] = {
+        "video_config": ResNet3dConfig,
+        "audio_config": VggishConfig,
+    }
+    fusions: ClassVar[tuple[str, ...]] = get_args(Fusion)
+    modalities: ClassVar[tuple[str, ...]] = get_args(Modality)
+    # For Trainer, which takes all other outputs for predictions.
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["anomaly_logits"]
+
+    # Architecture
+    video_config: dict[str, Any] | PreTrainedConfig | None = None
+    audio_config: dict[str, Any] | PreTrainedConfig | None = None
+    fusion: Fusion = "concat"
+    modality: Modality = "audio_visual"
+    hidden_sizes: list[int] | tuple[int, ...] = (512, 256)
+
+    # Training
+    frozen_video_stages: int = 0
+    frozen_audio_stages: int = 0
+
+    # Detection
+    normal_labels: list[str] | tuple[str, ...] = NORMAL_LABELS
+    threshold: float | int = 0.5
+    threshold_origin: str | None = None
+    recipe_sha256: str | None = None
+
+    def __post_init__(self, **kwargs):
+        for name, kind in self.sub_configs.items():
+            given = getattr(self, name)
+            if given is None or isinstance(given, dict):
+                setattr(self, name, kind(**{k: v for k, v in (given or {}).items() if k != "model_type"}))
+        if self.id2label is None and self.label2id:
+            self.id2label = {number: name for name, number in self.label2id.items()}
+        if self.id2label is None and "num_labels" not in kwargs:
+            self.id2label = dict(enumerate(LABELS))
+        super().__post_init__(**kwargs)
+        # Whichever of the two was given, the other one follows.
+        self.label2id = {name: index for index, name in self.id2label.items()}
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        """What is saved: the classes always, which transformers leaves out where it takes them for its default."""
+        return super().to_diff_dict() | {name: getattr(self, name) for name in ("id2label", "label2id")}
+
+    def validate_architecture(self):
+        """Check that both networks, the classes and the threshold fit each other."""
+        video, audio = self.video_config, self.audio_config
+        if len(self.hidden_sizes) != 2:
+            raise ValueError(f"hidden_sizes needs two widths, got {list(self.hidden_sizes)}.")
+        if video.num_channels != 3:
+            raise ValueError(
+                f"video_config.num_channels must be 3, got {video.num_channels}: the fourth channel of fusion "
+                "'low_level' is added by the model."
+            )
+        if self.uses_both and self.fusion == "add" and video.hidden_size != audio.hidden_sizes[-1]:
+            raise ValueError(
+                f"Fusion 'add' needs features of one width, got {video.hidden_size} of the 3D ResNet and "
+                f"{audio.hidden_sizes[-1]} of VGGish."
+            )
+        for name, most in (("frozen_video_stages", 5), ("frozen_audio_stages", 4)):
+            if not 0 <= getattr(self, name) <= most:
+                raise ValueError(f"{name} must be between 0 and {most}, got {getattr(self, name)}.")
+        if not 0.0 <= self.threshold <= 1.0:
+            raise ValueError(f"threshold must be between 0 and 1, got {self.threshold}.")
+        if self.uses_both and self.fusion == "low_level" and self.frozen_video_stages:
+            raise ValueError(
+                f"Fusion 'low_level' needs frozen_video_stages 0, got {self.frozen_video_stages}: the stem has to "
+                "learn what the sound's channel means."
+            )
+        numbers, names = list(self.id2label), list(self.id2label.values())
+        if sorted(map(int, numbers)) != list(range(len(numbers))):
+            raise ValueError(f"Class numbers must run from 0 to {len(numbers) - 1}, got {numbers}.")
+        if len(set(names)) < len(names):
+            raise ValueError(f"Class names must differ, got {', '.join(names)}.")
+
+    @property
+    def uses_both(self) -> bool:
+        """Whether sight and sound are fused."""
+        return self.modality == "audio_visual"
+
+    @property
+    def normal_ids(self) -> list[int]:
+        """Numbers of the normal classes.
+
+        Raises:
+            ValueError: If one of them is no class, or if not some classes are normal and others anomalous.
+        """
+        known = {name: index for index, name in self.id2label.items()}
+        unknown = [name for name in self.normal_labels if name not in known]
+        if unknown or not 0 < len(set(self.normal_labels)) < len(known):
+            raise ValueError(
+                f"normal_labels must name some of the classes ({', '.join(known)}), but not all of them; got "
+                f"{', '.join(self.normal_labels) or 'none'}. Without them there is no anomaly score."
+            )
+        return sorted(known[name] for name in self.normal_labels)
+
+    @property
+    def fused_size(self) -> int:
+        """Width of what the classifier gets."""
+        visual, audio = self.video_config.hidden_size, self.audio_config.hidden_sizes[-1]
+        if self.modality == "audio":
+            return audio
+        return visual + audio if self.uses_both and self.fusion.startswith("concat") else visual
