@@ -1,7 +1,7 @@
 """Frames and sound in arrays, with the manner of a video file."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from numbers import Real
 from typing import Literal
 
@@ -11,7 +11,7 @@ from av.video.reformatter import VideoReformatter
 
 from .audio import SoundBlock, SoundTrack, to_mono
 from .clips import Frame
-from .decode import MediaError, MediaInfo, scaled_pixels, scaled_size
+from .decode import MediaError, MediaInfo, asked_size, scaled_pixels
 
 
 class MediaArrays:
@@ -81,14 +81,25 @@ class MediaArrays:
             raise MediaError("waveform holds NaN or infinite samples. Repair or silence them first.")
         return mono
 
-    def frames(self, short_side: int | None, resize: Literal["area", "torch"] = "area") -> Iterator[Frame]:
+    def num_frames(self, limit: int | None = None) -> int:
+        """How many frames there are, or the limit."""
+        return len(self._frames) if limit is None else min(limit, len(self._frames))
+
+    def frames(
+        self,
+        size: int | tuple[int, int] | None,
+        resize: Literal["area", "torch"] = "area",
+        picked: Callable[[int], bool] | None = None,
+    ) -> Iterator[Frame]:
         """Scale the frames, as [`MediaFile.frames`] does."""
         reformatter = VideoReformatter()
-        size = (self.info.width, self.info.height)
-        size = size if short_side is None else scaled_size(*size, short_side)
-        for start, image in zip(self._times.tolist(), self._frames, strict=True):
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-            yield Frame(start, start + self._period, scaled_pixels(frame, reformatter, size, resize))
+        scaled = asked_size(self.info.width, self.info.height, size)
+        for number, (start, image) in enumerate(zip(self._times.tolist(), self._frames, strict=True)):
+            pixels = None
+            if picked is None or picked(number):
+                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+                pixels = scaled_pixels(frame, reformatter, scaled, resize)
+            yield Frame(start, start + self._period, pixels)
 
     def sound(self, rate: int) -> SoundTrack:
         """Resample the sound, as [`MediaFile.sound`] does."""

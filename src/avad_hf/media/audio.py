@@ -241,6 +241,15 @@ class SoundTrack:
             out[low - start : high - start] = self._held[low - self._offset : high - self._offset]
         return torch.from_numpy(out)
 
+    def read(self, until: float = math.inf) -> Tensor:
+        """All of the sound, of shape `(samples,)`, float32, up to a time in seconds; no window can be cut after it."""
+        most = math.inf if until == math.inf else max(0, sound_window(until, self.start, 0.0, self.rate)[1])
+        pieces, count = [self._held], len(self._held)
+        while count < most and (piece := next(self._pieces, None)) is not None:
+            pieces.append(piece)
+            count += len(piece)
+        return torch.from_numpy(np.concatenate(pieces)[: None if most == math.inf else most])
+
 
 def sound_level(track: SoundTrack, duration: float, step: float) -> tuple[np.ndarray, np.ndarray]:
     """Loudness over time, for plots.

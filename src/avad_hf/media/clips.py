@@ -14,13 +14,13 @@ class Frame:
     Args:
         start: When it appears, in seconds.
         end: When the next one appears, in seconds.
-        pixels: `torch.Tensor` of shape `(3, H, W)`, RGB from 0 to 255.
+        pixels: `torch.Tensor` of shape `(3, H, W)`, RGB from 0 to 255; ``None`` for one that nobody picked.
         sound: `torch.Tensor` of shape `(samples,)`, what was heard until `start`; ``None`` without sound.
     """
 
     start: float
     end: float
-    pixels: Tensor
+    pixels: Tensor | None
     sound: Tensor | None = None
 
 

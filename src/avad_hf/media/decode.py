@@ -2,9 +2,10 @@
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, Literal
 
 import av
@@ -50,6 +51,19 @@ def scaled_size(width: int, height: int, short_side: int) -> tuple[int, int]:
     return math.floor(width / height * short_side), short_side
 
 
+def asked_size(width: int, height: int, size: int | tuple[int, int] | None) -> tuple[int, int]:
+    """Width and height of scaled frames.
+
+    Args:
+        width: Of the picture as shown, in pixels.
+        height: Of the picture as shown, in pixels.
+        size: Short side, which keeps the proportion; or height and width, which may not; or ``None`` for no scaling.
+    """
+    if size is None:
+        return width, height
+    return (size[1], size[0]) if isinstance(size, tuple) else scaled_size(width, height, size)
+
+
 def _turns(frame: av.VideoFrame) -> int:
     """Quarter turns, counter-clockwise, that the rotation tag asks for."""
     return round(frame.rotation / 90) % 4
@@ -59,8 +73,8 @@ def scaled_pixels(frame: av.VideoFrame, reformatter: VideoReformatter, size: tup
     """Scale a decoded frame to a width and height, and turn it upright; RGB of shape `(3, H, W)`."""
     width, height = size
     if resize == "area":
-        # FFmpeg's AREA only averages; enlarging needs interpolation.
-        method = "AREA" if width < frame.width else "BILINEAR"
+        # FFmpeg's AREA only averages; enlarging, be it one side, needs interpolation.
+        method = "AREA" if width <= frame.width and height <= frame.height else "BILINEAR"
         scaled = reformatter.reformat(frame, width=width, height=height, format="rgb24", interpolation=method)
         pixels = torch.from_numpy(scaled.to_ndarray()).permute(2, 0, 1)
     else:
@@ -275,14 +289,38 @@ class MediaFile(SoundFile):
         known = container.duration is not None and not container.streams.audio
         return container.duration / av.time_base if known else None
 
-    def frames(self, short_side: int | None, resize: Literal["area", "torch"] = "area") -> Iterator[Frame]:
+    def num_frames(self, limit: int | None = None) -> int:
+        """Count the frames without decoding them: exact for files in order, and an estimate for others.
+
+        Args:
+            limit: Stop at this number.
+        """
+        with self.open() as container:
+            packets = container.demux(self.video_stream(container))
+            try:
+                return sum(1 for _ in islice((packet for packet in packets if packet.size), limit))
+            except (av.FFmpegError, OSError):  # damage shows when frames are decoded
+                count = round((self.info.duration or 0.0) * self.info.fps)
+                return count if limit is None else min(limit, count)
+
+    def frames(
+        self,
+        size: int | tuple[int, int] | None,
+        resize: Literal["area", "torch"] = "area",
+        picked: Callable[[int], bool] | None = None,
+        begin: float = -math.inf,
+    ) -> Iterator[Frame]:
         """Decode the frames, scaled.
 
         Args:
-            short_side: Of the scaled frames, in pixels; ``None`` leaves them as they are.
+            size: Short side of the scaled frames, in pixels, or their height and width; ``None`` leaves them as they
+                are.
             resize: ``"area"`` averages areas inside FFmpeg's scaler and gives uint8. ``"torch"`` scales the full
                 picture as pytorchvideo's transform does (bilinear, no antialiasing) and gives float32: slower, for
                 comparison with published features.
+            picked: Says of a frame's number, from 0, whether it is wanted: the others come without pixels, which
+                saves scaling them.
+            begin: In seconds; frames that appear before it come without pixels too.
 
         Yields:
             Frames in order and of one size; they end when the container says, which `join_ends` makes exact.
@@ -293,12 +331,12 @@ class MediaFile(SoundFile):
         reformatter, clock = VideoReformatter(), SteadyClock()
         period = 1.0 / self.info.fps
         last: float | None = None
-        stored = size = None
+        stored = scaled = None
         pauses: list[str] = []
         with self.open() as container:
             stream = self.video_stream(container)
             stream.thread_type = "AUTO"
-            for frame in self.decode(container, stream, "video"):
+            for number, frame in enumerate(self.decode(container, stream, "video")):
                 length = float(frame.duration * frame.time_base) if frame.duration else period
                 start = clock(None if frame.time is None else frame.time - self.start, length)
                 self._note_jumps(clock, "picture")
@@ -309,12 +347,16 @@ class MediaFile(SoundFile):
                 last = start
                 if stored is None:
                     stored = (frame.width, frame.height)
-                    size = stored if short_side is None else scaled_size(*stored, short_side)
+                    # Scaled first and turned then.
+                    lying = size[::-1] if isinstance(size, tuple) and _turns(frame) % 2 else size
+                    scaled = asked_size(*stored, lying)
                 elif (frame.width, frame.height) != stored:
                     self._note(
                         f"the picture's size changes on the way, and is scaled to that of the first frame {stored}"
                     )
-                yield Frame(start, start + length, scaled_pixels(frame, reformatter, size, resize))
+                is_wanted = start >= begin and (picked is None or picked(number))
+                pixels = scaled_pixels(frame, reformatter, scaled, resize) if is_wanted else None
+                yield Frame(start, start + length, pixels)
         if pauses:
             more = f" and {len(pauses) - 3} more times" if len(pauses) > 3 else ""
             self._note(f"there is no picture from {', '.join(pauses[:3])}{more}")

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -11,7 +11,7 @@ from av.video.reformatter import VideoReformatter
 
 from .audio import SoundTrack
 from .clips import Frame
-from .decode import MediaError, MediaInfo, SoundFile, scaled_pixels, scaled_size
+from .decode import MediaError, MediaInfo, SoundFile, asked_size, scaled_pixels
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 
@@ -85,18 +85,34 @@ class FrameFolder:
         except (av.FFmpegError, OSError):
             return None
 
-    def frames(self, short_side: int | None, resize: Literal["area", "torch"] = "area") -> Iterator[Frame]:
+    def num_frames(self, limit: int | None = None) -> int:
+        """How many pictures there are, or the limit."""
+        return len(self._pictures) if limit is None else min(limit, len(self._pictures))
+
+    def frames(
+        self,
+        size: int | tuple[int, int] | None,
+        resize: Literal["area", "torch"] = "area",
+        picked: Callable[[int], bool] | None = None,
+        begin: float = 0.0,
+    ) -> Iterator[Frame]:
         """Read the pictures, scaled as [`MediaFile.frames`] does; one that cannot be read is noted and left out."""
         reformatter, period = VideoReformatter(), 1.0 / self.info.fps
-        size = self._size if short_side is None else scaled_size(*self._size, short_side)
-        broken = []
+        scaled = asked_size(*self._size, size)
+        broken, number = [], 0
         for index, picture in enumerate(self._pictures):
             if (frame := self._decode(picture)) is None:
                 broken.append(picture.name)
-            else:
-                yield Frame(index * period, (index + 1) * period, scaled_pixels(frame, reformatter, size, resize))
-        if broken:
-            self.problems.append(f"{len(broken)} pictures cannot be read, first {broken[0]}")
+                continue
+            start = index * period
+            is_wanted = start >= begin and (picked is None or picked(number))
+            pixels = scaled_pixels(frame, reformatter, scaled, resize) if is_wanted else None
+            yield Frame(start, start + period, pixels)
+            number += 1
+        problem = f"{len(broken)} pictures cannot be read, first {broken[0]}" if broken else None
+        # A second reading meets the same again.
+        if broken and problem not in self.problems:
+            self.problems.append(problem)
 
     def spread(self, count: int) -> Iterator[av.VideoFrame]:
         """Some pictures, spread evenly over the folder, as they are decoded."""

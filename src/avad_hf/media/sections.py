@@ -1,6 +1,6 @@
 """A stretch of a longer video."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Literal
 
@@ -46,17 +46,34 @@ class Section:
         """Close the video."""
         self._media.close()
 
-    def frames(self, short_side: int | None, resize: Literal["area", "torch"] = "area") -> Iterator[Frame]:
-        """Read the frames that appear within the section."""
+    def num_frames(self, limit: int | None = None) -> int:
+        """About how many frames there are, by the mean rate, or the limit."""
+        known = self.info.duration is not None
+        count = round((self.info.duration - self._start) * self.info.fps) if known else self._media.num_frames()
+        return count if limit is None else min(limit, count)
+
+    def frames(
+        self,
+        size: int | tuple[int, int] | None,
+        resize: Literal["area", "torch"] = "area",
+        picked: Callable[[int], bool] | None = None,
+    ) -> Iterator[Frame]:
+        """Read the frames that appear within the section; their numbers count from its first one."""
         # Not by seeking, after which files without reliable timestamps do not say where they are.
-        empty = True
-        for frame in self._media.frames(short_side, resize):
+        before = number = 0
+
+        def is_wanted(index: int) -> bool:
+            return picked is None or picked(index - before)
+
+        for frame in self._media.frames(size, resize, is_wanted, self._start):
             if frame.start >= self._end:
                 break
             if frame.start >= self._start:
-                empty = False
+                number += 1
                 yield frame
-        if empty:
+            else:
+                before += 1
+        if not number:
             raise MediaError(f"{self.info.name}: no frame appears from {self._start:g} to {self._end:g} s.")
 
     def sound(self, rate: int) -> SoundTrack:

@@ -1,0 +1,133 @@
+"""A fixed number of frames of a whole video, or of windows of a long one, with the sound that belongs to them."""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .clips import Frame
+from .sections import Section
+from .sources import Media
+
+# Sound of a file that goes on for longer after the picture is left out: a damaged clock may promise days of it.
+SOUND_AFTER_S = 60.0
+
+
+@dataclass(frozen=True)
+class Window:
+    """Some frames of a stretch of video, with all of its sound.
+
+    Args:
+        frames: `torch.Tensor` of shape `(num_frames, 3, H, W)`, RGB, uint8.
+        start: When the first frame appears, in seconds.
+        end: When the stretch is over, in seconds.
+        sound: `torch.Tensor` of shape `(samples,)`; ``None`` without sound.
+    """
+
+    frames: Tensor
+    start: float
+    end: float
+    sound: Tensor | None
+
+
+def read_whole(media: Media, num_frames: int, size: tuple[int, int], rate: int) -> Window:
+    """Read a whole video, however long, as one window; frames that are not picked are not kept.
+
+    Of l frames those numbered ``i * max(1, l // num_frames)`` are picked (AVRL III-A); a video with fewer frames than
+    are wanted begins again.
+
+    Args:
+        media: The video.
+        num_frames: Frames to pick.
+        size: Height and width of the frames, in pixels.
+        rate: Samples a second of the sound, in Hz.
+
+    Raises:
+        MediaError: If not a single frame can be decoded.
+    """
+    step = max(1, media.num_frames() // num_frames)
+    while True:
+        picks: list[Frame] = []
+        count, start, end = 0, None, 0.0
+        for frame in media.frames(size, picked=_every(step, most=num_frames)):
+            if frame.pixels is not None:
+                picks.append(frame)
+            start = frame.start if start is None else start
+            count, end = count + 1, max(end, frame.end)
+        # Files whose frames cannot be counted without decoding are read again.
+        if (right := max(1, count // num_frames)) == step:
+            break
+        step = right
+    track = media.sound(rate)
+    sound = None
+    if track.has_sound:
+        # Of a stretch what is heard during it; of a file everything.
+        sound = track.window(end, end - start) if isinstance(media, Section) else track.read(end + SOUND_AFTER_S)
+    pixels = [picks[index % len(picks)].pixels for index in range(num_frames)]
+    return Window(torch.stack(pixels), start, end, sound)
+
+
+def read_windows(media: Media, num_frames: int, length_s: float, size: tuple[int, int], rate: int) -> Iterator[Window]:
+    """Read a short video as a whole, and a longer one window by window, in memory that does not grow with its length.
+
+    A window is `num_frames` times the same number of frames, about `length_s` long; whatever is not longer is read
+    whole. Windows follow each other; the last one ends with the video, and overlaps the one before.
+
+    Args:
+        media: The video.
+        num_frames: Frames to pick of each window.
+        length_s: Of a window, in seconds.
+        size: Height and width of the frames, in pixels.
+        rate: Samples a second of the sound, in Hz.
+
+    Raises:
+        MediaError: If not a single frame can be decoded.
+    """
+    step = max(1, int(length_s * media.info.fps) // num_frames)
+    if media.num_frames(limit=step * num_frames + 1) <= step * num_frames:
+        yield read_whole(media, num_frames, size, rate)
+        return
+    track = media.sound(rate)
+    recent: deque[Frame] = deque(maxlen=num_frames)
+
+    def window(end: float) -> Window:
+        start = recent[0].start
+        sound = track.window(end, end - start) if track.has_sound else None
+        return Window(torch.stack([frame.pixels for frame in recent]), start, end, sound)
+
+    count = fresh = 0  # frames, and picks that no window holds yet
+    for frame in media.frames(size, picked=_every(step)):
+        if frame.pixels is not None:
+            if fresh == num_frames:
+                yield window(frame.start)
+                fresh = 0
+            recent.append(frame)
+            fresh += 1
+        count, end = count + 1, frame.end
+    if count <= step * num_frames:  # the file promised more frames than could be decoded
+        yield read_whole(media, num_frames, size, rate)
+    elif fresh:
+        yield window(end)
+
+
+def _every(step: int, most: int | None = None) -> Callable[[int], bool]:
+    """Picks every so many frames, up to a number of them."""
+    return lambda number: number % step == 0 and (most is None or number < step * most)
+
+
+def normalised(frames: Tensor, rescale_factor: float, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Scale pixels from 0 to 255, and subtract the mean and divide by the standard deviation of each channel.
+
+    Args:
+        frames: `torch.Tensor` of shape `(..., 3, H, W)`.
+        rescale_factor: What pixels are multiplied by first.
+        mean: Of each channel, after that.
+        std: Of each channel, after that.
+
+    Returns:
+        `torch.Tensor` of the same shape, float32.
+    """
+    mean, std = (torch.tensor(values, device=frames.device).view(3, 1, 1) for values in (mean, std))
+    return (frames.to(torch.float32) * rescale_factor).sub_(mean).div_(std)
