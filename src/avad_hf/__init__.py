@@ -18,6 +18,11 @@ if Path(sys.argv[0] if sys.argv else "").name not in ("avad-hf", "avad-hf.exe"):
     from .models.avaca.configuration_avaca import AvacaConfig
     from .models.avaca.modeling_avaca import AvacaForAnomalyDetection, AvacaModel
     from .models.avaca.processing_avaca import AvacaProcessor
+    from .models.avrl.configuration_avrl import AvrlConfig
+    from .models.avrl.modeling_avrl import AvrlForVideoClassification, AvrlModel
+    from .models.avrl.processing_avrl import AvrlProcessor
+    from .models.resnet3d.configuration_resnet3d import ResNet3dConfig
+    from .models.resnet3d.modeling_resnet3d import ResNet3dForVideoClassification, ResNet3dModel
     from .models.slowfast.configuration_slowfast import SlowFastConfig
     from .models.slowfast.modeling_slowfast import SlowFastForVideoClassification, SlowFastModel
     from .models.vggish.configuration_vggish import VggishConfig
@@ -33,9 +38,16 @@ if Path(sys.argv[0] if sys.argv else "").name not in ("avad-hf", "avad-hf.exe"):
         "AvacaForAnomalyDetection",
         "AvacaModel",
         "AvacaProcessor",
+        "AvrlConfig",
+        "AvrlForVideoClassification",
+        "AvrlModel",
+        "AvrlProcessor",
         "Evaluation",
         "FeatureDataset",
         "MediaError",
+        "ResNet3dConfig",
+        "ResNet3dForVideoClassification",
+        "ResNet3dModel",
         "SlowFastConfig",
         "SlowFastForVideoClassification",
         "SlowFastModel",

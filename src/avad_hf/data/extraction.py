@@ -80,10 +80,11 @@ def extract_features(
     Args:
         dataset: What [`load_dataset`] returns, or rows with ``id`` and ``video`` and whatever else is to be known.
         processor: An [`AvacaProcessor`] on the device and in the precision that it shall compute in
-            (``process_state().device`` is each process's own).
+            (``process_state().device`` is each process's own); or an [`AvrlProcessor`], of which the picked frames
+            and the log-mel spectrogram of each video are kept, since its networks are trained.
         output_dir: The store. Videos that other calls have put there stay.
         clips_per_batch: Clips that go through the encoders together.
-        visual_dtype: Of the stored visual features; sound features are float32.
+        visual_dtype: Of the stored visual features; sound features are float32, and frames 8 bits.
         on_progress: Called after each video of this process with the number that are done and their total.
 
     Raises:
@@ -100,7 +101,7 @@ def extract_features(
     state = process_state()
     rows = index_rows(dataset)
     store = Path(output_dir)
-    recipe = processor.recipe() | {"visual_dtype": visual_dtype, "audio_dtype": "float32"}
+    recipe = {"visual_dtype": visual_dtype, "audio_dtype": "float32"} | processor.recipe()
     try:
         with only_run(store, state.is_main_process):
             return _extract(rows, processor, store, recipe, state, clips_per_batch, on_progress)
@@ -222,7 +223,7 @@ def verify_features(
     store = finished_store(Path(store))
     recipe = read_recipe(store)
     kept = {key: recipe[key] for key in ("visual_dtype", "audio_dtype")}
-    refuse_other_recipe(store, recipe, processor.recipe() | kept)
+    refuse_other_recipe(store, recipe, kept | processor.recipe())
     given = {row["id"]: row for row in index_rows(dataset)}
     stored = [row for row in read_jsonl(store / INDEX) if row["id"] in given]
     if not stored:
@@ -243,6 +244,8 @@ def verify_features(
 def _difference(now: Tensor, before: Tensor) -> float:
     if now.shape != before.shape or not before.isfinite().all():
         return float("inf")
+    if not before.numel():  # the spectrogram of a video without sound
+        return 0.0
     scale = max(before.abs().max().item(), 1e-6)
     return (now.double() - before.double()).abs().max().item() / scale
 
@@ -255,13 +258,7 @@ def _encoded(
 
     def encode() -> None:
         if clips:
-            features = processor.encode(clips)
-            chunk = {
-                "visual_features": features["visual_features"][0].to(getattr(torch, visual_dtype)).cpu(),
-                "audio_features": features["audio_features"][0].cpu(),
-                "clip_times": features["clip_times"][0].cpu(),
-            }
-            chunks.append((chunk, bool(features["has_audio"][0])))
+            chunks.append(processor.stored(clips, visual_dtype))
             clips.clear()
 
     # The next clips, and the next video, are decoded while these ones are encoded.

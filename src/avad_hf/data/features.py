@@ -1,7 +1,8 @@
 """The feature store: what frozen encoders gave, one file a video, read lazily for training."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
+
+from avad_hf.media.windows import normalised
 
 from .splits import SPLITS, assign_splits
 from .store import FEATURES, INDEX, RECIPE, finished_store, read_features, read_jsonl, read_recipe
@@ -25,11 +28,14 @@ class FeatureDataset(Dataset):
         scene: Only the videos of this scene.
         revision: Branch, tag or commit on the Hub.
 
+    A store of [`AvrlProcessor`] holds frames and log-mel spectrograms, for networks that are trained as a whole.
+
     Attributes:
         rows: What is known of each video: ``id``, ``label``, ``anomaly`` (1, 0, or ``None`` without label),
             ``scene``, ``split``, ``num_clips``, ``has_audio``, ``duration`` in seconds, ``fps``, and the manifest's
             other columns.
         recipe: What made the features: encoders and their weights' hashes, sizes, versions.
+        class_numbers: Labels after `with_classes`.
 
     Raises:
         FileNotFoundError: If there is no finished store.
@@ -38,6 +44,8 @@ class FeatureDataset(Dataset):
 
     rows: list[dict[str, Any]]
     recipe: dict[str, Any] | None = None
+    class_numbers: list[int] | None = None
+    _change: Callable[[int, Tensor], Tensor] | None = None
 
     def __init__(
         self,
@@ -54,6 +62,51 @@ class FeatureDataset(Dataset):
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def holds_videos(self) -> bool:
+        """Whether items are frames and spectrograms of whole videos, as AVRL reads them, and not features."""
+        return bool(self.recipe) and self.recipe["processor"].get("processor_class") == "AvrlProcessor"
+
+    def with_classes(self, names: Sequence[str]) -> "FeatureDataset":
+        """The same videos, with class numbers as labels.
+
+        Args:
+            names: Of the classes, in the order of their numbers.
+
+        Raises:
+            ValueError: If videos have no label, or another one.
+        """
+        numbers = {name: number for number, name in enumerate(names)}
+        if unlabelled := [row["id"] for row in self.rows if row["label"] is None]:
+            raise ValueError(
+                f"{len(unlabelled)} of {len(self.rows)} videos have no class, first {unlabelled[0]!r}. Fill in the "
+                "manifest's column label and extract again (what is stored stays), or leave these videos out."
+            )
+        if unknown := sorted({row["label"] for row in self.rows} - numbers.keys()):
+            raise ValueError(
+                f"Videos are labelled {', '.join(unknown)}, which is no class of the model ({', '.join(names)}). Give "
+                "a model with the classes of these videos, or correct the labels."
+            )
+        other = copy(self)
+        other.class_numbers = [numbers[row["label"]] for row in self.rows]
+        return other
+
+    def where(self, keep: Callable[[dict[str, Any]], bool]) -> "FeatureDataset":
+        """Those of the videos whose row is to be kept; without labels of `with_classes`."""
+        other = copy(self)
+        other.rows, other.class_numbers = [row for row in self.rows if keep(row)], None
+        return other
+
+    def with_frames(self, change: Callable[[int, Tensor], Tensor]) -> "FeatureDataset":
+        """The same videos, with other frames: mirrored, or with parts of them hidden.
+
+        Args:
+            change: Given the number of an item and its frames, of shape `(F, 3, H, W)`, RGB, uint8, returns new ones.
+        """
+        other = copy(self)
+        other._change = change
+        return other
+
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         """Features of one video, as `collate` joins them to a batch.
 
@@ -62,14 +115,22 @@ class FeatureDataset(Dataset):
             ``clip_mask`` of shape `(T,)`, true; ``clip_times`` of shape `(T, 2)`, start and end in seconds, float64;
             ``has_audio`` of shape `(1,)`; ``labels``, 1.0 for an anomalous video and 0.0 for a normal one, if it has
             a label.
+
+            Of a store of whole videos: ``pixel_values_videos`` of shape `(F, 3, H, W)`, normalised;
+            ``input_features`` of shape `(frames, 64)`, no frames without sound; ``audio_frame_mask`` of shape
+            `(frames,)`, true; ``clip_times`` of shape `(1, 2)`; ``has_audio``; ``labels``, a class number, after
+            `with_classes`.
         """
         row = self.rows[index]
-        item = self._load(row)
-        for name in ("visual_features", "audio_features"):
-            if not item[name].isfinite().all():
+        item = self._load_video(index) if self.holds_videos else self._load(row)
+        for name in ("visual_features", "audio_features", "input_features"):
+            if name in item and not item[name].isfinite().all():
                 raise ValueError(f"{row['id']}: its {name} hold NaN or infinite values. Extract this video again.")
-        item["clip_mask"] = torch.ones(len(item["visual_features"]), dtype=torch.bool)
-        if row["anomaly"] is not None:
+        if "visual_features" in item:
+            item["clip_mask"] = torch.ones(len(item["visual_features"]), dtype=torch.bool)
+        if self.class_numbers is not None:
+            item["labels"] = torch.tensor(self.class_numbers[index])
+        elif row["anomaly"] is not None and not self.holds_videos:
             item["labels"] = torch.tensor(float(row["anomaly"]))
         return item
 
@@ -77,6 +138,20 @@ class FeatureDataset(Dataset):
         _, tensors = read_features(self.directory / row["file"])
         features = {name: tensors[name].float() for name in ("visual_features", "audio_features")}
         return features | {"clip_times": tensors["clip_times"], "has_audio": torch.tensor([row["has_audio"]])}
+
+    def _load_video(self, index: int) -> dict[str, Tensor]:
+        row, settings = self.rows[index], self.recipe["processor"]
+        _, tensors = read_features(self.directory / row["file"])
+        frames = tensors["frames"] if self._change is None else self._change(index, tensors["frames"])
+        return {
+            "pixel_values_videos": normalised(
+                frames, settings["rescale_factor"], settings["image_mean"], settings["image_std"]
+            ),
+            "input_features": tensors["log_mel"],
+            "audio_frame_mask": torch.ones(len(tensors["log_mel"]), dtype=torch.bool),
+            "clip_times": tensors["clip_times"],
+            "has_audio": torch.tensor([row["has_audio"]]),
+        }
 
     def frame_labels(self, row: dict[str, Any]) -> np.ndarray | None:
         """Which frames of a video are anomalous: 0 and 1 of shape `(frames,)`, or ``None`` where nobody knows.
@@ -96,8 +171,9 @@ class FeatureDataset(Dataset):
         """Join items to a batch, as a `torch.utils.data.DataLoader` wants it.
 
         Returns:
-            What `__getitem__` gives, of shape `(B, T, ...)`: videos of fewer clips are padded with zeros, which
-            ``clip_mask`` tells from real clips. ``labels`` of shape `(B,)`, if all items have one.
+            What `__getitem__` gives, of shape `(B, T, ...)`: videos of fewer clips, and shorter sound, are padded
+            with zeros, which ``clip_mask`` and ``audio_frame_mask`` tell from what is real. ``labels`` of shape
+            `(B,)`, if all items have one.
         """
         names = [name for name in items[0] if all(name in item for item in items)]
         batch = {}

@@ -292,6 +292,16 @@ class AvacaProcessor(ProcessorMixin):
             }
         )
 
+    def stored(self, clips: list[Clip], visual_dtype: str) -> tuple[dict[str, Tensor], bool]:
+        """What a feature store keeps of some clips of one video, and whether it has sound."""
+        features = self.encode(clips)
+        tensors = {
+            "visual_features": features["visual_features"][0].to(getattr(torch, visual_dtype)).cpu(),
+            "audio_features": features["audio_features"][0].cpu(),
+            "clip_times": features["clip_times"][0].cpu(),
+        }
+        return tensors, bool(features["has_audio"][0])
+
     def _encode_frames(self, pixels: Tensor) -> Tensor:
         """Frames of shape `(clips * clip_length, 3, H, W)` to maps of shape `(clips, hidden_size, *feature_grid)`."""
         # Whatever was done to the encoder since, say by train() of a model around it: it stays frozen.

@@ -1,0 +1,246 @@
+"""From videos to what AVRL reads: 50 frames and the log-mel spectrogram of the whole sound."""
+
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from numbers import Real
+from typing import Any
+
+import av
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import BatchFeature, ProcessorMixin
+
+from avad_hf.media.sources import Media, open_media
+from avad_hf.media.windows import Window, normalised, read_whole, read_windows
+from avad_hf.models.vggish.feature_extraction_vggish import VggishFeatureExtractor
+
+from .modeling_avrl import FRAMES_PER_STEP
+
+logger = logging.getLogger(__name__)
+
+# Log-mel frames that are computed together: some seconds of memory in float64, whatever the sound's length.
+FRAMES_AT_ONCE = 6000
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, Real) and math.isfinite(value)
+
+
+class AvrlProcessor(ProcessorMixin):
+    r"""Turns videos into the frames and the log-mel spectrograms that AVRL reads (sections III-A, III-B and IV-C).
+
+    Args:
+        feature_extractor: [`VggishFeatureExtractor`].
+        num_frames: Frames of a video; of l frames every ``max(1, l // num_frames)``-th from the first one on. Videos
+            with fewer frames begin again, down to a single frame that is repeated.
+        size: Height and width of the frames, in pixels; nothing is cropped, so proportions may change.
+        window_s: `stream` cuts videos that are longer than this into windows of this length, in seconds.
+        rescale_factor: What pixels from 0 to 255 are multiplied by: 1/255, or 1 for weights that were trained so.
+        image_mean: Subtracted then, by channel.
+        image_std: Divides then, by channel.
+    """
+
+    def __init__(
+        self,
+        feature_extractor: VggishFeatureExtractor,
+        num_frames: int = 50,
+        size: tuple[int, int] | list[int] = (240, 240),
+        window_s: float = 20.0,
+        rescale_factor: float = 1 / 255,
+        image_mean: Sequence[float] = (0.4345, 0.4051, 0.3775),
+        image_std: Sequence[float] = (0.2768, 0.2713, 0.2737),
+    ):
+        super().__init__(feature_extractor)
+        if type(num_frames) is not int or num_frames < 1:
+            raise ValueError(f"num_frames must be 1 or more, got {num_frames!r}.")
+        if not isinstance(size, (list, tuple)) or len(size) != 2 or any(type(x) is not int or x < 1 for x in size):
+            raise ValueError(f"size must be height and width in pixels, 1 or more each, got {size!r}.")
+        if not _is_finite(window_s) or window_s <= 0:
+            raise ValueError(f"window_s must be a number of seconds above 0, got {window_s!r}.")
+        for name, values in (("image_mean", image_mean), ("image_std", image_std)):
+            if not isinstance(values, (list, tuple)) or len(values) != 3 or not all(map(_is_finite, values)):
+                raise ValueError(f"{name} must be three numbers, one a channel, got {values!r}.")
+        if not _is_finite(rescale_factor) or rescale_factor <= 0 or min(image_std) <= 0:
+            raise ValueError(
+                f"rescale_factor and image_std must be above 0, got {rescale_factor!r} and {tuple(image_std)}."
+            )
+        self.num_frames = num_frames
+        self.size = tuple(size)
+        self.window_s = window_s
+        self.rescale_factor = rescale_factor
+        self.image_mean = tuple(image_mean)
+        self.image_std = tuple(image_std)
+
+    @property
+    def model_input_names(self) -> list[str]:
+        """What `__call__` returns."""
+        return ["pixel_values_videos", "input_features", "audio_frame_mask", "clip_times", "has_audio"]
+
+    @property
+    def notices(self) -> list[str]:
+        """What a user must know besides the model's own notice: nothing, since there are no weights here."""
+        return []
+
+    def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> "AvrlProcessor":
+        """Do nothing: both networks are parts of the model. Every detector's processor can be moved."""
+        return self
+
+    def recipe(self) -> dict[str, Any]:
+        """Everything that stored videos depend on, besides the videos: for telling stores apart that differ."""
+        settings = self.to_dict()
+        settings.pop("window_s")  # videos are stored whole
+        versions = {name: version(name) for name in ("avad-hf", "av", "torch", "torchaudio")}
+        return {
+            "processor": settings,
+            "notices": [],
+            "versions": versions | {"ffmpeg": av.ffmpeg_version_info},
+            "visual_dtype": "uint8",
+        }
+
+    @classmethod
+    def get_processor_dict(cls, pretrained_model_name_or_path, **kwargs) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Read ``processor_config.json``; raises ``ValueError`` for that of another processor."""
+        processor_dict, rest = super().get_processor_dict(pretrained_model_name_or_path, **kwargs)
+        if (found := processor_dict.get("processor_class", cls.__name__)) != cls.__name__:
+            raise ValueError(
+                f"{pretrained_model_name_or_path} holds a processor of class {found}, but {cls.__name__} reads its "
+                "own alone. Give a checkpoint of AVRL."
+            )
+        return processor_dict, rest
+
+    def to_dict(self) -> dict[str, Any]:
+        """All settings."""
+        return {
+            "processor_class": type(self).__name__,
+            "feature_extractor": self.feature_extractor.to_dict(),
+            "num_frames": self.num_frames,
+            "size": list(self.size),
+            "window_s": self.window_s,
+            "rescale_factor": self.rescale_factor,
+            "image_mean": list(self.image_mean),
+            "image_std": list(self.image_std),
+        }
+
+    def __call__(self, videos: Any, random_flip: bool = False) -> BatchFeature:
+        """Read one video or several, each as a whole.
+
+        Args:
+            videos: What `avad_hf.media.sources.ACCEPTED_SOURCES` lists, or a list of them.
+            random_flip: Mirror each video with probability 0.5, by torch's random numbers: for training (IV-C).
+
+        Returns:
+            [`BatchFeature`]:
+
+            - ``pixel_values_videos`` of shape `(B, num_frames, 3, *size)`,
+            - ``input_features`` of shape `(B, frames, 64)`, shorter ones padded with the log-mel of silence,
+            - ``audio_frame_mask`` of shape `(B, frames)`, false for padding, and throughout without sound,
+            - ``clip_times`` of shape `(B, 1, 2)`, start and end in seconds, float64,
+            - ``has_audio`` of shape `(B,)`.
+
+        Raises:
+            MediaError: If a video cannot be read.
+        """
+        if not isinstance(videos, (list, tuple)):
+            videos = [videos]
+        if not videos:
+            raise ValueError("No video was given.")
+        windows = []
+        for video in videos:
+            with open_media(video) as media:
+                windows += self.clips(media)
+        flips = torch.rand(len(windows)) < 0.5 if random_flip else torch.zeros(len(windows), dtype=torch.bool)
+        batch = self.encode(windows)
+        batch["pixel_values_videos"][flips] = batch["pixel_values_videos"][flips].flip(-1)
+        batch["clip_times"] = batch["clip_times"].transpose(0, 1)
+        batch["has_audio"] = torch.tensor([window.sound is not None for window in windows])
+        return batch
+
+    def stream(self, source: Any, clips_per_batch: int = 1) -> Iterator[BatchFeature]:
+        """Read one video: a short one whole, a longer one by windows, in memory that does not grow with its length.
+
+        Args:
+            source: What `avad_hf.media.sources.ACCEPTED_SOURCES` lists, or an open `Media`.
+            clips_per_batch: Windows that are given together.
+
+        Yields:
+            [`BatchFeature`] as `__call__` returns, with a window in place of each video; but ``clip_times`` of shape
+            `(1, B, 2)` and ``has_audio`` of shape `(1,)`, as these belong to one video.
+
+        Raises:
+            MediaError: If the video cannot be read.
+        """
+        if clips_per_batch < 1:
+            raise ValueError(f"clips_per_batch must be 1 or more, got {clips_per_batch}.")
+        rate = self.feature_extractor.sampling_rate
+        with open_media(source) as media:
+            batch: list[Window] = []
+            for number, window in enumerate(read_windows(media, self.num_frames, self.window_s, self.size, rate)):
+                if number == 0:
+                    _note_silence(media, window)
+                batch.append(window)
+                if len(batch) == clips_per_batch:
+                    yield self.encode(batch)
+                    batch = []
+            if batch:
+                yield self.encode(batch)
+
+    def clips(self, media: Media) -> Iterator[Window]:
+        """Decode a whole video: the frames that are picked, and the sound."""
+        window = read_whole(media, self.num_frames, self.size, self.feature_extractor.sampling_rate)
+        _note_silence(media, window)
+        yield window
+
+    def encode(self, windows: Sequence[Window]) -> BatchFeature:
+        """Normalise frames and compute log-mel spectrograms, of windows of one video."""
+        spectrograms = [self._log_mel(window.sound) for window in windows]
+        lengths = torch.tensor([len(item) for item in spectrograms])
+        padded = torch.nn.utils.rnn.pad_sequence(
+            spectrograms, batch_first=True, padding_value=self.feature_extractor.padding_value
+        )
+        frames = torch.stack([window.frames for window in windows])
+        return BatchFeature(
+            {
+                "pixel_values_videos": normalised(frames, self.rescale_factor, self.image_mean, self.image_std),
+                "input_features": padded,
+                "audio_frame_mask": torch.arange(padded.shape[1]) < lengths.unsqueeze(1),
+                "clip_times": torch.tensor([[(item.start, item.end) for item in windows]], dtype=torch.float64),
+                "has_audio": torch.tensor([windows[0].sound is not None]),
+            }
+        )
+
+    def stored(self, windows: Sequence[Window], visual_dtype: str) -> tuple[dict[str, Tensor], bool]:
+        """What a feature store keeps of a video, and whether it has sound: frames as they are, in 8 bits."""
+        (window,) = windows
+        tensors = {
+            "frames": window.frames,
+            "log_mel": self._log_mel(window.sound),
+            "clip_times": torch.tensor([(window.start, window.end)], dtype=torch.float64),
+        }
+        return tensors, window.sound is not None
+
+    def _log_mel(self, sound: Tensor | None) -> Tensor:
+        """Log-mel frames of shape `(frames, 64)`: none without sound, otherwise as many as VGGish needs, or more."""
+        extractor = self.feature_extractor
+        if sound is None:
+            return torch.empty(0, extractor.feature_size)
+        hop, length = extractor.hop_length, extractor.window_length
+        # Less than 0.175 s of sound is followed by silence.
+        sound = F.pad(sound, (0, max(0, (FRAMES_PER_STEP - 1) * hop + length - len(sound))))
+        count = 1 + (len(sound) - length) // hop
+        pieces = [
+            extractor.log_mel(sound[begin * hop : (min(begin + FRAMES_AT_ONCE, count) - 1) * hop + length])
+            for begin in range(0, count, FRAMES_AT_ONCE)
+        ]
+        return torch.cat(pieces)
+
+
+def _note_silence(media: Media, window: Window) -> None:
+    if window.sound is None:
+        found = "its sound cannot be decoded" if media.info.has_audio else "it has no sound"
+        logger.info("%s: %s; its sound features are zero.", media.info.name, found)
+
+
+__all__ = ["AvrlProcessor"]
