@@ -2,14 +2,22 @@
 
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import torch
+from transformers import PreTrainedModel, ProcessorMixin
 
+from avad_hf.data.classes import is_normal
 from avad_hf.models.avaca.configuration_avaca import AvacaConfig
 from avad_hf.models.avaca.modeling_avaca import AvacaForAnomalyDetection
 from avad_hf.models.avaca.processing_avaca import AvacaProcessor
+from avad_hf.models.avrl.configuration_avrl import LABELS, AvrlConfig
+from avad_hf.models.avrl.modeling_avrl import AvrlForVideoClassification
+from avad_hf.models.avrl.processing_avrl import AvrlProcessor
+from avad_hf.models.resnet3d.configuration_resnet3d import ResNet3dConfig
+from avad_hf.models.resnet3d.modeling_resnet3d import ResNet3dModel
 from avad_hf.models.slowfast.configuration_slowfast import SlowFastConfig
 from avad_hf.models.slowfast.modeling_slowfast import SlowFastModel
 from avad_hf.models.vggish.configuration_vggish import VggishConfig
@@ -24,6 +32,17 @@ SIZES = {
         "vggish": {"hidden_sizes": (8, 16, 16, 32), "intermediate_size": 64, "embedding_size": 32},
         "avaca": {"hidden_size": 32, "intermediate_size": 64},
         "processor": {"size": 64, "feature_grid": (1, 3)},
+    },
+}
+
+# The same for AVRL, whose networks are parts of the model.
+AVRL_SIZES = {
+    "base": {"resnet3d": {}, "vggish": {}, "avrl": {}, "processor": {}},
+    "tiny": {
+        "resnet3d": {"stem_width": 8, "depths": (1, 1, 1, 1)},
+        "vggish": {"hidden_sizes": (8, 16, 32, 64), "intermediate_size": 64, "embedding_size": 32},
+        "avrl": {"hidden_sizes": (64, 32)},
+        "processor": {"num_frames": 25, "size": (48, 48)},
     },
 }
 
@@ -73,15 +92,11 @@ def init_avaca(
         ValueError: For an unknown size.
         FileExistsError: If the directory holds files already.
     """
-    if size not in SIZES:
-        raise ValueError(f"size must be one of {', '.join(SIZES)}, got {size!r}.")
-    directory = Path(directory)
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise FileExistsError(f"{directory} is not an empty directory. Give a new one; nothing was overwritten.")
+    _check_new(directory, size)
     widths = SIZES[size]
 
     def notice(what: str) -> str:
-        return f"Untrained {what} (random weights, seed {seed}): scores mean nothing."
+        return _untrained(what, seed)
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -103,9 +118,106 @@ def init_avaca(
     summary = f"**Untrained.** An AVACA checkpoint of size {size} to begin training from. Its scores mean nothing."
     untrained = "\n".join(f"- {text}" for text in [config.notice, *processor.notices])
     text = card(
-        "avaca", title="Untrained AVACA", summary=summary, location=directory.resolve().name, weights=untrained
+        "avaca", title="Untrained AVACA", summary=summary, location=Path(directory).resolve().name, weights=untrained
     )
-    # Under another name first, so that a killed run leaves no half checkpoint.
+    _write_checkpoint(Path(directory), model, processor, text)
+    return processor
+
+
+def init_avrl(
+    directory: str | os.PathLike,
+    size: Literal["base", "tiny"] = "base",
+    seed: int = 0,
+    video_encoder: str | os.PathLike | None = None,
+    audio_encoder: str | os.PathLike | None = None,
+    classes: Sequence[str] = LABELS,
+    fusion: str = "concat",
+    modality: str = "audio_visual",
+) -> AvrlForVideoClassification:
+    """Write an AVRL checkpoint to begin training from: networks, classifier, processor and card.
+
+    The checkpoint says that it is untrained in its card and, through the config's ``notice``, in every result.
+
+    Args:
+        directory: Where to write it; must be empty or new.
+        size: ``"base"`` is the published architecture, ``"tiny"`` a small one for trying things out.
+        seed: Of the random weights.
+        video_encoder: Folder or Hub id of a trained 3D ResNet to begin with; frames are normalised as it wants them.
+        audio_encoder: Folder or Hub id of a trained VGGish to begin with.
+        classes: Names of the events, in the order of their numbers; SHADE's nine by default. Those called normal
+            (normal, normal1, normal type 2, ...) are no anomalies.
+        fusion: How sight and sound are put together, as in [`AvrlConfig`].
+        modality: ``"audio_visual"``, ``"visual"`` or ``"audio"``.
+
+    Returns:
+        The model of the checkpoint.
+
+    Raises:
+        ValueError: For an unknown size, fusion or modality, or classes of which none or all are normal.
+        FileExistsError: If the directory holds files already.
+    """
+    _check_new(directory, size)
+    widths = AVRL_SIZES[size]
+    for name, value, known in (("fusion", fusion, AvrlConfig.fusions), ("modality", modality, AvrlConfig.modalities)):
+        if value not in known:
+            raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}.")
+    video = None if video_encoder is None else ResNet3dModel.from_pretrained(video_encoder)
+    audio = None if audio_encoder is None else VggishModel.from_pretrained(audio_encoder)
+    random_parts = [
+        *(["video encoder"] if video is None and modality != "audio" else []),
+        *(["audio encoder"] if audio is None and modality != "visual" else []),
+        "classifier",
+    ]
+    video_config = ResNet3dConfig(**widths["resnet3d"]) if video is None else video.config
+    audio_config = VggishConfig(**widths["vggish"]) if audio is None else audio.config
+    config = AvrlConfig(
+        **widths["avrl"],
+        video_config=video_config,
+        audio_config=audio_config,
+        fusion=fusion,
+        modality=modality,
+        id2label=dict(enumerate(classes)),
+        normal_labels=[name for name in classes if is_normal(name)],
+        notice=_untrained(" and ".join(random_parts), seed),
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = AvrlForVideoClassification(config)
+    model.avrl.load_backbones(video, audio)
+    processor = AvrlProcessor(
+        VggishFeatureExtractor(),
+        # Trained networks want frames of the size that they were trained on.
+        **({} if video else widths["processor"]),
+        rescale_factor=video_config.rescale_factor,
+        image_mean=video_config.image_mean,
+        image_std=video_config.image_std,
+    )
+    text = card(
+        "avrl",
+        title="Untrained AVRL",
+        summary=f"**Untrained.** An AVRL checkpoint of size {size} to begin training from. Its scores mean nothing.",
+        location=Path(directory).resolve().name,
+        weights=f"- {config.notice}",
+        classes=", ".join(classes),
+    )
+    _write_checkpoint(Path(directory), model, processor, text)
+    return model
+
+
+def _check_new(directory: str | os.PathLike, size: str) -> None:
+    if size not in SIZES:
+        raise ValueError(f"size must be one of {', '.join(SIZES)}, got {size!r}.")
+    directory = Path(directory)
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise FileExistsError(f"{directory} is not an empty directory. Give a new one; nothing was overwritten.")
+
+
+def _untrained(what: str, seed: int) -> str:
+    return f"Untrained {what} (random weights, seed {seed}): scores mean nothing."
+
+
+def _write_checkpoint(directory: Path, model: PreTrainedModel, processor: ProcessorMixin, text: str) -> None:
+    """Write a whole checkpoint; under another name first, so that a killed run leaves no half one."""
     directory.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".partial-", dir=directory.resolve().parent) as folder:
         model.save_pretrained(folder)
@@ -114,4 +226,3 @@ def init_avaca(
         directory.mkdir(exist_ok=True)
         for path in sorted(Path(folder).iterdir()):
             os.replace(path, directory / path.name)
-    return processor

@@ -1,4 +1,4 @@
-"""Batches of equally many normal and anomalous videos, shared out evenly among processes."""
+"""Which videos each step sees, shared out evenly among processes."""
 
 from collections.abc import Iterator, Sequence
 
@@ -18,10 +18,14 @@ class BalancedBatches:
         seed: Of the order.
 
     Raises:
-        ValueError: If a class is missing.
+        ValueError: If a class is missing, or for an odd batch size.
     """
 
     def __init__(self, labels: Sequence[int], batch_size: int, seed: int = 0):
+        if batch_size % 2:
+            raise ValueError(
+                f"batch_size must be even, got {batch_size}: half of a batch is normal videos and half anomalous ones."
+            )
         self.classes = [np.flatnonzero(np.asarray(labels) == value) for value in (0, 1)]
         if not all(len(members) for members in self.classes):
             found = "normal" if len(self.classes[0]) else "anomalous"
@@ -34,7 +38,7 @@ class BalancedBatches:
 
     @property
     def smallest(self) -> int:
-        """Pairs of the smallest batch."""
+        """Pairs of the smallest batch; a process needs one for each part of a batch."""
         return self.num_pairs // self.num_batches
 
     def epoch(self, number: int) -> Iterator[list[tuple[int, int]]]:
@@ -50,4 +54,30 @@ class BalancedBatches:
             yield [pairs[index] for index in chosen]
 
 
-__all__ = ["BalancedBatches"]
+class ShuffledBatches:
+    """Which videos each step of an epoch sees, each of them once, in an order of the seed and the epoch alone.
+
+    Args:
+        num_videos: How many there are.
+        batch_size: Videos of a batch; an epoch's batches differ by one at most, so that none is tiny.
+        seed: Of the order.
+    """
+
+    def __init__(self, num_videos: int, batch_size: int, seed: int = 0):
+        self.num_videos = num_videos
+        self.num_batches = -(-num_videos // batch_size)
+        self.seed = seed
+
+    @property
+    def smallest(self) -> int:
+        """Videos of the smallest batch; a process needs one for each part of a batch."""
+        return self.num_videos // self.num_batches
+
+    def epoch(self, number: int) -> Iterator[list[tuple[int]]]:
+        """Batches of an epoch, each a list of positions, as `BalancedBatches` has pairs of them."""
+        order = np.random.default_rng((self.seed, number)).permutation(self.num_videos)
+        for chosen in np.array_split(order, self.num_batches):
+            yield [(index,) for index in chosen.tolist()]
+
+
+__all__ = ["BalancedBatches", "ShuffledBatches"]

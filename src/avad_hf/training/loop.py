@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
@@ -17,18 +16,13 @@ from transformers import PreTrainedModel, get_scheduler
 
 from avad_hf.data.extraction import process_state
 from avad_hf.data.features import FeatureDataset
-from avad_hf.evaluation.scoring import inputs_of, labels_of, score_clips
-from avad_hf.metrics.ranking import Ranking
-from avad_hf.metrics.videos import video_score
+from avad_hf.evaluation.scoring import inputs_of
 
-from .batches import BalancedBatches
 from .config import TrainingConfig
 from .models import model_card, new_model
+from .objectives import objective_of
 from .run import RunFolder, data_sha256
 from .synced_norm import sync_batch_norms
-
-# Videos that are scored together for validation.
-SCORING_BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -37,11 +31,13 @@ class TrainingResult:
 
     Args:
         output_dir: The trained checkpoint.
-        best_epoch: Whose weights it holds: the highest validation AUC, of equal ones the lowest validation loss.
+        best_epoch: Whose weights it holds: the highest validation AUC (AVACA) or top-1 accuracy (AVRL), of equal ones
+            the lowest validation loss.
         epochs: How many were trained.
-        validation: ``roc_auc`` of the videos and ``loss``, in the best epoch.
+        validation: ``roc_auc`` (AVACA) or ``top1_accuracy`` (AVRL) of the videos, and ``loss``, in the best epoch.
         threshold: Equal-error threshold of the validation videos.
-        threshold_origin: How it was found, as the checkpoint's config says it.
+        threshold_origin: How it was found, as the checkpoint's config says it; ``None`` if it could not be looked for,
+            because all validation videos are normal or all are anomalous (AVRL).
     """
 
     output_dir: str
@@ -49,7 +45,7 @@ class TrainingResult:
     epochs: int
     validation: dict[str, float]
     threshold: float
-    threshold_origin: str
+    threshold_origin: str | None
 
 
 def train(
@@ -62,9 +58,11 @@ def train(
 ) -> TrainingResult:
     """Train a detector on stored features, choose its best epoch and its threshold on validation videos, and save it.
 
-    Under ``accelerate launch`` all processes share each batch. Every video of the larger class is seen once an epoch,
-    whatever the number of processes; gradients and batch norm are those of the whole batch, so that one process and
-    several learn the same. Each epoch leaves a state to resume from.
+    Features of frozen encoders train AVACA, frames and spectrograms of an AVRL checkpoint's processor train AVRL.
+
+    Under ``accelerate launch`` all processes share each batch. Every video (AVACA: of the larger class) is seen once
+    an epoch, whatever the number of processes; gradients and batch norm are those of the whole batch, so that one
+    process and several learn the same. Each epoch leaves a state to resume from.
 
     Args:
         config: Of the run.
@@ -97,26 +95,26 @@ def train(
         train_data = FeatureDataset(config.data, "train", config.split_seed, config.scene)
     if validation_data is None:
         validation_data = FeatureDataset(config.data, "validation", config.split_seed, config.scene)
-    batches = BalancedBatches(labels_of(train_data), config.batch_size, config.seed)
+    objective = objective_of(train_data)
+    batches = objective.batches(config, train_data)
     parts, rank, world = config.gradient_accumulation_steps, accelerator.process_index, accelerator.num_processes
     if batches.smallest < parts * world:
         raise ValueError(
-            f"Batches of {2 * batches.smallest} videos are too small for {world} processes and {parts} parts each: "
-            "every part needs a normal and an anomalous video. Give a larger batch_size, or fewer processes."
+            f"Batches of {config.batch_size} of {len(train_data)} videos are too small for {world} processes and "
+            f"{parts} parts each: every part needs a video (AVACA: a normal and an anomalous one). Give a larger "
+            "batch_size, or fewer processes."
         )
-    known = labels_of(validation_data)
-    if known.min() == known.max():
-        raise ValueError(
-            f"All {len(known)} validation videos are {'anomalous' if known.all() else 'normal'}: the best epoch and "
-            "the threshold need both. Use another split_seed, or more videos."
-        )
+    objective.check(validation_data)
     run = RunFolder(config, data_sha256(train_data, validation_data))
     if (finished := run.check(resume)) is not None:
         return TrainingResult(str(run.path), **finished)
 
     set_seed(config.seed)
     model, processor = new_model(config, train_data)
+    train_data, validation_data = (objective.labelled(data, model) for data in (train_data, validation_data))
     sync_batch_norms(model)
+    if config.gradient_checkpointing:
+        model.activation_checkpointing_enable()
     optimizer = _optimizer(config, model)
     scheduler, by_loss = _scheduler(config, optimizer, config.epochs * batches.num_batches)
     model, optimizer = accelerator.prepare(model, optimizer)
@@ -135,21 +133,22 @@ def train(
     )
     while len(history) < config.epochs and not _has_stalled(config, history, best_epoch):
         epoch = len(history) + 1
-        # What each process sees of each part of each batch, and how much that is of the batch.
+        # What each process sees of each part of each batch (pairs of videos, or single ones), and how much that is of
+        # the batch.
         shares = [
-            (pairs[part::parts][rank::world], len(pairs)) for pairs in batches.epoch(epoch) for part in range(parts)
+            (units[part::parts][rank::world], len(units)) for units in batches.epoch(epoch) for part in range(parts)
         ]
         loader = DataLoader(
-            train_data,
-            batch_sampler=[[video for pair in own for video in pair] for own, _ in shares],
+            objective.training_view(train_data, config.seed, epoch),
+            batch_sampler=[[video for unit in own for video in unit] for own, _ in shares],
             collate_fn=train_data.collate,
         )
         totals: dict[str, torch.Tensor] = {}
         model.train()
         for index, batch in enumerate(loader):
             is_last_part = (index + 1) % parts == 0
-            own, num_pairs = shares[index]
-            share = len(own) / num_pairs
+            own, num_units = shares[index]
+            share = len(own) / num_units
             with nullcontext() if is_last_part else accelerator.no_sync(model):
                 labels = batch["labels"].to(accelerator.device)
                 outputs = model(**inputs_of(model, batch, accelerator.device), labels=labels)
@@ -167,43 +166,37 @@ def train(
                     scheduler.step()
         losses = {name: accelerator.reduce(value).item() / batches.num_batches for name, value in totals.items()}
         # Not by the wrapper of several processes: its forward waits for all, and some may have no video to score.
-        validation = _validate(accelerator.unwrap_model(model), validation_data, epoch)
+        validation = objective.validate(accelerator.unwrap_model(model), validation_data, epoch)
         if by_loss:
             scheduler.step(validation["loss"])
         rate = optimizer.param_groups[0]["lr"]
         history.append({"epoch": epoch, "train": losses, "validation": validation, "learning_rate": rate})
-        best_epoch = _best(history)
+        best_epoch = _best(history, objective.figure)
         run.save_state(accelerator, model, history, best_epoch)
         figures = {f"train/{k}": v for k, v in losses.items()} | {f"validation/{k}": v for k, v in validation.items()}
         accelerator.log(figures | {"learning_rate": rate}, step=epoch)
         shown = {name: f"{value:.3f}" for name, value in losses.items()}
-        bar.set_postfix(shown | {"validation_auc": f"{validation['roc_auc']:.3f}", "best_epoch": best_epoch})
+        figure = {f"validation_{objective.figure}": f"{validation[objective.figure]:.3f}"}
+        bar.set_postfix(shown | figure | {"best_epoch": best_epoch})
         bar.update()
     bar.close()
 
     # The best epoch's weights, with the threshold that they need.
     detector = accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     detector.load_state_dict(run.best_weights(best_epoch))
-    scores = _video_scores(score_clips(detector, validation_data, SCORING_BATCH))
-    error = Ranking(known, scores).equal_error()
-    origin = (
-        f"equal error rate {error.rate:.3f} on {len(known)} validation videos ({int(known.sum())} anomalous), each "
-        "judged by its highest clip"
-    )
     result = {
         "best_epoch": best_epoch,
         "epochs": len(history),
         "validation": history[best_epoch - 1]["validation"],
-        "threshold": error.threshold,
-        "threshold_origin": origin,
+        **objective.threshold(detector, validation_data),
     }
     if accelerator.is_main_process:
-        detector.config.update({"threshold": error.threshold, "threshold_origin": origin})
+        detector.config.update({name: result[name] for name in ("threshold", "threshold_origin")})
         with tempfile.TemporaryDirectory(prefix=".partial-", dir=run.path) as folder:
             detector.float().save_pretrained(folder)
             if processor is not None:
                 processor.save_pretrained(folder)
-            (Path(folder) / "README.md").write_text(model_card(config, result, processor), encoding="utf-8")
+            (Path(folder) / "README.md").write_text(model_card(config, detector, result, processor), encoding="utf-8")
             run.finish(Path(folder), history, result)
     for tracker in accelerator.trackers:
         tracker.finish()
@@ -227,29 +220,8 @@ def _scheduler(config: TrainingConfig, optimizer: torch.optim.Optimizer, num_ste
     return get_scheduler(config.scheduler, optimizer, warmup, num_steps, specific), by_loss
 
 
-def _validate(detector: PreTrainedModel, data: FeatureDataset, epoch: int) -> dict[str, float]:
-    """AUC of the videos, each judged by its highest clip, and the loss of all videos as one batch."""
-    scored = score_clips(detector, data, SCORING_BATCH)
-    if not all(np.isfinite(item["logits"]).all() for item in scored):
-        raise ValueError(
-            f"Training diverged in epoch {epoch}: the model's scores are NaN or infinite. Train with a lower "
-            "learning_rate, or without mixed_precision, into a new folder."
-        )
-    logits = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(item["logits"]) for item in scored], batch_first=True)
-    lengths = torch.tensor([len(item["logits"]) for item in scored])
-    mask = torch.arange(logits.shape[1]) < lengths.unsqueeze(1)
-    labels = labels_of(data)
-    losses = detector.losses(logits, torch.from_numpy(labels).float(), mask)
-    auc = Ranking(labels, _video_scores(scored)).roc_auc()
-    return {"roc_auc": auc} | {name: value.item() for name, value in losses.items()}
-
-
-def _video_scores(scored: list[dict]) -> list[float]:
-    return [video_score(torch.from_numpy(item["logits"]).double().sigmoid().numpy()) for item in scored]
-
-
-def _best(history: list[dict[str, Any]]) -> int:
-    best = max(history, key=lambda item: (item["validation"]["roc_auc"], -item["validation"]["loss"]))
+def _best(history: list[dict[str, Any]], figure: str) -> int:
+    best = max(history, key=lambda item: (item["validation"][figure], -item["validation"]["loss"]))
     return best["epoch"]
 
 

@@ -4,7 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForVideoClassification, PreTrainedModel, ProcessorMixin
+from transformers import (
+    AutoConfig,
+    AutoModelForVideoClassification,
+    AutoProcessor,
+    PreTrainedModel,
+    ProcessorMixin,
+)
 from transformers.utils import PROCESSOR_NAME, has_file
 
 from avad_hf.data.features import FeatureDataset
@@ -12,7 +18,7 @@ from avad_hf.data.store import recipe_sha256
 from avad_hf.evaluation.scoring import refuse_other_features
 from avad_hf.hub import card
 from avad_hf.models.avaca.configuration_avaca import AvacaConfig
-from avad_hf.models.avaca.processing_avaca import AvacaProcessor
+from avad_hf.models.avrl.configuration_avrl import LABELS, NORMAL_LABELS, AvrlConfig
 
 from .config import TrainingConfig
 
@@ -22,17 +28,23 @@ def new_model(config: TrainingConfig, data: FeatureDataset) -> tuple[PreTrainedM
 
     Raises:
         ValueError: If there is no such checkpoint, the model's config has no such options, the data are of another
-            shape, or the data were made by another processor than the checkpoint's.
+            shape or for another detector, or the data were made by another processor than the checkpoint's.
     """
     processor = None
     if config.model is None:
-        model_config = AvacaConfig(**_shapes(data))
+        model_config = _videos_config(data) if data.holds_videos else AvacaConfig(**_shapes(data))
     else:
         # What looks like a path is none of the Hub's names.
         looks_like_path = config.model.startswith((".", "/", "~")) or config.model.count("/") > 1
         if looks_like_path and not Path(config.model).is_dir():
             raise ValueError(f"{config.model}: no such folder. Give the folder of a checkpoint, or its Hub id.")
         model_config = AutoConfig.from_pretrained(config.model)
+        if (model_config.model_type == "avrl") != data.holds_videos:
+            raise ValueError(
+                f"{config.model} is a checkpoint of type '{model_config.model_type}', but {config.data} was made for "
+                "the other detector: AVACA learns from features of frozen encoders, AVRL from frames and sound. "
+                f"Extract the videos with this checkpoint's processor: avad-hf extract ... --model {config.model}."
+            )
         # A detector that was trained on stored features alone has none.
         if has_file(config.model, PROCESSOR_NAME):
             processor = load_processor(config.model, data)
@@ -45,14 +57,32 @@ def new_model(config: TrainingConfig, data: FeatureDataset) -> tuple[PreTrainedM
     model_config.notice = model_config.threshold_origin = None
     model_config.recipe_sha256 = recipe_sha256(data.recipe) if data.recipe else None
     # Weights are float32 whatever the checkpoint's are: small steps would be lost in rounding.
+    model = AutoModelForVideoClassification.from_config(model_config, dtype=torch.float32)
     if config.fine_tune:
-        model = AutoModelForVideoClassification.from_pretrained(config.model, config=model_config, dtype=torch.float32)
-    else:
-        model = AutoModelForVideoClassification.from_config(model_config, dtype=torch.float32)
+        source = AutoModelForVideoClassification.from_pretrained(config.model, dtype=torch.float32)
+        if data.holds_videos and _differs(source.config, model_config):
+            model.avrl.load_backbones(source.avrl.visual, source.avrl.audio)
+        else:
+            model.load_state_dict(source.state_dict())
     # Shapes that do not fit show here, before anything is written.
     with torch.no_grad():
         model.eval()(**data.collate([data[0]]))
     return model, processor
+
+
+def _differs(before: AvrlConfig, now: AvrlConfig) -> bool:
+    """Whether a classifier gets other features, or names other classes, than before."""
+    names = ("fusion", "modality", "hidden_sizes", "id2label")
+    return any(getattr(before, name) != getattr(now, name) for name in names)
+
+
+def _videos_config(data: FeatureDataset) -> AvrlConfig:
+    """AVRL with the classes of some videos: SHADE's nine where they are among these, in the order of names else."""
+    labels = {row["label"]: row["anomaly"] for row in data.rows if row["label"] is not None}
+    names = list(LABELS) if labels.keys() <= set(LABELS) else sorted(labels)
+    normal = [name for name in names if not labels.get(name, name not in NORMAL_LABELS)]
+    settings = {name: data.recipe["processor"][name] for name in ("rescale_factor", "image_mean", "image_std")}
+    return AvrlConfig(video_config=settings, id2label=dict(enumerate(names)), normal_labels=normal)
 
 
 def _shapes(data: FeatureDataset) -> dict[str, Any]:
@@ -63,14 +93,15 @@ def _shapes(data: FeatureDataset) -> dict[str, Any]:
     return shapes | ({"audio_path": "plain"} if num_steps == 1 else {})
 
 
-def load_processor(model: str, data: FeatureDataset) -> AvacaProcessor:
+def load_processor(model: str, data: FeatureDataset) -> ProcessorMixin:
     """A checkpoint's processor; raises ``ValueError`` if the data were made by another one."""
-    processor = AvacaProcessor.from_pretrained(model)
+    processor = AutoProcessor.from_pretrained(model)
     if data.recipe:
-        stored = data.recipe["video_encoder"]["dtype"]
+        # Of frozen encoders; rounding cannot be undone, so a processor of another precision is a copy.
+        stored = data.recipe.get("video_encoder", {}).get("dtype", "float32")
         maker = processor
-        if stored != "float32":  # a copy, since rounding cannot be undone
-            maker = AvacaProcessor.from_pretrained(model, dtype=getattr(torch, stored))
+        if stored != "float32":
+            maker = AutoProcessor.from_pretrained(model, dtype=getattr(torch, stored))
         if recipe_sha256(maker.recipe()) != recipe_sha256(data.recipe):
             raise ValueError(
                 f"The features were made by other encoders or settings than those of {model}. Extract them with its "
@@ -79,23 +110,35 @@ def load_processor(model: str, data: FeatureDataset) -> AvacaProcessor:
     return processor
 
 
-def model_card(config: TrainingConfig, result: dict[str, Any], processor: ProcessorMixin | None) -> str:
+def model_card(
+    config: TrainingConfig, model: PreTrainedModel, result: dict[str, Any], processor: ProcessorMixin | None
+) -> str:
     """What the trained checkpoint's README.md says, with the figures of its run."""
-    validation = result["validation"]
+    validation, is_avrl = result["validation"], model.config.model_type == "avrl"
+    figure = f"top-1 accuracy {validation['top1_accuracy']:.4f}" if is_avrl else f"ROC AUC {validation['roc_auc']:.4f}"
+    no_processor = (
+        "No processor: this checkpoint reads stored videos."
+        if is_avrl
+        else "No encoders: this checkpoint reads stored features."
+    )
+    origin = result["threshold_origin"] or "nobody has looked for one"
     notes = [
         f"Trained for {result['epochs']} epochs on `{Path(config.data).name}`"
         + (f", scene {config.scene}" if config.scene else "")
         + f", split seed {config.split_seed}, seed {config.seed}; epoch {result['best_epoch']} is kept.",
-        f"Validation videos: ROC AUC {validation['roc_auc']:.4f}. This figure chose the epoch; it is no test result.",
-        f"Threshold {result['threshold']:.4f}: {result['threshold_origin']}.",
-        *(processor.notices if processor else ["No encoders: this checkpoint reads stored features."]),
+        f"Validation videos: {figure}. This figure chose the epoch; it is no test result.",
+        f"Threshold {result['threshold']:.4f}: {origin}.",
+        *(processor.notices if processor else [no_processor]),
     ]
+    name = "AVRL" if is_avrl else "AVACA"
+    classes = {"classes": ", ".join(model.config.id2label.values())} if is_avrl else {}
     return card(
-        "avaca",
-        title="AVACA",
-        summary="An AVACA detector, trained by avad_hf.",
+        model.config.model_type,
+        title=name,
+        summary=f"An {name} detector, trained by avad_hf.",
         location=Path(config.output_dir).resolve().name,
         weights="\n".join(f"- {note}" for note in notes),
+        **classes,
     )
 
 
