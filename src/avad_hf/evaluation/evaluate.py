@@ -19,6 +19,7 @@ from avad_hf.metrics.videos import TailRule, VideoRule
 from .figures import (
     class_figures,
     clip_figures,
+    event_figures,
     frame_figures,
     scene_figures,
     video_figures,
@@ -38,9 +39,13 @@ class Evaluation:
     Args:
         figures: All figures, as JSON has them; ``None`` where one is not defined, with the reason in ``undefined``.
             ``num_crops`` is how many crops of each frame were scored: their scores are averaged before all else.
+            Of a detector of event classes: ``events``, with ``top1_recall`` of each class, ``top1_accuracy`` of all
+            videos, ``top1_macro``, its mean over classes, and ``confusion_matrix``, rows being what videos are and
+            columns what they are called; ``clip`` and ``frame`` are ``None`` then, since a video has one score.
         videos: Each video's ``id``, ``label``, ``anomaly``, ``scene``, ``score``, ``has_audio``, ``duration`` in
             seconds, ``clips`` (``start`` and ``end`` in seconds, ``score``), and ``anomalous_frames``: stretches in
-            seconds, or ``None`` where frames have no labels.
+            seconds, or ``None`` where frames have no labels. Of a detector of event classes also ``predicted``, the
+            class, and ``probabilities`` of all classes.
     """
 
     figures: dict[str, Any]
@@ -79,7 +84,7 @@ def evaluate(
         model: A detector, on the device that it shall run on.
         features: With labels.
         threshold: Score from which on a clip is anomalous; the model's own by default.
-        audio_path: ``"focused"``, ``"plain"`` or ``"zeroed"``; the model's own by default.
+        audio_path: ``"focused"``, ``"plain"`` or ``"zeroed"`` (AVACA); the model's own by default.
         video_rule: Which score a video gets from its clips' (`avad_hf.metrics.videos.video_score`).
         tail: What becomes of the frames at a video's end (`avad_hf.metrics.videos.frame_scores`).
         batch_size: Videos that go through the model together.
@@ -88,19 +93,25 @@ def evaluate(
 
     Raises:
         TypeError: For anything but a detector and a feature set.
-        ValueError: For videos without label, features of another recipe or shape than the model's, frame labels that
-            do not fit their video, features or scores that are not finite, or unknown rules.
+        ValueError: For videos without label or with classes that the model does not know, features of another recipe
+            or shape than the model's, frame labels that do not fit their video, features or scores that are not
+            finite, or unknown rules.
     """
-    _check(model, features, video_rule, tail, batch_size, num_resamples)
+    _check(model, features, audio_path, video_rule, tail, batch_size, num_resamples)
     threshold = model.config.threshold if threshold is None else float(threshold)
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold must be between 0 and 1, got {threshold}.")
     labels_of(features)
     refuse_other_features(model.config, model.name_or_path, features)
     options = {} if audio_path is None else {"audio_path": audio_path}
+    names = None
+    if features.holds_videos:
+        names = [model.config.id2label[number] for number in range(model.config.num_labels)]
+        features = features.with_classes(names)
     scored = score_clips(model, features, batch_size, on_progress, **options)
     rows, clips, num_crops = one_row_a_video(features.rows, scored)
     videos = [video_result(row, *item, video_rule) for row, item in zip(rows, clips, strict=True)]
+    events = None if names is None else event_figures(features.class_numbers, scored, names, videos)
     labels = np.array([int(row["anomaly"]) for row in rows])
     scores = np.array([video["score"] for video in videos])
     notes = [note for note in (model.config.notice, *(features.recipe or {}).get("notices", ())) if note]
@@ -114,19 +125,31 @@ def evaluate(
         "threshold": threshold,
         "threshold_origin": model.config.threshold_origin if threshold == model.config.threshold else "given by hand",
         "video": video_figures(labels, scores, videos, threshold, video_rule, num_resamples),
-        "clip": clip_figures(labels, videos, num_resamples),
-        "frame": frame_figures(features, rows, videos, threshold, tail, num_resamples, notes),
+        "clip": clip_figures(labels, videos, num_resamples) if events is None else None,
+        "frame": frame_figures(features, rows, videos, threshold, tail, num_resamples, notes)
+        if events is None
+        else None,
         "classes": class_figures(labels, scores, videos, threshold),
         "scenes": scene_figures(labels, scores, videos, threshold),
         "undefined": {},
         "notes": notes,
     }
+    if events is not None:
+        figures["events"] = events
     figures = without_nan(figures)
     figures["undefined"] = why_undefined(figures, videos)
     return Evaluation(figures, videos)
 
 
-def _check(model: Any, features: Any, video_rule: str, tail: str, batch_size: int, num_resamples: int) -> None:
+def _check(
+    model: Any,
+    features: Any,
+    audio_path: str | None,
+    video_rule: str,
+    tail: str,
+    batch_size: int,
+    num_resamples: int,
+) -> None:
     """Refuse what cannot be meant before anything is scored."""
     if not isinstance(features, FeatureDataset):
         raise TypeError(
@@ -147,6 +170,17 @@ def _check(model: Any, features: Any, video_rule: str, tail: str, batch_size: in
         )
     if getattr(getattr(model, "config", None), "threshold", None) is None:
         raise no_detector(model)
+    if audio_path is not None and not hasattr(model.config, "audio_paths"):
+        raise ValueError(
+            f"audio_path is an option of AVACA, and {type(model).__name__} has none. Leave it out; what AVRL hears "
+            "and sees is its config's modality."
+        )
+    if (model.config.model_type == "avrl") != features.holds_videos:
+        raise ValueError(
+            f"A model of type '{model.config.model_type}' cannot read these features: AVACA reads features of frozen "
+            "encoders, AVRL frames and sound. Extract the videos with this model's own processor: avad-hf extract ... "
+            "--model."
+        )
 
 
 __all__ = ["Evaluation", "evaluate"]

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from avad_hf.data.features import FeatureDataset
+from avad_hf.metrics.classes import confusion_matrix, top1_recall
 from avad_hf.metrics.ranking import Ranking, false_alarm_rate, roc_auc
 from avad_hf.metrics.videos import (
     TailRule,
@@ -153,6 +154,30 @@ def frame_figures(
     }
 
 
+def event_figures(
+    labels: Sequence[int],
+    scored: Sequence[dict[str, np.ndarray]],
+    names: Sequence[str],
+    videos: list[dict[str, Any]],
+) -> dict[str, Any]:
+    """Figures of event classes; puts the class and the probabilities of each video into `videos` as well."""
+    logits = np.stack([item["class_logits"] for item in scored]).astype(np.float64)
+    likelihood = np.exp(logits - logits.max(axis=1, keepdims=True))
+    likelihood /= likelihood.sum(axis=1, keepdims=True)
+    called = logits.argmax(axis=1)
+    for video, number, row in zip(videos, called, likelihood, strict=True):
+        video["predicted"] = names[number]
+        video["probabilities"] = dict(zip(names, row.tolist(), strict=True))
+    found = top1_recall(labels, called, names)
+    return {
+        "top1_accuracy": found.overall,
+        "top1_macro": found.macro,
+        "top1_recall": found.per_class,
+        "num_videos": {name: int((np.asarray(labels) == number).sum()) for number, name in enumerate(names)},
+        "confusion_matrix": confusion_matrix(labels, called, len(names)).tolist(),
+    }
+
+
 def class_figures(
     labels: np.ndarray, scores: np.ndarray, videos: Sequence[dict[str, Any]], threshold: float
 ) -> dict[str, Any]:
@@ -206,7 +231,11 @@ def why_undefined(figures: dict[str, Any], videos: Sequence[dict[str, Any]]) -> 
     elif lone := [name for name, row in figures["scenes"].items() if row["roc_auc"] is None]:
         reasons["scenes"] = f"all videos of {', '.join(lone)} are normal, or all are anomalous"
     frame = figures["frame"]
-    if frame is None:
+    if "events" in figures:
+        reasons["clip, frame"] = "the detector names the event of a whole video, which has one score"
+        if empty := [name for name, count in figures["events"]["num_videos"].items() if not count]:
+            reasons["events.top1_recall"] = f"no video is labelled {', '.join(empty)}"
+    elif frame is None:
         without = [video["id"] for video in videos if video["anomalous_frames"] is None]
         reasons["frame"] = f"frames of {len(without)} of {num_videos} videos have no labels (first {without[0]})"
     else:

@@ -20,7 +20,7 @@ def no_detector(model: torch.nn.Module) -> TypeError:
     """What is said of a model that cannot be evaluated."""
     return TypeError(
         f"{type(model).__name__} is no anomaly detector: it gives no scores of clips, or has no threshold for them. "
-        "Give a checkpoint of AVACA, as AutoModelForVideoClassification loads it."
+        "Give a checkpoint of AVACA or AVRL, as AutoModelForVideoClassification loads it."
     )
 
 
@@ -53,6 +53,8 @@ def score_clips(
 ) -> list[dict[str, np.ndarray]]:
     """Logits of every clip, by video; each process computes its part, and all get the whole.
 
+    A detector of event classes gives one score a video, that of its being none of the normal classes.
+
     Args:
         model: A detector, whatever mode it is in; it is put into evaluation mode.
         features: Videos to score.
@@ -61,7 +63,8 @@ def score_clips(
         options: For the model's ``forward``.
 
     Returns:
-        For each video, in the order of ``features.rows``: ``logits`` of shape `(T,)` and ``times`` of shape `(T, 2)`.
+        For each video, in the order of ``features.rows``: ``logits`` of shape `(T,)` and ``times`` of shape `(T, 2)`;
+        of a detector of event classes also ``class_logits`` of shape `(num_labels,)`.
     """
     state: PartialState = process_state()
     own = list(range(state.process_index, len(features), state.num_processes))
@@ -73,13 +76,20 @@ def score_clips(
             outputs = model(**inputs_of(model, batch, device), **options)
         if getattr(outputs, "logits", None) is None:
             raise no_detector(model)
-        logits = outputs.logits.float().cpu().numpy()
-        for row, mask, times in zip(logits, batch["clip_mask"].numpy(), batch["clip_times"].numpy(), strict=True):
-            scored.append({"logits": row[mask], "times": times[mask]})
+        scored += _by_video(outputs, batch)
         if on_progress is not None:
             on_progress(len(scored), len(own))
     everything = dict(gather_object(list(zip(own, scored, strict=True))))
     return [everything[index] for index in range(len(features))]
+
+
+def _by_video(outputs: Any, batch: dict[str, Tensor]) -> list[dict[str, np.ndarray]]:
+    logits, times = outputs.logits.float().cpu().numpy(), batch["clip_times"].numpy()
+    if (anomaly := getattr(outputs, "anomaly_logits", None)) is not None:
+        parts = zip(anomaly.float().cpu().numpy(), times, logits, strict=True)
+        return [{"logits": score[None], "times": span, "class_logits": row} for score, span, row in parts]
+    parts = zip(logits, batch["clip_mask"].numpy(), times, strict=True)
+    return [{"logits": row[mask], "times": span[mask]} for row, mask, span in parts]
 
 
 def inputs_of(model: torch.nn.Module, batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:

@@ -115,6 +115,10 @@ class _OverlayPainter:
         colour = (255, 110, 110) if anomalous else (255, 255, 255)
         place = (right + self.line * 6, (top + bottom) / 2)
         draw.text(place, f"{clip['score']:.2f}", font=self.font, fill=colour, anchor="lm")
+        if clip.get("label"):
+            # Outlined, since it stands on the picture.
+            place = (image.width - self.line * 4, top - self.line * 8)
+            draw.text(place, clip["label"], font=self.font, fill=colour, anchor="rb", stroke_width=2, stroke_fill=0)
         if anomalous:
             draw.rectangle((0, 0, image.width - 1, image.height - 1), outline=(198, 40, 40), width=self.line * 2)
         return image

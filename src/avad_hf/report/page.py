@@ -12,7 +12,7 @@ import numpy as np
 from avad_hf.media.encode import written_whole
 from avad_hf.metrics.ranking import Ranking
 
-from .pictures import curve_image, histogram_image, shown_score, timeline_image
+from .pictures import confusion_image, curve_image, histogram_image, shown_score, timeline_image
 
 DASH = "&ndash;"
 RULES = {"max": "its highest clip", "topk_mean": "the mean of its highest clips", "mean": "the mean of its clips"}
@@ -114,6 +114,7 @@ def write_report(
     if num_worst < 0:
         raise ValueError(f"num_worst must be 0 or more, got {num_worst}.")
     sections = [
+        *([_section("Event classes", _events(figures))] if "events" in figures else []),
         _section("Ranking", _ranking(figures)),
         _section("At the threshold", _at_threshold(figures)),
         _section("Curves", _curves(figures, videos)),
@@ -171,9 +172,15 @@ def _summary(figures: dict[str, Any]) -> str:
     parts = [
         f"{_count(figures['num_videos'], 'video')} ({figures['num_normal']:,} normal, "
         f"{figures['num_anomalous']:,} anomalous)",
-        _count(figures["num_clips"], "clip")
-        + (f", the mean of {figures['num_crops']} crops each" if figures["num_crops"] > 1 else ""),
-        f"audio path: {figures['audio_path'] or 'not named'}",
+        *(
+            []
+            if "events" in figures
+            else [
+                _count(figures["num_clips"], "clip")
+                + (f", the mean of {figures['num_crops']} crops each" if figures["num_crops"] > 1 else "")
+            ]
+        ),
+        *([] if "events" in figures else [f"audio path: {figures['audio_path'] or 'not named'}"]),
         f"threshold {shown_score(figures['threshold'])}: {figures['threshold_origin'] or 'nobody has looked for one'}",
     ]
     return " &middot; ".join(escape(part) for part in parts)
@@ -184,10 +191,32 @@ def _notes(figures: dict[str, Any]) -> str:
     return f'<div class="notes" role="note"><strong>Please note</strong><ul>{items}</ul></div>' if items else ""
 
 
+def _events(figures: dict[str, Any]) -> str:
+    """Which events are recognised, and what they are taken for."""
+    events = figures["events"]
+    names = list(events["top1_recall"])
+    rows = []
+    for name, others in zip(names, events["confusion_matrix"], strict=True):
+        recall = events["top1_recall"][name]
+        wrong = sorted(((count, other) for count, other in zip(others, names, strict=True) if other != name))[::-1]
+        taken = ", ".join(f"{other} {count:,}" for count, other in wrong[:2] if count)
+        bar = "" if recall is None else f'<span class="bar"><i style="width: {recall:.1%}"></i></span>'
+        rows.append([escape(name), f"{events['num_videos'][name]:,}", _rate(recall), bar, escape(taken)])
+    rows.append(["all videos", f"{figures['num_videos']:,}", _rate(events["top1_accuracy"]), "", ""])
+    rows.append(["mean over classes", "", _rate(events["top1_macro"]), "", ""])
+    head = ["class", "videos", "top-1", "", "mostly taken for"]
+    image = confusion_image(np.array(events["confusion_matrix"]), names)
+    return _pair(
+        _table("Share of each class that is called what it is", head, rows, "remarks"),
+        f"<figure>{image}<figcaption>What videos are (rows), and what they are called (columns)</figcaption></figure>",
+    )
+
+
 def _ranking(figures: dict[str, Any]) -> str:
     """What does not depend on the threshold, for videos, clips and frames."""
-    parts, reasons = ("video", "clip", "frame"), []
-    video, clip, frame = (figures[part] for part in parts)
+    # A detector of events gives a video one score.
+    parts, reasons = ("video",) if "events" in figures else ("video", "clip", "frame"), []
+    video, clip, frame = (figures[part] for part in ("video", "clip", "frame"))
 
     def shown(part: str, key: str) -> str:
         known = figures[part]
@@ -217,13 +246,13 @@ def _ranking(figures: dict[str, Any]) -> str:
             f"{figures['num_videos']:,}",
             f"{figures['num_clips']:,}",
             DASH if frame is None else f"{frame['num_frames']:,}",
-        ],
+        ][: 1 + len(parts)],
         [
             "&emsp;anomalous",
             f"{figures['num_anomalous']:,}",
             "" if clip is None else f"<small>label {escape(clip['labels'])}</small>",
             DASH if frame is None else f"{frame['num_anomalous_frames']:,}",
-        ],
+        ][: 1 + len(parts)],
         *(
             [name, *(shown(part, key) for part in parts)]
             for key, name in names.items()
@@ -231,10 +260,12 @@ def _ranking(figures: dict[str, Any]) -> str:
         ),
     ]
     caption = f"The score of a video is that of {escape(RULES.get(video['rule'], video['rule']))}"
+    if "events" in figures:
+        caption = "The score of a video is 1 minus the probability of the normal classes"
     if frame is not None:
         caption += f"; rule for the last frames: {escape(frame['tail'])}"
     lines = "".join(f"<li>{escape(reason)}</li>" for reason in dict.fromkeys(reasons))
-    return _table(caption, ["", "videos", "clips", "frames"], rows) + (
+    return _table(caption, ["", *(f"{part}s" for part in parts)], rows) + (
         f'<ul class="reasons soft">{lines}</ul>' if lines else ""
     )
 

@@ -1,7 +1,7 @@
 """Pictures of an evaluation, as HTML images that carry their own data: curves, histograms, scores over time."""
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from io import BytesIO
 from typing import Any, Literal
@@ -94,6 +94,30 @@ def histogram_image(scores: Mapping[str, np.ndarray], threshold: float) -> str:
     return _image(figure, f"Histogram of the scores of {medians}; threshold {shown_score(threshold)}.")
 
 
+def confusion_image(matrix: np.ndarray, names: Sequence[str]) -> str:
+    """What videos of each class were called, as counts on a tint that is their share of the row.
+
+    Args:
+        matrix: Counts of shape `(N, N)`: rows are what videos are, columns what they are called.
+        names: Of the classes.
+    """
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    side = 1.6 + 0.38 * len(names)
+    figure, (axes,) = _figure(side, side)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.grid(visible=False)
+    places = np.arange(len(names))
+    axes.set_xticks(places, names, rotation=45, ha="right", rotation_mode="anchor", parse_math=False)
+    axes.set_yticks(places, names, parse_math=False)
+    axes.set(xlabel="called", ylabel="is")
+    for (row, column), count in np.ndenumerate(matrix):
+        if count:
+            colour = "white" if shares[row, column] > 0.6 else "0.2"
+            axes.text(column, row, f"{count}", ha="center", va="center", fontsize=8, color=colour)
+    right = ", ".join(f"{name} {share:.0%}" for name, share in zip(names, shares.diagonal(), strict=True))
+    return _image(figure, f"Confusion matrix of {int(matrix.sum())} videos; called what they are: {right}.")
+
+
 def timeline_image(video: dict[str, Any], threshold: float) -> str:
     """Score of one video over time, with its labelled anomalous stretches shaded where they are known.
 
@@ -154,4 +178,4 @@ def _thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return x[kept], y[kept]
 
 
-__all__ = ["curve_image", "histogram_image", "shown_score", "timeline_image"]
+__all__ = ["confusion_image", "curve_image", "histogram_image", "shown_score", "timeline_image"]

@@ -53,6 +53,9 @@ def plot_timeline(result: dict[str, Any], source: Any, path: str | os.PathLike, 
             linewidth=0,
             label="event" if index == 0 else None,
         )
+        if event["label"] != "anomaly":
+            middle = (event["start"] + event["end"]) / 2
+            score.text(middle, 0.03, event["label"], ha="center", color=EVENT_COLOUR, fontsize=9, parse_math=False)
     score.set(ylabel="anomaly score", ylim=(0, 1.02), xlim=(0, result["duration"]))
     score.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, fontsize=9)
 
