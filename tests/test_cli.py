@@ -13,12 +13,12 @@ import av
 import pytest
 from typer.testing import CliRunner
 
-from avad_hf import AvacaConfig
+from avad_hf import AvacaConfig, AvrlConfig
 from avad_hf.cli import app
 from avad_hf.cli.detect import AudioPath
 from avad_hf.cli.evaluate import Tail, VideoRule
-from avad_hf.cli.init import Size
-from avad_hf.cli.train import MixedPrecision, Profile, Scheduler
+from avad_hf.cli.init import Fusion, Modality, Size
+from avad_hf.cli.train import AvacaProfile, AvrlProfile, MixedPrecision, Scheduler
 from avad_hf.hub import SIZES
 from avad_hf.metrics import videos
 from avad_hf.training import config
@@ -201,10 +201,13 @@ def test_train_refuses(arguments, words, tmp_path, monkeypatch):
 
 def test_choices_are_those_of_the_library():
     for choices, known in (
-        (Profile, PROFILES),
+        ([*AvacaProfile, AvrlProfile.avrl], ("default", "paper", "shanghaitech", "avrl")),
+        (Fusion, AvrlConfig.fusions),
+        (Modality, AvrlConfig.modalities),
         (Scheduler, get_args(config.Scheduler)),
         (MixedPrecision, get_args(config.MixedPrecision)),
         (VideoRule, get_args(videos.VideoRule)),
         (Tail, get_args(videos.TailRule)),
     ):
         assert [choice.value for choice in choices] == list(known)
+    assert {choice.value for choice in (*AvacaProfile, *AvrlProfile)} == set(PROFILES)

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import groupby
 from typing import Any
 
 
@@ -17,23 +18,27 @@ class ScoredClip:
         start: Of the clip, in seconds.
         end: Of the clip, in seconds.
         score: Between 0 (normal) and 1 (anomalous).
+        label: The most probable class, of detectors that know classes of events.
+        probabilities: Of every class, of such detectors.
     """
 
     start: float
     end: float
     score: float
+    label: str | None = None
+    probabilities: dict[str, float] | None = None
 
 
 @dataclass(frozen=True)
 class Event:
-    """Neighbouring clips whose scores reach the threshold.
+    """Neighbouring clips whose scores reach the threshold, of one class where classes are known.
 
     Args:
         start: Of the first clip, in seconds.
         end: Of the last clip, in seconds.
         peak: Middle of the clip with the highest score, in seconds.
         score: The highest score.
-        label: What it is called.
+        label: ``"anomaly"``, or the most probable of the anomalous classes.
     """
 
     start: float
@@ -49,7 +54,8 @@ class Detection:
 
     Args:
         score: The highest clip score.
-        label: ``"anomaly"`` if it reaches the threshold, else ``"normal"``.
+        label: ``"anomaly"`` if it reaches the threshold, else ``"normal"``; of detectors that know classes of events
+            the most probable class of the clip with the highest score.
         events: Stretches over the threshold.
         clips: Score of every clip.
         threshold: Score from which on a clip is anomalous.
@@ -73,27 +79,36 @@ class Detection:
 
     def to_dict(self) -> dict[str, Any]:
         """The result as a dict that `json.dumps` takes."""
-        return asdict(self)
+        result = asdict(self)
+        result["clips"] = [
+            {key: value for key, value in clip.items() if value is not None} for clip in result["clips"]
+        ]
+        return result
 
 
-def merge_events(clips: Sequence[ScoredClip], threshold: float, label: str = "anomaly") -> list[Event]:
-    """Merge neighbouring clips whose scores reach the threshold into events.
+def merge_events(clips: Sequence[ScoredClip], threshold: float, normal_labels: Sequence[str] = ()) -> list[Event]:
+    """Merge neighbouring clips whose scores reach the threshold into events, one for each stretch of one class.
 
     Args:
         clips: In order; they may overlap.
         threshold: Lowest score of an anomalous clip.
-        label: What the events are called.
+        normal_labels: Classes that no event is called by.
     """
-    events: list[Event] = []
-    run: list[ScoredClip] = []
-    for clip in [*clips, None]:
-        if clip is not None and clip.score >= threshold:
-            run.append(clip)
-        elif run:
-            best = max(run, key=lambda item: item.score)
+    events = []
+    named = [(clip, _event_label(clip, normal_labels) if clip.score >= threshold else None) for clip in clips]
+    for label, group in groupby(named, key=lambda item: item[1]):
+        if label is not None:
+            run = [clip for clip, _ in group]
+            best = max(run, key=lambda clip: clip.score)
             events.append(Event(run[0].start, run[-1].end, round((best.start + best.end) / 2, 6), best.score, label))
-            run = []
     return events
+
+
+def _event_label(clip: ScoredClip, normal_labels: Sequence[str]) -> str:
+    if clip.probabilities is None:
+        return "anomaly"
+    anomalous = {name: value for name, value in clip.probabilities.items() if name not in normal_labels}
+    return max(anomalous, key=anomalous.get)
 
 
 def detect_events(
@@ -104,6 +119,7 @@ def detect_events(
     has_audio: bool,
     warnings: Sequence[str] = (),
     problems: Sequence[str] = (),
+    normal_labels: Sequence[str] = (),
 ) -> Detection:
     """Make the result of one video from its clip scores.
 
@@ -115,6 +131,7 @@ def detect_events(
         has_audio: Whether sound was heard.
         warnings: Of the model, passed on.
         problems: Damage that was met while reading.
+        normal_labels: Classes that no event is called by, where clips have classes.
 
     Raises:
         ValueError: Without clips, or if a score is not a number.
@@ -136,11 +153,11 @@ def detect_events(
         )
     elif problems:
         warnings.append(f"The file may be damaged: {'; '.join(problems)}.")
-    score = max(clip.score for clip in clips)
+    highest = max(clips, key=lambda clip: clip.score)
     return Detection(
-        score=score,
-        label="anomaly" if score >= threshold else "normal",
-        events=merge_events(clips, threshold),
+        score=highest.score,
+        label=highest.label or ("anomaly" if highest.score >= threshold else "normal"),
+        events=merge_events(clips, threshold, normal_labels),
         clips=list(clips),
         threshold=threshold,
         duration=round(max(read_until, duration or 0.0), 6),
@@ -157,15 +174,19 @@ def write_json(results: dict[str, dict[str, Any]], path: str | os.PathLike) -> N
 
 
 def write_csv(results: dict[str, dict[str, Any]], path: str | os.PathLike) -> None:
-    """Write one row a clip: video, start and end in seconds, score, whether it reaches the threshold, warnings."""
+    """Write one row a clip: video, start and end in seconds, score, whether it reaches the threshold, label, warnings.
+
+    The label is empty where the detector knows no classes of events.
+    """
     text = io.StringIO(newline="")
     writer = csv.writer(text)
-    writer.writerow(["video", "start", "end", "score", "anomalous", "warnings"])
+    writer.writerow(["video", "start", "end", "score", "anomalous", "label", "warnings"])
     for video, result in results.items():
         notes = " ".join(result["warnings"])
         for clip in result["clips"]:
             anomalous = int(clip["score"] >= result["threshold"])
-            writer.writerow([video, clip["start"], clip["end"], clip["score"], anomalous, notes])
+            label = clip.get("label", "")
+            writer.writerow([video, clip["start"], clip["end"], clip["score"], anomalous, label, notes])
     _replace(path, text.getvalue())
 
 

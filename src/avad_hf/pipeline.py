@@ -11,7 +11,7 @@ from transformers.pipelines.base import ChunkPipeline
 from avad_hf.detection import ScoredClip, detect_events
 from avad_hf.media.sources import open_media
 
-SUPPORTED_MODEL_TYPES = ("avaca",)
+SUPPORTED_MODEL_TYPES = ("avaca", "avrl")
 # What is used where no model is named. Every result says that it is a demonstration.
 DEMO_MODEL = Path(__file__).parent / "demo_model"
 
@@ -19,14 +19,17 @@ DEMO_MODEL = Path(__file__).parent / "demo_model"
 class AudioVisualAnomalyPipeline(ChunkPipeline):
     r"""Finds anomalies in videos by sight and sound.
 
-    A long video is read, encoded and scored a few clips at a time, so that memory does not grow with its length.
+    A long video is read, encoded and scored a few clips at a time, so that memory does not grow with its length. AVACA
+    scores clips of 32 frames; AVRL names the event of a whole video, or of each window of one that is longer than its
+    processor's ``window_s``, which are the clips then.
 
     Args:
-        model: An AVACA detector.
-        processor: Its [`AvacaProcessor`]; it is moved to the pipeline's device and to the model's dtype.
+        model: An AVACA or AVRL detector.
+        processor: Its [`AvacaProcessor`] or [`AvrlProcessor`]; encoders in it are moved to the pipeline's device and
+            to the model's dtype.
         threshold: Score from which on a clip is anomalous; the model's own by default.
-        audio_path: ``"focused"``, ``"plain"`` or ``"zeroed"``; the model's own by default.
-        batch_size: Clips that go through the encoders together.
+        audio_path: ``"focused"``, ``"plain"`` or ``"zeroed"`` (AVACA); the model's own by default.
+        batch_size: Clips that go through the networks together.
         kwargs: As for every pipeline, ``device`` among them.
 
     Example:
@@ -74,7 +77,12 @@ class AudioVisualAnomalyPipeline(ChunkPipeline):
                 raise ValueError(f"threshold must be between 0 and 1, got {threshold}.")
             postprocess["threshold"] = float(threshold)
         if audio_path is not None:
-            # Refused here, before anything is decoded; the model would refuse it too.
+            # Refused here, before anything is decoded; AVACA would refuse it too.
+            if not hasattr(self.model.config, "audio_paths"):
+                raise ValueError(
+                    f"audio_path is an option of AVACA, and a model of type '{self.model.config.model_type}' has "
+                    "none. What AVRL sees and hears is its config's modality."
+                )
             if audio_path not in (known := self.model.config.audio_paths):
                 raise ValueError(f"audio_path must be one of {', '.join(known)}, got {audio_path!r}.")
             forward["audio_path"] = audio_path
@@ -92,18 +100,18 @@ class AudioVisualAnomalyPipeline(ChunkPipeline):
         Args:
             inputs: A path, URL, file object, bytes or dict of arrays (`avad_hf.media.sources.ACCEPTED_SOURCES`), or a
                 list of them.
-            batch_size: Clips that go through the encoders together.
+            batch_size: Clips that go through the networks together.
             num_workers: Must be 0: FFmpeg decodes in threads of its own, and the encoders cannot be forked.
             kwargs:
                 - threshold: Score from which on a clip is anomalous.
-                - audio_path: ``"focused"``, ``"plain"`` or ``"zeroed"``.
+                - audio_path: ``"focused"``, ``"plain"`` or ``"zeroed"`` (AVACA).
                 - on_progress: Called after each batch of clips with the seconds read so far and the duration in
                   seconds (``None`` if the file does not say).
 
         Returns:
             For each video a dict ready for JSON: ``score``, ``label``, ``events``, ``clips``, ``threshold``,
             ``duration``, ``fps``, ``has_audio``, ``read_until`` and ``warnings``, as in
-            [`~avad_hf.detection.Detection`].
+            [`~avad_hf.detection.Detection`]. AVRL's ``clips`` have ``label`` and ``probabilities`` as well.
 
         Raises:
             MediaError: If a video cannot be read.
@@ -143,38 +151,49 @@ class AudioVisualAnomalyPipeline(ChunkPipeline):
             yield {**pending, "media": media, "is_last": True}
 
     def _forward(self, model_inputs: dict, audio_path: str | None = None) -> dict:
-        outputs = self.model(
-            model_inputs["visual_features"],
-            model_inputs["audio_features"],
-            model_inputs["clip_mask"],
-            audio_path=audio_path,
-        )
+        options = {} if audio_path is None else {"audio_path": audio_path}
+        rest = {key: model_inputs.pop(key) for key in ("clip_times", "media", "is_last")}
+        outputs = self.model(**model_inputs, **options)
+        is_named = hasattr(outputs, "anomaly_logits")
+        scores = outputs.anomaly_logits if is_named else outputs.logits[0]
         # Numbers, which Python keeps apart from the C library's heap: small tensors that stay until the video's end
         # would lie between the large blocks that come and go with every clip, and the heap would grow.
-        return {
-            "scores": outputs.logits[0].float().sigmoid().tolist(),
+        return rest | {
+            "scores": scores.float().sigmoid().tolist(),
+            "probabilities": outputs.logits.float().softmax(dim=1).tolist() if is_named else [],
             "has_audio": bool(model_inputs["has_audio"].item()),
-            **{key: model_inputs[key] for key in ("clip_times", "media", "is_last")},
         }
 
     def postprocess(self, model_outputs: list[dict], threshold: float | None = None) -> dict:
         """Put the clips of one video together."""
-        clips = [
-            ScoredClip(round(start, 6), round(end, 6), score)
-            for chunk in model_outputs
-            for (start, end), score in zip(chunk["clip_times"], chunk["scores"], strict=True)
-        ]
-        media = model_outputs[-1]["media"]
-        model_notice = [self.model.config.notice] if self.model.config.notice else []
+        clips = [clip for chunk in model_outputs for clip in self._scored(chunk)]
+        media, config = model_outputs[-1]["media"], self.model.config
+        warnings = [*([config.notice] if config.notice else []), *self.processor.notices]
+        has_audio = model_outputs[0]["has_audio"]
+        if not has_audio and getattr(config, "modality", "visual") != "visual":
+            hearing = "hears only: this result means nothing" if config.modality == "audio" else "hears zeros"
+            warnings.append(f"The video has no sound that can be decoded, and the detector {hearing}.")
         return detect_events(
             clips,
-            threshold=self.model.config.threshold if threshold is None else threshold,
+            threshold=config.threshold if threshold is None else threshold,
             duration=media.info.duration,
             fps=media.info.fps,
-            has_audio=model_outputs[0]["has_audio"],
-            warnings=list(dict.fromkeys(model_notice + self.processor.notices)),
+            has_audio=has_audio,
+            warnings=list(dict.fromkeys(warnings)),
             problems=media.problems,
+            normal_labels=getattr(config, "normal_labels", ()),
         ).to_dict()
+
+    def _scored(self, chunk: dict) -> Iterator[ScoredClip]:
+        """Clips of one part of a video, with their classes where the detector knows some."""
+        names = self.model.config.id2label
+        rows = chunk["probabilities"] or [None] * len(chunk["scores"])
+        for (start, end), score, row in zip(chunk["clip_times"], chunk["scores"], rows, strict=True):
+            classes = {}
+            if row is not None:
+                named = {names[number]: value for number, value in enumerate(row)}
+                classes = {"label": max(named, key=named.get), "probabilities": named}
+            yield ScoredClip(round(start, 6), round(end, 6), score, **classes)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> None:
         """Save everything that `pipeline(..., model=save_directory)` needs: model, processor and encoders.
@@ -188,7 +207,7 @@ class AudioVisualAnomalyPipeline(ChunkPipeline):
 def _why_no_processor(model: PreTrainedModel) -> str:
     """Say why: transformers keeps the reason to itself; loading the processor once more shows it."""
     place = model.name_or_path
-    advice = "Pass processor=AvacaProcessor.from_pretrained(...) beside the model."
+    advice = "Pass processor=AutoProcessor.from_pretrained(...) beside the model."
     if not place:
         return f"audio-visual-anomaly needs a processor too. {advice}"
     try:

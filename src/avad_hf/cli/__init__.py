@@ -6,9 +6,9 @@ from .data import extract, scan
 from .demo import demo
 from .detect import detect
 from .evaluate import evaluate
-from .init import init_avaca
+from .init import init_avaca, init_avrl
 from .reproduce import reproduce
-from .train import train_avaca
+from .train import train_avaca, train_avrl
 
 app = typer.Typer(
     help="Find anomalies in video by sight and sound.",
@@ -21,8 +21,10 @@ for command in (demo, detect, scan, extract, evaluate, reproduce):
 
 init_app = typer.Typer(help="Write an untrained checkpoint to begin training from.", no_args_is_help=True)
 init_app.command("avaca")(init_avaca)
+init_app.command("avrl")(init_avrl)
 app.add_typer(init_app, name="init")
 
 train_app = typer.Typer(help="Train a detector on stored features.", no_args_is_help=True)
 train_app.command("avaca")(train_avaca)
+train_app.command("avrl")(train_avrl)
 app.add_typer(train_app, name="train")

@@ -108,15 +108,17 @@ def extract(
 ) -> None:
     """Compute the encoders' features of every video once and store them for training.
 
+    For AVRL, whose networks are trained, what is stored is the frames that it reads and the spectrogram of the sound.
+
     A run that was stopped goes on where it was. Videos that cannot be read are listed in failed.jsonl and the command
     ends with status 1. With several processes or machines: accelerate launch -m avad_hf.cli extract ...
     """
     import torch
+    from transformers import AutoProcessor
 
     from avad_hf import registration  # noqa: F401
     from avad_hf.data.extraction import extract_features, process_state, verify_features
     from avad_hf.data.loading import load_dataset
-    from avad_hf.models.avaca.processing_avaca import AvacaProcessor
 
     quiet()
     try:
@@ -130,7 +132,7 @@ def extract(
     check_device(device)
     try:
         dataset = load_dataset("manifest", scene, data_dir=manifest)
-        processor = AvacaProcessor.from_pretrained(model, dtype=getattr(torch, dtype.value)).to(device or state.device)
+        processor = AutoProcessor.from_pretrained(model).to(device or state.device, getattr(torch, dtype.value))
     # A broken checkpoint raises whatever its reader does.
     except Exception as error:
         refuse(str(error) or type(error).__name__)

@@ -36,12 +36,12 @@ def detect(
         float | None,
         typer.Option(help="Score from which on a clip is anomalous, 0 to 1. Default: the model's.", min=0, max=1),
     ] = None,
-    audio_path: Annotated[AudioPath | None, typer.Option(help="How sound is used. Default: the model's.")] = None,
+    audio_path: Annotated[AudioPath | None, typer.Option(help="How AVACA uses sound. Default: the model's.")] = None,
     batch_size: Annotated[int, typer.Option(help="Clips that go through the encoders together.", min=1)] = 1,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps. Default: the first GPU, or cpu.")] = None,
     dtype: Annotated[DType, typer.Option(help="Precision of the networks.")] = DType.float32,
 ) -> None:
-    """Score videos clip by clip and list the events in them.
+    """Score videos clip by clip, or name what happens in them, and list the events.
 
     A video that cannot be read is reported and skipped; the command then ends with status 1.
     """

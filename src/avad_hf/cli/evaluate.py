@@ -53,13 +53,16 @@ def evaluate(
     threshold: Annotated[
         float | None, typer.Option(help="Score from which on a clip is anomalous. Default: the model's.", min=0, max=1)
     ] = None,
-    audio_path: Annotated[AudioPath | None, typer.Option(help="How sound is used. Default: the model's.")] = None,
+    audio_path: Annotated[AudioPath | None, typer.Option(help="How AVACA uses sound. Default: the model's.")] = None,
     video_rule: Annotated[VideoRule, typer.Option(help="Which score a video gets from its clips'.")] = VideoRule.max,
     tail: Annotated[Tail, typer.Option(help="What becomes of frames after the last clip.")] = Tail.extend_score_last,
     batch_size: Annotated[int, typer.Option(help="Videos that are scored together.", min=1)] = 16,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps. Default: the first GPU, or cpu.")] = None,
 ) -> None:
-    """Score stored videos and write all figures: of videos, clips and frames, by class and by scene, with a report."""
+    """Score stored videos and write all figures: of videos, clips and frames, by class and by scene, with a report.
+
+    Of AVRL: top-1 recall of each event class, the confusion matrix, and the anomaly score's figures of videos.
+    """
     from avad_hf.data.extraction import process_state
     from avad_hf.data.features import FeatureDataset
     from avad_hf.evaluation.evaluate import evaluate as evaluate_model
@@ -138,6 +141,13 @@ def _print_figures(figures: dict) -> None:
     )
     if frame is not None:
         typer.echo(f"{frame['num_frames']} frames: AUC {shown(frame['roc_auc'])}")
+    if (events := figures.get("events")) is not None:
+        typer.echo(
+            f"Event classes: top-1 accuracy {shown(events['top1_accuracy'])}, mean over classes "
+            f"{shown(events['top1_macro'])}"
+        )
+        for name, recall in events["top1_recall"].items():
+            typer.echo(f"  {name}: {shown(recall)} of {events['num_videos'][name]} videos")
     for what, reason in figures["undefined"].items():
         typer.echo(f"Not defined: {what}: {reason}")
     for note in figures["notes"]:
