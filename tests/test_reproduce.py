@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 
 from avad_hf import AvacaProcessor
 from avad_hf.cli import app
-from avad_hf.reproduce import AUDIO_PATHS, Figure, reproduce
+from avad_hf.reproduce.avaca import AUDIO_PATHS, reproduce
+from avad_hf.reproduce.protocol import Figure
 
 from .layouts import Media, shanghaitech_tree
 

@@ -1,0 +1,303 @@
+"""The studies of the AVRL paper (sections IV-E and V), run as published: fusions, dark videos, modalities, patches."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from torch import Tensor
+from transformers import AutoProcessor
+
+from avad_hf.data.extraction import process_state
+from avad_hf.data.features import FeatureDataset
+from avad_hf.data.splits import SEEDS
+from avad_hf.hub import init_avrl
+from avad_hf.media.encode import written_whole
+
+from .protocol import Figure, Protocol, load, write_tables
+
+STUDIES = ("modality", "fusion", "dark", "patches")
+MODALITIES = ("visual", "audio", "audio_visual")
+FUSIONS = ("concat", "concat_norm", "concat_scaled", "add", "low_level")
+PATCHES = ("temporal", "spatial")
+# Share of frames, or of each frame, that is black; the paper's figure goes up to 80%.
+RATIOS = (0.2, 0.4, 0.6, 0.8)
+# Of the synthetic crowd, whose small networks learn from nothing.
+SYNTHETIC_SETTINGS = {"epochs": 40, "batch_size": 12, "learning_rate": 2e-3, "patience": None, "fine_tune": False}
+# Cells of a black patch on either side of a frame.
+GRID = 12
+
+# Top-1 accuracy of each class as published, in the order of AvrlConfig's classes; the paper has no mean of them.
+CLASSES = ("arrest", "chase", "fight", "knockdown", "run", "shoot", "scatter", "normal1", "normal2")
+_PUBLISHED = {
+    "visual": (0.823, 0.578, 0.640, 0.771, 0.606, 0.898, 0.905, 0.656, 0.787),  # 3D ResNet, Tables II and V
+    "audio": (0.417, 0.326, 0.133, 0.638, 0.476, 0.918, 0.591, 0.433, 0.326),  # VGGish, Table V
+    "concat": (0.900, 0.551, 0.644, 0.808, 0.595, 0.959, 0.954, 0.700, 0.804),  # Tables II, III and V
+    "concat_norm": (0.783, 0.531, 0.644, 0.723, 0.714, 0.898, 0.954, 0.816, 0.848),
+    "concat_scaled": (0.833, 0.510, 0.689, 0.766, 0.619, 0.918, 0.977, 0.800, 0.869),
+    "add": (0.800, 0.469, 0.689, 0.851, 0.762, 0.918, 0.931, 0.733, 0.848),
+    "low_level": (0.783, 0.531, 0.644, 0.745, 0.666, 0.918, 0.954, 0.633, 0.913),
+    "dark": (1.0, 0.914, 0.961, 1.0, 0.925, 0.977, 1.0, 0.925, 0.921),  # AVRL, Table IV
+}
+PAPER = {name: dict(zip(CLASSES, values, strict=True)) for name, values in _PUBLISHED.items()}
+PAPER["audio_visual"] = PAPER["concat"]
+
+
+def temporal_patch(frames: Tensor, ratio: float, rng: np.random.Generator) -> Tensor:
+    """Blacken a share of the frames, chosen at random (V-C).
+
+    Args:
+        frames: Of shape `(F, 3, H, W)`, uint8.
+        ratio: Share, between 0 and 1.
+        rng: Chooses them.
+    """
+    hidden = rng.permutation(len(frames))[: round(ratio * len(frames))]
+    frames = frames.clone()
+    frames[hidden] = 0
+    return frames
+
+
+def spatial_patch(frames: Tensor, ratio: float, rng: np.random.Generator) -> Tensor:
+    """Blacken a share of each frame, in patches at random places that differ from frame to frame (V-C).
+
+    Args:
+        frames: Of shape `(F, 3, H, W)`, uint8.
+        ratio: Share, between 0 and 1.
+        rng: Chooses the patches among the cells of a grid of 12 x 12.
+    """
+    frames = frames.clone()
+    rows, columns = (np.linspace(0, side, GRID + 1).round().astype(int) for side in frames.shape[2:])
+    for frame in frames:
+        for cell in rng.permutation(GRID * GRID)[: round(ratio * GRID * GRID)]:
+            row, column = divmod(int(cell), GRID)
+            frame[:, rows[row] : rows[row + 1], columns[column] : columns[column + 1]] = 0
+    return frames
+
+
+def modality_table(protocol: Protocol, store: Path, is_shade: bool) -> str:
+    """Table V: the 3D ResNet alone, VGGish alone, and both; the first two are also the baselines of Table II."""
+    runs = {name: [_run(protocol, store, seed, name) for seed in protocol.seeds] for name in MODALITIES}
+    return "## Table V: what is seen, what is heard, and both\n\n" + _table(runs, PAPER if is_shade else {})
+
+
+def fusion_table(protocol: Protocol, store: Path, is_shade: bool) -> str:
+    """Table III: the five fusions."""
+    runs = {name: [_run(protocol, store, seed, name) for seed in protocol.seeds] for name in FUSIONS}
+    return "## Table III: fusions\n\n" + _table(runs, PAPER if is_shade else {})
+
+
+def dark_table(
+    protocol: Protocol, store: Path, dark: set[str], dark_from: Literal["test", "all"], is_shade: bool
+) -> str:
+    """Table IV: dark videos alone, those of the test set or, as the paper's probably are, of all sets."""
+    part = f"dark-{dark_from}"
+    runs: dict[str, list[dict[str, Any]]] = {}
+    for name in ("visual", "audio_visual"):
+        for seed in protocol.seeds:
+            videos = FeatureDataset(store, "test" if dark_from == "test" else None, seed)
+            videos = videos.where(lambda row: row["id"] in dark)
+            if not len(videos):
+                raise ValueError(
+                    "None of these videos is dark, so there is no Table IV. Say in the manifest's column dark or hour "
+                    "which are, or leave the study out."
+                )
+            place = _trained(protocol, store, seed, name)
+            runs.setdefault(name, []).append(protocol.evaluated(place, videos, part))
+    counts = sorted({run["num_videos"] for run in runs["visual"]})
+    videos = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    what = "of the test set" if dark_from == "test" else "of all sets, those of training among them"
+    paper = {"audio_visual": PAPER["dark"]} if is_shade else {}
+    return f"## Table IV: dark videos {what} ({videos} a split)\n\n" + _table(runs, paper)
+
+
+def patch_study(protocol: Protocol, store: Path, ratios: Sequence[float]) -> str:
+    """Figure 6: black frames and black patches on test videos, by ratio; also drawn, as patches.png."""
+    curves: dict[str, list[list[dict[str, Any]]]] = {}
+    for kind in PATCHES:
+        change = {"temporal": temporal_patch, "spatial": spatial_patch}[kind]
+        for ratio in (0.0, *ratios):
+            runs = []
+            for seed in protocol.seeds:
+                place, videos = _trained(protocol, store, seed, "audio_visual"), FeatureDataset(store, "test", seed)
+
+                def hidden(index: int, frames: Tensor, change=change, ratio=ratio, seed=seed) -> Tensor:
+                    return change(frames, ratio, np.random.default_rng((seed, round(1000 * ratio), index)))
+
+                runs.append(protocol.evaluated(place, videos.with_frames(hidden), f"{kind}-{ratio:g}"))
+            curves.setdefault(kind, []).append(runs)
+    heard = [_run(protocol, store, seed, "audio") for seed in protocol.seeds]
+    if process_state().is_main_process:
+        _draw(curves, heard, (0.0, *ratios), protocol.output_dir / "patches.png")
+    lines = ["| hidden | black frames | black patches |", "|---|---|---|"]
+    for number, ratio in enumerate((0.0, *ratios)):
+        cells = (str(Figure(_overall(curves[kind][number]))) for kind in PATCHES)
+        lines.append(f"| {ratio:.0%} | {' | '.join(cells)} |")
+    lines.append(f"| sound alone | {Figure(_overall(heard))} | |")
+    return (
+        "## Figure 6: parts of the picture hidden\n\nTop-1 accuracy of all videos in per cent. The detectors were "
+        "trained on whole pictures, and parts of the test videos are hidden from them; the paper does not say whether "
+        "its detectors learnt with hidden parts. Each class is drawn in patches.png.\n\n" + "\n".join(lines)
+    )
+
+
+def _options(name: str) -> dict[str, Any]:
+    return {"modality": name} if name in MODALITIES else {"fusion": name}
+
+
+def _run(protocol: Protocol, store: Path, seed: int, name: str) -> dict[str, Any]:
+    # The same detector under two names.
+    name = "audio_visual" if name == "concat" else name
+    return protocol.run(store, None, seed, name, _options(name), name.replace("_", " "))
+
+
+def _trained(protocol: Protocol, store: Path, seed: int, name: str) -> Path:
+    _run(protocol, store, seed, name)
+    return protocol.trained(store, None, seed, name, _options(name), name.replace("_", " "))
+
+
+def _table(runs: dict[str, list[dict[str, Any]]], paper: dict[str, dict[str, float]]) -> str:
+    """Top-1 accuracy of each class, of all videos, and their mean over classes, in per cent."""
+    first = next(iter(runs.values()))[0]["events"]
+    lines = ["| class | " + " | ".join(name.replace("_", " ") for name in runs) + " |", "|---" * (len(runs) + 1) + "|"]
+
+    def line(title: str, key: Callable[[dict[str, Any]], float | None], published: str = "") -> None:
+        cells = []
+        for name, found in runs.items():
+            beside = paper.get(name, {}).get(published)
+            cells.append(
+                str(Figure([_known(key(run["events"])) for run in found], f"{beside:.1%}"[:-1] if beside else ""))
+            )
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+
+    for name in first["top1_recall"]:
+        line(name, lambda events, name=name: events["top1_recall"][name], name)
+    line("**all videos**", lambda events: events["top1_accuracy"])
+    line("**mean over classes**", lambda events: events["top1_macro"])
+    return "Top-1 accuracy in per cent:\n\n" + "\n".join(lines)
+
+
+def _known(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
+def _overall(runs: Sequence[dict[str, Any]]) -> list[float]:
+    return [run["events"]["top1_accuracy"] for run in runs]
+
+
+def _draw(
+    curves: dict[str, list[list[dict[str, Any]]]], heard: Sequence[dict[str, Any]], ratios: Sequence[float], path: Path
+) -> None:
+    # Not pyplot: it keeps state, and may look for a screen.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure as Picture
+
+    picture = Picture(figsize=(10, 4.8), layout="constrained")
+    FigureCanvasAgg(picture)
+    panels = picture.subplots(1, 2, sharey=True)
+    titles = {"temporal": "black frames", "spatial": "black patches on every frame"}
+    for axes, (kind, by_ratio) in zip(panels, curves.items(), strict=True):
+        for name in heard[0]["events"]["top1_recall"]:
+            values = [np.mean([_known(run["events"]["top1_recall"][name]) for run in runs]) for runs in by_ratio]
+            axes.plot(ratios, values, marker=".", linewidth=1, alpha=0.8, label=name)
+        axes.plot(ratios, [np.mean(_overall(runs)) for runs in by_ratio], "k", linewidth=2.6, label="all videos")
+        axes.axhline(np.mean(_overall(heard)), color="0.3", linestyle="--", label="all videos, sound alone")
+        axes.set(title=titles[kind], xlabel="share that is hidden", xticks=ratios, ylim=(-0.02, 1.02))
+        axes.grid(color="0.92")
+    panels[0].set_ylabel("top-1 accuracy")
+    picture.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", frameon=False)
+    with written_whole(path) as partial:
+        picture.savefig(partial, dpi=130, format="png")
+
+
+def reproduce_shade(
+    output_dir: str | os.PathLike,
+    *,
+    model: str | os.PathLike | None = None,
+    data_dir: str | os.PathLike | None = None,
+    studies: Sequence[str] = STUDIES,
+    profile: str | None = None,
+    seeds: Sequence[int] = SEEDS,
+    dark_from: Literal["test", "all"] = "test",
+    ratios: Sequence[float] = RATIOS,
+    num_videos: int | None = None,
+    settings: dict[str, Any] | None = None,
+    on_stage: Callable[[str], None] = lambda stage: None,
+) -> str:
+    """Run the studies of the paper on SHADE, or on the synthetic crowd, and write their tables.
+
+    Each seed holds another quarter of SHADE's training videos out, to choose the epoch and the learning rate; the
+    synthetic crowd is divided anew by each seed. What was done before is not done again: a run that was stopped goes
+    on where it was.
+
+    Args:
+        output_dir: Of all stages, of ``tables.md``, and of each run's checkpoint and figures.
+        model: Checkpoint that training begins with, and whose processor stores the videos. The synthetic crowd needs
+            none: small networks with new weights learn from it.
+        data_dir: Of SHADE, or where the synthetic crowd is to be rendered.
+        studies: ``"modality"`` (Table V, and the baselines of Table II), ``"fusion"`` (Table III), ``"dark"`` (Table
+            IV) and ``"patches"`` (Figure 6).
+        profile: Of training; the published one by default, and the default one for the synthetic crowd.
+        seeds: One split each.
+        dark_from: ``"test"``, or ``"all"`` for dark videos of all sets: that the paper counts 377 of them says that
+            videos of its training set are among them.
+        ratios: Shares that are hidden in Figure 6, between 0 and 1.
+        num_videos: Of the synthetic crowd; SHADE by default.
+        settings: Of training, counting before the profile's.
+        on_stage: Told in words what is done next.
+
+    Returns:
+        The tables as Markdown, with the time that all stages took.
+
+    Raises:
+        ValueError: For unknown studies, ratios out of range, videos that cannot be read, or a folder that holds other
+            runs.
+    """
+    if unknown := [name for name in studies if name not in STUDIES]:
+        raise ValueError(f"studies must be among {', '.join(STUDIES)}, got {', '.join(unknown)}.")
+    if bad := [ratio for ratio in ratios if not 0 < ratio < 1]:
+        raise ValueError(f"ratios must be between 0 and 1, got {', '.join(map(str, bad))}.")
+    if dark_from not in ("test", "all"):
+        raise ValueError(f"dark_from must be test or all, got {dark_from!r}.")
+    is_shade = num_videos is None
+    if is_shade and model is None:
+        raise ValueError("SHADE's studies need a model: the checkpoint that training begins with (init avrl).")
+    settings = dict(settings or {})
+    if model is None:
+        settings = SYNTHETIC_SETTINGS | settings
+        model = Path(output_dir) / "untrained"
+        with process_state().main_process_first():
+            if not model.is_dir():
+                init_avrl(model, size="tiny")
+    profile = profile or ("avrl" if is_shade else "default")
+    processor = AutoProcessor.from_pretrained(model)
+    protocol = Protocol(Path(output_dir), profile, settings | {"model": str(model)}, seeds, on_stage)
+    if is_shade:
+        rows = load("shade", data_dir=data_dir)
+    else:
+        rows = load("synthetic", "crowd", data_dir=data_dir, num_videos=num_videos)
+    store = protocol.features("shade" if is_shade else "crowd", rows, processor)
+    parts = []
+    if "modality" in studies:
+        parts.append(modality_table(protocol, store, is_shade))
+    if "fusion" in studies:
+        parts.append(fusion_table(protocol, store, is_shade))
+    if "dark" in studies:
+        # SHADE's dark subset measures the brightness of videos of which nothing else is known.
+        dark = load("shade", "dark", data_dir=data_dir) if is_shade else rows
+        ids = {row["id"] for part in dark.values() for row in part if row["dark"]}
+        parts.append(dark_table(protocol, store, ids, dark_from, is_shade))
+    if "patches" in studies:
+        parts.append(patch_study(protocol, store, ratios))
+    name = (
+        "SHADE" if is_shade else f"{num_videos} drawn videos of the synthetic crowd, which say nothing about real ones"
+    )
+    notes = [
+        f"{name}. Mean ± sample standard deviation over {len(seeds)} splits (seeds {', '.join(map(str, seeds))}), one "
+        f"detector each, profile `{profile}`; epochs chosen on validation videos. All stages took "
+        f"{protocol.seconds() / 60:.1f} minutes.",
+    ]
+    return write_tables(protocol, [*parts, *notes])
+
+
+__all__ = ["reproduce_shade", "spatial_patch", "temporal_patch"]

@@ -1,0 +1,158 @@
+"""What the tables of both papers share: features, trained detectors and evaluations, each stage done once."""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import AutoModelForVideoClassification, ProcessorMixin
+
+from avad_hf.data.extraction import extract_features, process_state
+from avad_hf.data.features import FeatureDataset
+from avad_hf.data.loading import load_dataset
+from avad_hf.data.splits import SEEDS
+from avad_hf.evaluation.evaluate import evaluate
+from avad_hf.media.encode import written_whole
+from avad_hf.training.config import TrainingConfig
+from avad_hf.training.loop import train
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One cell of a table: the same figure over several splits.
+
+    Args:
+        values: By split, between 0 and 1; NaN where not defined.
+        published: The paper's, in per cent; empty if it has none.
+    """
+
+    values: list[float]
+    published: str = ""
+
+    def __str__(self) -> str:
+        values = 100 * np.array(self.values)
+        if np.isnan(values).any():
+            return "not defined"
+        spread = f" ± {values.std(ddof=1):.2f}" if len(values) > 1 else ""
+        return f"{values.mean():.2f}{spread}" + (f" (paper {self.published})" if self.published else "")
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What is trained and how, in all cells of a table.
+
+    Args:
+        output_dir: Of all stages.
+        profile: Of training.
+        settings: Of training, counting before the profile's.
+        seeds: Of splits and weights.
+        on_stage: Told in words what is done next.
+    """
+
+    output_dir: Path
+    profile: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    seeds: Sequence[int] = SEEDS
+    on_stage: Callable[[str], None] = lambda stage: None
+
+    def features(self, name: str, rows: Any, processor: ProcessorMixin) -> Path:
+        """Extract a corpus, or what is missing of it."""
+        store = self.output_dir / "features" / name
+        self.on_stage(f"features of {name}")
+        with _timed(store.with_suffix(".seconds.json")):
+            done = extract_features(rows, processor, store)
+        if done.failed:
+            failed = "\n".join(f"  {item['id']}: {item['error']}" for item in done.failed[:5])
+            raise ValueError(
+                f"{len(done.failed)} videos of {name} cannot be read, and a table without them would not be the "
+                f"paper's:\n{failed}\nRepair them, or take them off the manifest."
+            )
+        return store
+
+    def run(
+        self, store: Path, scene: str | None, seed: int, name: str, options: dict[str, Any], described: str
+    ) -> dict[str, Any]:
+        """Figures of one detector on its test videos: trained, unless that was done before with the same settings.
+
+        Args:
+            store: Features, or videos.
+            scene: Only the videos of this scene.
+            seed: Of the split, of new weights and of the order of the videos.
+            name: Of the detector's folder.
+            options: Of the model's config.
+            described: The detector in words.
+        """
+        place = self.trained(store, scene, seed, name, options, described)
+        finished = place / "test" / "metrics.json"
+        if not finished.is_file():
+            self.evaluated(place, FeatureDataset(store, "test", seed, scene), "test")
+        return json.loads(finished.read_text(encoding="utf-8"))
+
+    def trained(
+        self, store: Path, scene: str | None, seed: int, name: str, options: dict[str, Any], described: str
+    ) -> Path:
+        """Folder of a detector that is trained, with the arguments of `run`."""
+        place = self.output_dir / "runs" / store.name / (scene or "all") / f"{name}-seed{seed}"
+        config = TrainingConfig.from_profile(
+            self.profile,
+            **self.settings
+            | {"data": str(store), "output_dir": str(place), "scene": scene, "split_seed": seed, "seed": seed}
+            | {"model_options": self.settings.get("model_options", {}) | options},
+        )
+        if (place / "test" / "metrics.json").is_file():
+            train(config, resume=True, progress=False)  # which refuses a run with other settings
+            return place
+        self.on_stage(f"{store.name}, {scene or 'all scenes'}, {described}, split {seed}")
+        with _timed(place.with_suffix(".seconds.json")):
+            train(config, resume=True, progress=False)
+        return place
+
+    def evaluated(self, place: Path, features: FeatureDataset, part: str) -> dict[str, Any]:
+        """Figures of a trained detector on some videos, also written to a folder of this name beside it."""
+        with _timed(place.with_suffix(".seconds.json")):
+            model = AutoModelForVideoClassification.from_pretrained(place).to(process_state().device)
+            found = evaluate(model, features)
+        if process_state().is_main_process:
+            found.save(place / part)
+        process_state().wait_for_everyone()
+        return json.loads(json.dumps(found.figures))
+
+    def seconds(self) -> float:
+        """How long all stages took, those of earlier runs among them."""
+        return sum(json.loads(path.read_text()) for path in self.output_dir.rglob("*.seconds.json"))
+
+
+@contextmanager
+def _timed(path: Path):
+    """Add the time that something takes to a file, also if it is stopped by an error."""
+    begin = time.monotonic()
+    try:
+        yield
+    finally:
+        if process_state().is_main_process:
+            before = json.loads(path.read_text()) if path.is_file() else 0.0
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with written_whole(path) as partial:
+                Path(partial).write_text(json.dumps(before + time.monotonic() - begin))
+
+
+def load(*corpus, **options):
+    """A corpus; the main process goes first, and alone renders what is not there yet."""
+    with process_state().main_process_first():
+        return load_dataset(*corpus, **options)
+
+
+def write_tables(protocol: Protocol, parts: Sequence[str]) -> str:
+    """Write the parts of ``tables.md``; returns the whole."""
+    text = "\n\n".join(parts) + "\n"
+    if process_state().is_main_process:
+        with written_whole(protocol.output_dir / "tables.md") as partial:
+            Path(partial).write_text(text, encoding="utf-8")
+    return text
+
+
+__all__ = ["Figure", "Protocol", "load", "write_tables"]
