@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from avad_hf import AvacaForAnomalyDetection, FeatureDataset, evaluate
+from avad_hf import AvacaForAnomalyDetection, AvrlForVideoClassification, FeatureDataset, evaluate
 
 from .feature_stores import plant
 
@@ -34,6 +34,20 @@ def test_features_of_a_corpus(tiny, tmp_path):
     lines = done.stdout.splitlines()
     assert "6 videos stored, 6 of them new, 0 failed" in lines
     assert lines[-1].startswith("loss of an untrained model on 4 synthetic videos")
+
+
+def test_events_in_a_crowd(tmp_path):
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "events_in_a_crowd.py", tmp_path / "run", "20", "1"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"HF_HOME": str(tmp_path / "home"), "HF_DATASETS_CACHE": str(tmp_path / "cache")},
+    )
+    first, *recalls, last = done.stdout.splitlines()
+    assert first.startswith("validation top-1 accuracy") and len(recalls) == 9
+    detector = AvrlForVideoClassification.from_pretrained(tmp_path / "run" / "trained")
+    assert last.split(": ")[1].split(",")[0] in detector.config.id2label.values()
 
 
 def test_train_with_trainer(tmp_path):
