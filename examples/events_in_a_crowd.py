@@ -29,7 +29,8 @@ def main(folder: str, num_videos: str = "540", epochs: str = "40") -> None:
         output_dir=str(place / "trained"),
         epochs=int(epochs),
         batch_size=12,
-        learning_rate=2e-3,
+        learning_rate=3e-3,
+        weight_decay=1e-2,
         patience=None,
     )
     result = avad_hf.train(config)

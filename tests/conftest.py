@@ -57,6 +57,15 @@ def tiny_pipe(tiny):
     return transformers.pipeline("audio-visual-anomaly", model=tiny)
 
 
+@pytest.fixture(scope="module")
+def one_thread():
+    """Small networks gain nothing from threads, which wait long for each other on a machine that others use too."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)

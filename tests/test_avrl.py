@@ -24,6 +24,8 @@ from avad_hf.data.classes import SHADE_CLASSES, is_normal
 from avad_hf.models.avrl.modeling_avrl import logger
 from tests.test_resnet3d import NaiveResNet3d
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 VIDEO = {"stem_width": 8, "depths": (1, 1, 1, 1)}
 AUDIO = {"hidden_sizes": (8, 16, 32, 64), "intermediate_size": 16, "embedding_size": 8}
 FUSIONS = ["concat", "concat_norm", "concat_scaled", "add", "low_level"]
@@ -32,15 +34,6 @@ KINDS = [*(("audio_visual", fusion) for fusion in FUSIONS), ("visual", "concat")
 LENGTHS = [50, 16, 0, 33, 47, 17, 31]
 # Indices of convolutions in VGGish's layers, and of those that a pooling follows.
 CONVOLUTIONS, POOLED = (0, 3, 6, 8, 11, 13), (0, 3, 8, 13)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    """Small networks gain nothing from threads, which wait long for each other on a machine that others use too."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def configured(**fields) -> AvrlConfig:
@@ -582,6 +575,7 @@ def test_round_trip_through_auto_classes(tmp_path, fields, names, normal):
     config = AutoConfig.from_pretrained(tmp_path)
     assert isinstance(config, AvrlConfig)
     assert config.id2label == dict(enumerate(names)) and config.normal_ids == normal
+    assert list(config.id2label.values()) == list(names)  # in the order of their numbers
     assert config.label2id == {name: index for index, name in enumerate(names)} and config.num_labels == len(names)
     assert (config.threshold, config.threshold_origin, config.recipe_sha256) == (0.3, "looked at", "ab")
     assert (config.frozen_audio_stages, config.notice, list(config.hidden_sizes)) == (1, "untrained", [32, 16])
@@ -783,6 +777,15 @@ def test_refuses_impossible_configs(fields, message):
 def test_labels_by_name_alone_are_taken():
     config = configured(label2id={"normal": 1, "fire": 0}, normal_labels=["normal"])
     assert config.id2label == {0: "fire", 1: "normal"} and config.normal_ids == [1]
+
+
+def test_labels_that_contradict_each_other_are_refused(tmp_path):
+    with pytest.raises(Exception, match="contradict each other"):
+        configured(id2label={0: "fire", 1: "normal"}, label2id={"fire": 1, "normal": 0}, normal_labels=["normal"])
+    detector().save_pretrained(tmp_path)
+    names = {"id2label": {0: "fire", 1: "normal"}, "normal_labels": ["normal"], "ignore_mismatched_sizes": True}
+    config = AvrlForVideoClassification.from_pretrained(tmp_path, **names).config
+    assert config.label2id == {"fire": 0, "normal": 1}
 
 
 def test_whole_numbers_of_any_width_are_labels():

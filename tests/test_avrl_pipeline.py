@@ -187,12 +187,48 @@ def test_init_begins_with_trained_encoders(tmp_path):
         ({"modality": "smell"}, "modality must be one of audio_visual, visual, audio"),
         ({"classes": ["fire", "flood"]}, "normal_labels must name some of the classes"),
         ({"classes": ["normal"]}, "normal_labels must name some of the classes"),
+        ({"classes": ["run", "run", "normal"]}, "Class names must differ, got run, run, normal"),
+        ({"normal_classes": ["calm"]}, "normal_labels must name some of the classes"),
     ],
 )
 def test_what_cannot_be_begun_is_refused(tmp_path, options, words):
     with pytest.raises(ValueError, match=words):
         init_avrl(tmp_path / "new", **{"size": "tiny"} | options)
     assert not (tmp_path / "new").exists()
+
+
+def test_normal_classes_may_be_called_otherwise(tmp_path):
+    command("init", "avrl", tmp_path / "new", "--size", "tiny", "--classes", "walking, fight", "--normal", "walking")
+    config = AvrlForVideoClassification.from_pretrained(tmp_path / "new").config
+    assert config.normal_ids == [0] and list(config.normal_labels) == ["walking"]
+    said = command("init", "avrl", tmp_path / "other", "--video-encoder", tmp_path / "nothing", code=2)
+    assert "--video-encoder" in said and "no such folder" in said.replace("\n", " ")
+
+
+def test_cards_say_what_a_checkpoint_is(tmp_path):
+    init_avrl(tmp_path / "heard", size="tiny", modality="audio")
+    assert "It hears only: VGGish's convolutions with 64" in (tmp_path / "heard" / "README.md").read_text()
+    init_avrl(tmp_path / "both", size="tiny", fusion="add")
+    card = (tmp_path / "both" / "README.md").read_text()
+    assert "3D ResNet-10 of 64 features (shortcuts of type B)" in card and "fusion `add`" in card
+
+
+def test_the_notice_of_an_untrained_encoder_stays(tmp_path):
+    video = ResNet3dModel(ResNet3dConfig(stem_width=8, depths=(1, 1, 1, 1), notice="Untrained video encoder."))
+    video.save_pretrained(tmp_path / "video")
+    model = init_avrl(tmp_path / "new", size="tiny", video_encoder=tmp_path / "video")
+    assert model.config.notice.endswith("Untrained video encoder.")
+
+
+@pytest.mark.parametrize(
+    ("fps", "seconds", "window_s", "windows"),
+    [(29.97, 19.9, 20.0, 1), (24, 19.0, 20.0, 1), (25, 21.0, 20.0, 2), (4.9, 12.0, 12.0, 1), (1, 49.0, 20.0, 1)],
+)
+def test_videos_up_to_the_windows_length_are_one_clip(checkpoint, fps, seconds, window_s, windows):
+    processor = AvrlProcessor.from_pretrained(checkpoint)
+    processor.num_frames, processor.window_s = 50, window_s
+    frames = np.zeros((int(fps * seconds), 2, 2, 3), dtype=np.uint8)
+    assert len(list(processor.stream({"frames": frames, "fps": fps}))) == windows
 
 
 def test_init_never_overwrites(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -16,6 +17,7 @@ from sklearn.metrics import accuracy_score, confusion_matrix, recall_score, roc_
 from avad_hf import (
     AvacaConfig,
     AvacaForAnomalyDetection,
+    AvrlConfig,
     AvrlForVideoClassification,
     FeatureDataset,
     TrainingConfig,
@@ -29,18 +31,20 @@ from avad_hf.training.objectives import EventClasses
 
 from .feature_stores import plant, plant_videos
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CLASSES = ("arrest", "fight", "normal1", "normal2")
 SMALL = {
     "video_config": {"stem_width": 4, "depths": (1, 1, 1, 1)},
     "audio_config": {"hidden_sizes": (4, 8, 16, 32), "intermediate_size": 8, "embedding_size": 8},
     "hidden_sizes": (16, 8),
 }
-QUICK = {"epochs": 12, "batch_size": 6, "learning_rate": 3e-3, "patience": None}
+QUICK = {"epochs": 24, "batch_size": 6, "learning_rate": 1e-2, "patience": None}
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory) -> str:
-    return str(plant_videos(tmp_path_factory.mktemp("videos") / "store"))
+    return str(plant_videos(tmp_path_factory.mktemp("videos") / "store", num_videos=96))
 
 
 def run(store, output_dir, profile="default", options=None, **settings):
@@ -95,7 +99,7 @@ def test_half_of_the_training_videos_are_mirrored_alike_for_a_seed_and_epoch(sto
         return found
 
     once = mirrored(0, 1)
-    assert 14 <= sum(once) <= 34  # 24 of 48, and three standard deviations
+    assert 33 <= sum(once) <= 63  # 48 of 96, and three standard deviations
     assert once == mirrored(0, 1)
     assert once != mirrored(0, 2) and once != mirrored(1, 1)
     assert torch.equal(data[0]["pixel_values_videos"], plain[0])  # the data themselves stay as they are
@@ -111,7 +115,7 @@ def test_planted_events_are_learnt_by_sight_and_sound_together(store, trained, t
         run(store, tmp_path / modality, options={"modality": modality})
         accuracy[modality] = top1(tmp_path / modality, store)
     both = top1(trained[1], store)
-    assert both > 0.75
+    assert both > 0.65
     assert both > max(accuracy.values()) + 0.15, (both, accuracy)
 
 
@@ -126,14 +130,14 @@ def test_the_best_epoch_is_that_of_the_highest_accuracy_then_the_lowest_loss(tra
     best = max(history, key=lambda e: (e["validation"]["top1_accuracy"], -e["validation"]["loss"]))
     assert result.best_epoch == best["epoch"] and result.validation == best["validation"]
     model = AvrlForVideoClassification.from_pretrained(place)
-    validation = FeatureDataset(store, "validation").with_classes(CLASSES)
+    validation = FeatureDataset(store, "validation").with_classes(list(model.config.id2label.values()))
     batch = validation.collate([validation[index] for index in range(len(validation))])
     with torch.no_grad():
         outputs = model(**batch)
     assert outputs.loss.item() == pytest.approx(best["validation"]["loss"], rel=1e-4)
     right = outputs.logits.argmax(1) == batch["labels"]
     assert right.float().mean().item() == pytest.approx(best["validation"]["top1_accuracy"])
-    recalls = [right[batch["labels"] == number].float().mean().item() for number in range(4)]
+    recalls = [right[batch["labels"] == number].float().mean().item() for number in batch["labels"].unique()]
     assert np.mean(recalls) == pytest.approx(best["validation"]["top1_macro"])
 
 
@@ -265,7 +269,9 @@ STILL = {"optimizer": "sgd", "learning_rate": 1e-12, "weight_decay": 0.0, "sched
 
 def begun(fitting, checkpoint, place, **settings):
     """Weights that a run which learns nothing ends with: those that it began with."""
+    # Another seed than the checkpoint's, whose weights would be drawn again.
     config = {"data": fitting, "model": str(checkpoint), "output_dir": str(place), "epochs": 1, "batch_size": 100}
+    config |= {"seed": 1}
     train(TrainingConfig.from_profile("avrl", **config | STILL | settings), progress=False)
     return load_file(place / "model.safetensors")
 
@@ -280,7 +286,7 @@ def test_training_begins_with_the_checkpoints_weights(fitting, checkpoint, tmp_p
     for name, value in weights_only(after).items():
         torch.testing.assert_close(value, before[name], rtol=0, atol=1e-9)
     assert (tmp_path / "run" / "processor_config.json").is_file()  # so that detect runs
-    assert "notice" not in json.loads((tmp_path / "run" / "config.json").read_text())
+    assert json.loads((tmp_path / "run" / "config.json").read_text()).get("notice") is None
     fresh = begun(fitting, checkpoint[0], tmp_path / "fresh", fine_tune=False)
     assert not torch.allclose(fresh["avrl.visual.conv1.weight"], before["avrl.visual.conv1.weight"])
 
@@ -304,6 +310,36 @@ def test_a_modality_alone_takes_its_network(fitting, checkpoint, tmp_path):
     torch.testing.assert_close(after["avrl.audio.features.0.weight"], before["avrl.audio.features.0.weight"])
 
 
+def test_other_classes_begin_with_both_networks(checkpoint, tmp_path):
+    from transformers import AutoProcessor
+
+    other = plant_videos(tmp_path / "store", classes=("riot", "calm", "normal1"))
+    made = AutoProcessor.from_pretrained(checkpoint[0]).recipe() | {"audio_dtype": "float32"}
+    (other / "recipe.json").write_text(json.dumps(made))
+    own = {"id2label": {0: "riot", 1: "calm", 2: "normal1"}, "normal_labels": ["normal1"]}
+    before = load_file(checkpoint[0] / "model.safetensors")
+    after = begun(str(other), checkpoint[0], tmp_path / "run", model_options=own)
+    config = AvrlForVideoClassification.from_pretrained(tmp_path / "run").config
+    assert config.id2label == own["id2label"] and config.label2id == {"riot": 0, "calm": 1, "normal1": 2}
+    for name, value in weights_only(after).items():
+        if name.startswith("avrl."):
+            torch.testing.assert_close(value, before[name], rtol=0, atol=1e-9)
+    assert after["classifier.4.weight"].shape[0] == 3
+
+
+def test_a_threshold_of_other_weights_is_forgotten(fitting, checkpoint, tmp_path):
+    place = tmp_path / "trained"
+    shutil.copytree(checkpoint[0], place)
+    config = json.loads((place / "config.json").read_text()) | {"threshold": 0.83, "threshold_origin": "of before"}
+    (place / "config.json").write_text(json.dumps(config))
+    # Validation videos of which none is anomalous cannot give a new one.
+    normal = FeatureDataset(fitting, "validation").where(lambda row: not row["anomaly"])
+    settings = {"data": fitting, "model": str(place), "output_dir": str(tmp_path / "run"), "epochs": 1}
+    train(TrainingConfig.from_profile("avrl", **settings | STILL), validation_data=normal, progress=False)
+    config = AvrlForVideoClassification.from_pretrained(tmp_path / "run").config
+    assert (config.threshold, config.threshold_origin) == (0.5, None)
+
+
 def test_frozen_stages_do_not_move(fitting, checkpoint, tmp_path):
     before = load_file(checkpoint[0] / "model.safetensors")
     options = {"frozen_video_stages": 5, "frozen_audio_stages": 4}
@@ -311,6 +347,54 @@ def test_frozen_stages_do_not_move(fitting, checkpoint, tmp_path):
     for name, value in after.items():
         is_frozen = name.startswith("avrl.")
         assert torch.equal(value, before[name]) == is_frozen, name  # statistics of batch norms among them
+
+
+def test_it_trains_under_the_trainer_of_transformers(store, tmp_path):
+    from transformers import Trainer, TrainingArguments
+
+    config = AvrlConfig(**SMALL)
+    names = [config.id2label[number] for number in range(9)]
+    data = FeatureDataset(store, "train").with_classes(names)
+    torch.manual_seed(0)
+    model = AvrlForVideoClassification(config)
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path),
+        num_train_epochs=1,
+        per_device_train_batch_size=6,
+        use_cpu=True,
+        gradient_checkpointing=True,
+        remove_unused_columns=False,
+    )
+    trainer = Trainer(model, arguments, data_collator=data.collate, train_dataset=data, eval_dataset=data)
+    loss = trainer.train().training_loss
+    assert 1.0 < loss < 3.0 and trainer.evaluate()["eval_loss"] > 0
+    assert trainer.predict(data).predictions.shape == (len(data), 9)
+
+
+def test_accumulated_batches_weigh_as_much_as_whole_ones(store, tmp_path):
+    from transformers import Trainer, TrainingArguments
+
+    config = AvrlConfig(**SMALL, modality="audio")  # without batch norms, whose statistics are those of each part
+    data = FeatureDataset(store, "train").with_classes([config.id2label[number] for number in range(9)])
+    moved = []
+    for size, parts in ((8, 1), (2, 4)):
+        torch.manual_seed(0)
+        model = AvrlForVideoClassification(config)
+        before = model.classifier[4].bias.detach().clone()
+        arguments = TrainingArguments(
+            output_dir=str(tmp_path),
+            max_steps=1,
+            per_device_train_batch_size=size,
+            gradient_accumulation_steps=parts,
+            optim="sgd",
+            learning_rate=1.0,
+            max_grad_norm=0.0,
+            use_cpu=True,
+            remove_unused_columns=False,
+        )
+        Trainer(model, arguments, data_collator=data.collate, train_dataset=data).train()
+        moved.append(model.classifier[4].bias.detach() - before)
+    torch.testing.assert_close(moved[0], moved[1], rtol=1e-3, atol=1e-4)
 
 
 # Figures
@@ -403,6 +487,13 @@ def test_audio_path_and_small_batches_are_refused(store, trained, tmp_path):
         evaluate(model, FeatureDataset(store), audio_path="zeroed")
     with pytest.raises(ValueError, match="too small for 1 processes and 4 parts each"):
         run(store, tmp_path / "run", batch_size=2, gradient_accumulation_steps=4)
+    with pytest.raises(ValueError, match="AVRL cannot be trained in bf16 on a CPU"):
+        run(store, tmp_path / "run", mixed_precision="bf16")
+    unknown = FeatureDataset(store, "validation")
+    unknown.rows = [row | {"anomaly": None} for row in unknown.rows]
+    config = TrainingConfig(data=store, output_dir=str(tmp_path / "run"), model_options=SMALL)
+    with pytest.raises(ValueError, match="have no label"):
+        train(config, validation_data=unknown, progress=False)
     with pytest.raises(ValueError, match="AvrlConfig has no option audio_path"):
         run(store, tmp_path / "run", options={"audio_path": "plain"})
     assert not (tmp_path / "run").exists()

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from avad_hf.hub import init_avrl
+
 from .media_files import remux
 
 CODE = r"""
@@ -36,5 +38,17 @@ def test_ten_minutes_take_no_more_than_one(tmp_path, tiny, bunny):
     clips_one, memory_one = peak(tiny, minute, "--plot", str(tmp_path / "1.png"))
     clips_ten, memory_ten = peak(tiny, ten, "--plot", str(tmp_path / "10.png"))
     assert clips_one == pytest.approx(12 * 132 / 32, abs=1) and clips_ten == pytest.approx(114 * 132 / 32, abs=1)
+    print(f"peak memory: {memory_one / 1024:.0f} MiB for one minute, {memory_ten / 1024:.0f} MiB for ten")
+    assert memory_ten < 1.10 * memory_one
+
+
+def test_ten_minutes_of_windows_take_no_more_than_one(tmp_path, bunny):
+    """The same with AVRL, which keeps 50 frames of a window."""
+    init_avrl(tmp_path / "avrl", size="tiny")
+    minute = remux(bunny, tmp_path / "1.mp4", times=12)
+    ten = remux(bunny, tmp_path / "10.mp4", times=114)
+    windows_one, memory_one = peak(str(tmp_path / "avrl"), minute)
+    windows_ten, memory_ten = peak(str(tmp_path / "avrl"), ten)
+    assert (windows_one, windows_ten) == (4, 31)
     print(f"peak memory: {memory_one / 1024:.0f} MiB for one minute, {memory_ten / 1024:.0f} MiB for ten")
     assert memory_ten < 1.10 * memory_one

@@ -150,7 +150,7 @@ def test_cells():
     [
         (["mavad", "-o", "out", "--data-dir", "x"], "--model is needed"),
         (["mavad", "-o", "out", "--model", "x"], "--data-dir is needed"),
-        (["shade", "-o", "out"], "'shade' is not one of"),
+        (["ucf", "-o", "out"], "'ucf' is not one of"),
         (["mavad", "-o", "out", "--data-dir", "/nowhere", "--model", "TINY"], "/nowhere: no such folder or manifest"),
         (["shanghaitech", "-o", "o", "--data-dir", ".", "--raw-dir", ".", "--model", "TINY"], "raw_dir is for MAVAD"),
     ],

@@ -59,7 +59,7 @@ def tables(shade, checkpoint, tmp_path_factory):
 
 
 def rows_of(text: str, title: str) -> dict[str, list[str]]:
-    part = text.split(f"## {title}")[1].split("\n## ")[0]
+    part = text.split(f"## {title}")[1].split("\n## ")[0].split("\nOther networks")[0]
     lines = [line for line in part.splitlines() if line.startswith("| ")]
     return {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]] for line in lines}
 
@@ -81,6 +81,12 @@ def test_each_detector_stands_beside_the_papers(tables, title, names):
             assert float(paper) == pytest.approx(100 * PAPER[name][label])
         assert float(rows["**all videos**"][column]) == pytest.approx(100 * events["top1_accuracy"], abs=5e-3)
         assert float(rows["**mean over classes**"][column]) == pytest.approx(100 * events["top1_macro"], abs=5e-3)
+
+
+def test_others_figures_are_printed_as_published(tables):
+    part = tables[1].split("as published in Table II:")[1].split("\n## ")[0]
+    assert "| class | MLP | LSTM | LRCN | N3D ResNet |" in part
+    assert "| shoot | 86.6 | 91.6 | 90.5 | 92.0 |" in part and "| normal2 | 71.2 | 71.8 | 75.0 | 80.4 |" in part
 
 
 def test_published_figures_are_in_the_order_of_the_classes():
@@ -108,7 +114,8 @@ def test_dark_videos_are_those_of_the_test_set(tables, shade):
     place, text, _, options = tables
     dark = load_dataset("shade", "dark", data_dir=shade)
     assert "Table IV: dark videos of the test set (9 a split)" in text
-    scored = (place / "runs/shade/all/audio_visual-seed0/dark-test/scores.jsonl").read_text().splitlines()
+    (scores,) = (place / "runs/shade/all/audio_visual-seed0").glob("dark-test-*/scores.jsonl")
+    scored = scores.read_text().splitlines()
     assert {json.loads(line)["id"] for line in scored} == set(dark["test"]["id"])
     assert rows_of(text, "Table IV")["arrest"][1].endswith("(paper 100.0)")
     # The paper's 377 are more than its test set can hold.
@@ -125,14 +132,38 @@ def test_hidden_parts_are_counted_and_drawn(tables):
         assert picture.width > 1000 and len(picture.convert("RGB").getcolors(1 << 20)) > 20
 
 
-def test_nothing_is_done_twice(tables):
+def test_nothing_is_done_twice(tables, monkeypatch):
     place, text, _, options = tables
     models = {path: path.stat().st_mtime_ns for path in place.rglob("model.safetensors")}
     stages = []
-    again = reproduce_shade(place, **options | {"studies": ["modality", "fusion"]}, on_stage=stages.append)
+    scores = {path: path.stat().st_mtime_ns for path in place.rglob("metrics.json")}
+    monkeypatch.chdir(options["model"].parent)  # another spelling of the same folder
+    again = reproduce_shade(place, **options | {"model": options["model"].name}, on_stage=stages.append)
     assert stages == ["features of shade"]
+    assert {path: path.stat().st_mtime_ns for path in place.rglob("metrics.json")} == scores
     assert rows_of(again, "Table V") == rows_of(text, "Table V")
     assert {path: path.stat().st_mtime_ns for path in place.rglob("model.safetensors")} == models
+
+
+@pytest.mark.parametrize("options", [{"fusion": "add"}, {"modality": "visual"}])
+def test_columns_are_what_they_say_whatever_the_checkpoint_is(shade, checkpoint, tmp_path, options):
+    init_avrl(tmp_path / "new", size="tiny", **options)
+    (tmp_path / "new" / "processor_config.json").write_text((checkpoint / "processor_config.json").read_text())
+    settings = {"seeds": (0,), "settings": {"epochs": 1}, "studies": ["modality", "fusion"]}
+    reproduce_shade(tmp_path / "out", model=tmp_path / "new", data_dir=shade, **settings)
+    for name in (*MODALITIES, *FUSIONS[1:]):
+        place = tmp_path / "out" / "runs" / "shade" / "all" / f"{name}-seed0"
+        config = AvrlConfig.from_pretrained(place)
+        expected = (name, "concat") if name in MODALITIES else ("audio_visual", name)
+        assert (config.modality, config.fusion) == expected
+
+
+def test_detectors_that_have_seen_videos_are_refused(tables, shade, tiny, tmp_path):
+    place, _, _, options = tables
+    trained = place / "runs" / "shade" / "all" / "audio_visual-seed0"
+    for model, words in ((trained, "is a trained detector"), (tiny, "is no checkpoint of AVRL")):
+        with pytest.raises(ValueError, match=words):
+            reproduce_shade(tmp_path, **options | {"model": model})
 
 
 def test_a_run_of_other_settings_is_refused(tables):
@@ -168,7 +199,13 @@ def test_the_command_and_its_refusals(tmp_path, shade, checkpoint, monkeypatch):
 
     assert "--model is needed: the checkpoint that training begins with" in command("shade", "--data-dir", shade)
     assert "--data-dir is needed" in command("shade", "--model", checkpoint)
-    assert "--study and --ratio are for shade and crowd" in command("synthetic", "--study", "dark")
+    assert "--study cannot be used with synthetic." in command("synthetic", "--study", "dark")
+    said = command("crowd", "--raw-dir", shade, "--device", "cpu", "--dtype", "bfloat16")
+    assert "--raw-dir and --device and --dtype cannot be used with crowd." in said
+    assert "--num-videos cannot be used with shade" in command(
+        "shade", "--num-videos", 9, "--data-dir", shade, "--model", "a"
+    )
+    assert "--profile paper is of the other detector" in command("crowd", "--profile", "paper")
     said = command("shade", "--data-dir", shade, "--model", checkpoint, "--study", "patches", "--ratio", 1.5)
     assert "ratios must be between 0 and 1, got 1.5" in said
     assert not (tmp_path / "out").exists()

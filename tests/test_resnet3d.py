@@ -8,6 +8,8 @@ from transformers import AutoConfig, AutoModel, AutoModelForVideoClassification
 
 from avad_hf import ResNet3dConfig, ResNet3dForVideoClassification, ResNet3dModel
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TINY = {"stem_width": 8, "depths": (1, 1, 1, 1)}
 # What is measured at and after each part, without the batch.
 SHAPES = {
@@ -28,15 +30,6 @@ SHAPES = {
         "layer4": (512, 4, 8, 8),
     },
 }
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    """Small networks gain nothing from threads, which wait long for each other on a machine that others use too."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 class NaiveBlock(nn.Module):

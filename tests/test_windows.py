@@ -466,7 +466,7 @@ def test_windows_of_a_video_of_varying_frame_rate(tmp_path):
     times = [round(t * 90000) / 90000 for t in np.concatenate([[0.0], np.cumsum(gaps)])]
     path = write_media(tmp_path / "a.mov", times, sound(0, times[-1] + 1, 48000), pictures=numbered)
     with open_media(path) as media:
-        step = int(3.0 * media.info.fps) // 8
+        step = round(3.0 * media.info.fps / 8)
         end = list(media.frames(NATIVE, picked=lambda number: False))[-1].end
     assert step > 1
     windows = check_windows(path, pictures_of(path), times, end, step, 8, 3.0)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedModel, ProcessorMixin
 
 from avad_hf.data.classes import is_normal
@@ -131,6 +132,7 @@ def init_avrl(
     video_encoder: str | os.PathLike | None = None,
     audio_encoder: str | os.PathLike | None = None,
     classes: Sequence[str] = LABELS,
+    normal_classes: Sequence[str] | None = None,
     fusion: str = "concat",
     modality: str = "audio_visual",
 ) -> AvrlForVideoClassification:
@@ -144,8 +146,9 @@ def init_avrl(
         seed: Of the random weights.
         video_encoder: Folder or Hub id of a trained 3D ResNet to begin with; frames are normalised as it wants them.
         audio_encoder: Folder or Hub id of a trained VGGish to begin with.
-        classes: Names of the events, in the order of their numbers; SHADE's nine by default. Those called normal
-            (normal, normal1, normal type 2, ...) are no anomalies.
+        classes: Names of the events, in the order of their numbers; SHADE's nine by default.
+        normal_classes: Those that are no anomalies; by default all that are called normal (normal, normal1, normal
+            type 2, ...).
         fusion: How sight and sound are put together, as in [`AvrlConfig`].
         modality: ``"audio_visual"``, ``"visual"`` or ``"audio"``.
 
@@ -153,7 +156,8 @@ def init_avrl(
         The model of the checkpoint.
 
     Raises:
-        ValueError: For an unknown size, fusion or modality, or classes of which none or all are normal.
+        ValueError: For an unknown size, fusion or modality, classes of which none or all are normal, or encoders that
+            do not fit each other.
         FileExistsError: If the directory holds files already.
     """
     _check_new(directory, size)
@@ -170,16 +174,22 @@ def init_avrl(
     ]
     video_config = ResNet3dConfig(**widths["resnet3d"]) if video is None else video.config
     audio_config = VggishConfig(**widths["vggish"]) if audio is None else audio.config
-    config = AvrlConfig(
-        **widths["avrl"],
-        video_config=video_config,
-        audio_config=audio_config,
-        fusion=fusion,
-        modality=modality,
-        id2label=dict(enumerate(classes)),
-        normal_labels=[name for name in classes if is_normal(name)],
-        notice=_untrained(" and ".join(random_parts), seed),
-    )
+    notices = [_untrained(" and ".join(random_parts), seed), video_config.notice, audio_config.notice]
+    if normal_classes is None:
+        normal_classes = [name for name in classes if is_normal(name)]
+    try:
+        config = AvrlConfig(
+            **widths["avrl"],
+            video_config=video_config,
+            audio_config=audio_config,
+            fusion=fusion,
+            modality=modality,
+            id2label=dict(enumerate(classes)),
+            normal_labels=list(normal_classes),
+            notice=" ".join(notice for notice in notices if notice),
+        )
+    except StrictDataclassError as error:  # which is no ValueError
+        raise ValueError(str(error)) from error
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AvrlForVideoClassification(config)
@@ -198,10 +208,24 @@ def init_avrl(
         summary=f"**Untrained.** An AVRL checkpoint of size {size} to begin training from. Its scores mean nothing.",
         location=Path(directory).resolve().name,
         weights=f"- {config.notice}",
-        classes=", ".join(classes),
+        **describe_avrl(config),
     )
     _write_checkpoint(Path(directory), model, processor, text)
     return model
+
+
+def describe_avrl(config: AvrlConfig) -> dict[str, str]:
+    """What the card of an AVRL checkpoint says of its architecture and its classes."""
+    video = config.video_config
+    depth = 2 + 2 * sum(video.depths)
+    seen = f"a 3D ResNet-{depth} of {video.hidden_size} features (shortcuts of type {video.shortcut_type})"
+    heard = f"VGGish's convolutions with {config.audio_config.hidden_sizes[-1]} features"
+    parts = {
+        "audio_visual": f"It sees and hears: {seen}, {heard}, fusion `{config.fusion}`.",
+        "visual": f"It sees only: {seen}.",
+        "audio": f"It hears only: {heard}.",
+    }
+    return {"architecture": parts[config.modality], "classes": ", ".join(config.id2label.values())}
 
 
 def _check_new(directory: str | os.PathLike, size: str) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .terminal import DType, check_device, counted, fail, quiet, refuse
+from .terminal import DType, check_checkpoint, check_device, counted, fail, quiet, refuse
 
 
 class StoredDType(StrEnum):
@@ -130,6 +130,7 @@ def extract(
 
         disable_progress_bar()
     check_device(device)
+    check_checkpoint(model)
     try:
         dataset = load_dataset("manifest", scene, data_dir=manifest)
         processor = AutoProcessor.from_pretrained(model).to(device or state.device, getattr(torch, dtype.value))

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .terminal import DType, check_device, fail, progress, quiet, refuse
+from .terminal import DType, check_checkpoint, check_device, fail, progress, quiet, refuse
 
 PLOT_ENDINGS = (".png", ".svg", ".pdf")
 
@@ -138,9 +138,7 @@ def _load_pipeline(model: str | None, device: str | None, dtype: DType):
     check_device(device)
     if model is None:
         model = str(DEMO_MODEL)
-    # What looks like a path is none of the Hub's names.
-    if not Path(model).is_dir() and (model.startswith((".", "/", "~")) or model.count("/") > 1):
-        refuse(f"--model {model}: no such folder.")
+    check_checkpoint(model)
     try:
         return pipeline("audio-visual-anomaly", model=model, device=device, dtype=dtype.value)
     # Corrupt files raise whatever their reader does; transformers puts whole tracebacks into the message, of which the

@@ -56,7 +56,9 @@ def evaluate(
     audio_path: Annotated[AudioPath | None, typer.Option(help="How AVACA uses sound. Default: the model's.")] = None,
     video_rule: Annotated[VideoRule, typer.Option(help="Which score a video gets from its clips'.")] = VideoRule.max,
     tail: Annotated[Tail, typer.Option(help="What becomes of frames after the last clip.")] = Tail.extend_score_last,
-    batch_size: Annotated[int, typer.Option(help="Videos that are scored together.", min=1)] = 16,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Videos that are scored together. Default: 16 of AVACA, 4 of AVRL.", min=1)
+    ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps. Default: the first GPU, or cpu.")] = None,
 ) -> None:
     """Score stored videos and write all figures: of videos, clips and frames, by class and by scene, with a report.

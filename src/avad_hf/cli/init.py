@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .terminal import quiet, refuse
+from .terminal import check_checkpoint, quiet, refuse
 
 
 class Size(StrEnum):
@@ -30,6 +30,8 @@ def init_avaca(
     from avad_hf.hub import init_avaca as write_checkpoint
 
     quiet()
+    check_checkpoint(video_encoder, "--video-encoder")
+    check_checkpoint(audio_encoder, "--audio-encoder")
     try:
         processor = write_checkpoint(directory, size.value, seed, video_encoder, audio_encoder)
     except (OSError, ValueError) as error:
@@ -69,6 +71,9 @@ def init_avrl(
     classes: Annotated[
         str | None, typer.Option(help="Names of the events, with commas, normal among them. Default: SHADE's nine.")
     ] = None,
+    normal: Annotated[
+        str | None, typer.Option(help="Which of them are no anomalies, with commas. Default: those called normal...")
+    ] = None,
     fusion: Annotated[Fusion, typer.Option(help="How sight and sound are put together.")] = Fusion.concat,
     modality: Annotated[Modality, typer.Option(help="What it sees and hears.")] = Modality.audio_visual,
 ) -> None:
@@ -77,7 +82,10 @@ def init_avrl(
     from avad_hf.hub import init_avrl as write_checkpoint
 
     quiet()
-    options = {} if classes is None else {"classes": [name.strip() for name in classes.split(",")]}
+    check_checkpoint(video_encoder, "--video-encoder")
+    check_checkpoint(audio_encoder, "--audio-encoder")
+    given = {"classes": classes, "normal_classes": normal}
+    options = {key: [name.strip() for name in value.split(",")] for key, value in given.items() if value is not None}
     try:
         model = write_checkpoint(
             directory,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .terminal import DType, check_device, quiet, refuse
+from .terminal import DType, check_checkpoint, check_device, quiet, refuse
 
 
 class Corpus(StrEnum):
@@ -74,10 +74,16 @@ def reproduce(
     profile: Annotated[Profile | None, typer.Option(help="Default: as published; synthetic, crowd: default.")] = None,
     seeds: Annotated[list[int] | None, typer.Option(help="Of a split; repeat for several. Default: 0, 1, 2.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Default: the profile's.", min=1)] = None,
+    accumulate: Annotated[int, typer.Option(help="Parts that a batch is cut into, for less memory.", min=1)] = 1,
+    gradient_checkpointing: Annotated[
+        bool, typer.Option("--gradient-checkpointing", help="Less memory, for more time (shade, crowd).")
+    ] = False,
     num_videos: Annotated[
         int | None, typer.Option(help="Of the synthetic corpora: 200 a street, 540 of the crowd by default.", min=1)
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps. Default: the first GPU, or cpu.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Of AVACA's encoders: cpu, cuda, cuda:1, mps. Default: the first GPU, or cpu.")
+    ] = None,
     dtype: Annotated[DType, typer.Option(help="Precision of AVACA's encoders.")] = DType.float32,
 ) -> None:
     """Run a paper's protocol and print its tables with the paper's numbers beside.
@@ -100,16 +106,28 @@ def reproduce(
         )
     if corpus not in NUM_VIDEOS and data_dir is None:
         refuse(f"--data-dir is needed: the folder of {corpus.value}, or its manifest.")
-    if (study or ratio) and not is_avrl:
-        refuse(f"--study and --ratio are for shade and crowd; {corpus.value} has one table.")
+    foreign = (
+        {"--raw-dir": raw_dir, "--device": device, "--dtype": dtype is not DType.float32}
+        if is_avrl
+        else {"--study": study, "--ratio": ratio, "--dark-from": dark_from is not DarkFrom.test}
+        | {"--gradient-checkpointing": gradient_checkpointing}
+    )
+    if corpus not in NUM_VIDEOS:
+        foreign["--num-videos"] = num_videos
+    if given := [name for name, value in foreign.items() if value]:
+        refuse(f"{' and '.join(given)} cannot be used with {corpus.value}.")
+    if profile is not None and (profile is Profile.avrl) != is_avrl and profile is not Profile.default:
+        refuse(f"--profile {profile.value} is of the other detector.")
     check_device(device)
+    check_checkpoint(model)
     try:
         state = process_state()
         options = {
             "data_dir": data_dir,
             "profile": profile and profile.value,
             "seeds": tuple(seeds or (0, 1, 2)),
-            "settings": {} if epochs is None else {"epochs": epochs},
+            "settings": ({} if epochs is None else {"epochs": epochs})
+            | {"gradient_accumulation_steps": accumulate, "gradient_checkpointing": gradient_checkpointing},
             "on_stage": lambda stage: typer.echo(f"... {stage}", err=True) if state.is_main_process else None,
         }
         if is_avrl:

@@ -3,6 +3,7 @@
 import sys
 from contextlib import contextmanager
 from enum import StrEnum
+from pathlib import Path
 from typing import NoReturn
 
 import typer
@@ -61,6 +62,14 @@ def quiet() -> None:
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+
+
+def check_checkpoint(checkpoint: str | None, option: str = "--model") -> None:
+    """Refuse a folder that is not there, of which the Hub's client would say that it is no name."""
+    # What looks like a path is none of the Hub's names.
+    looks_like_path = checkpoint is not None and (checkpoint.startswith((".", "/", "~")) or checkpoint.count("/") > 1)
+    if looks_like_path and not Path(checkpoint).is_dir():
+        refuse(f"{option} {checkpoint}: no such folder. Give the folder of a checkpoint, or its Hub id.")
 
 
 def check_device(device: str | None) -> None:

@@ -1,5 +1,6 @@
 """A fixed number of frames of a whole video, or of windows of a long one, with the sound that belongs to them."""
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -72,8 +73,9 @@ def read_whole(media: Media, num_frames: int, size: tuple[int, int], rate: int) 
 def read_windows(media: Media, num_frames: int, length_s: float, size: tuple[int, int], rate: int) -> Iterator[Window]:
     """Read a short video as a whole, and a longer one window by window, in memory that does not grow with its length.
 
-    A window is `num_frames` times the same number of frames, about `length_s` long; whatever is not longer is read
-    whole. Windows follow each other; the last one ends with the video, and overlaps the one before.
+    A window is `num_frames` times the same number of frames, and as near to `length_s` as that can be, but not less
+    than `num_frames` frames. What is not longer than either is read whole. Windows follow each other; the last one
+    ends with the video, and overlaps the one before.
 
     Args:
         media: The video.
@@ -85,8 +87,9 @@ def read_windows(media: Media, num_frames: int, length_s: float, size: tuple[int
     Raises:
         MediaError: If not a single frame can be decoded.
     """
-    step = max(1, int(length_s * media.info.fps) // num_frames)
-    if media.num_frames(limit=step * num_frames + 1) <= step * num_frames:
+    step = max(1, round(length_s * media.info.fps / num_frames))
+    most = max(step * num_frames, math.ceil(length_s * media.info.fps))
+    if media.num_frames(limit=most + 1) <= most:
         yield read_whole(media, num_frames, size, rate)
         return
     track = media.sound(rate)

@@ -51,6 +51,9 @@ class CheckpointModel(PreTrainedModel):
     mean nothing.
     """
 
+    # Losses are means over a batch: Trainer has to divide them by the batches that it accumulates.
+    accepts_loss_kwargs = False
+
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *args, **kwargs):
         """Load config and weights; raises ``ValueError`` when weights are missing or damaged."""

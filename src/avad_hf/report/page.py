@@ -200,11 +200,10 @@ def _events(figures: dict[str, Any]) -> str:
         recall = events["top1_recall"][name]
         wrong = sorted(((count, other) for count, other in zip(others, names, strict=True) if other != name))[::-1]
         taken = ", ".join(f"{other} {count:,}" for count, other in wrong[:2] if count)
-        bar = "" if recall is None else f'<span class="bar"><i style="width: {recall:.1%}"></i></span>'
-        rows.append([escape(name), f"{events['num_videos'][name]:,}", _rate(recall), bar, escape(taken)])
-    rows.append(["all videos", f"{figures['num_videos']:,}", _rate(events["top1_accuracy"]), "", ""])
-    rows.append(["mean over classes", "", _rate(events["top1_macro"]), "", ""])
-    head = ["class", "videos", "top-1", "", "mostly taken for"]
+        rows.append([escape(name), f"{events['num_videos'][name]:,}", _rate(recall), escape(taken)])
+    rows.append(["all videos", f"{figures['num_videos']:,}", _rate(events["top1_accuracy"]), ""])
+    rows.append(["mean over classes", "", _rate(events["top1_macro"]), ""])
+    head = ["class", "videos", "top-1", "mostly taken for"]
     image = confusion_image(np.array(events["confusion_matrix"]), names)
     return _pair(
         _table("Share of each class that is called what it is", head, rows, "remarks"),
@@ -240,6 +239,8 @@ def _ranking(figures: dict[str, Any]) -> str:
         "average_precision_step": "Average precision, step",
         "average_precision_trapezoid": "Average precision, trapezoid",
     }
+    if "events" in figures:
+        del names["roc_auc_max"], names["roc_auc_topk_mean"]
     rows = [
         [
             "Number",

@@ -87,10 +87,7 @@ class Protocol:
             described: The detector in words.
         """
         place = self.trained(store, scene, seed, name, options, described)
-        finished = place / "test" / "metrics.json"
-        if not finished.is_file():
-            self.evaluated(place, FeatureDataset(store, "test", seed, scene), "test")
-        return json.loads(finished.read_text(encoding="utf-8"))
+        return self.evaluated(place, FeatureDataset(store, "test", seed, scene), "test")
 
     def trained(
         self, store: Path, scene: str | None, seed: int, name: str, options: dict[str, Any], described: str
@@ -112,14 +109,17 @@ class Protocol:
         return place
 
     def evaluated(self, place: Path, features: FeatureDataset, part: str) -> dict[str, Any]:
-        """Figures of a trained detector on some videos, also written to a folder of this name beside it."""
+        """Figures of a trained detector on some videos, from the folder of this name beside it if that is there."""
+        finished = place / part / "metrics.json"
+        if finished.is_file():
+            return json.loads(finished.read_text(encoding="utf-8"))
         with _timed(place.with_suffix(".seconds.json")):
             model = AutoModelForVideoClassification.from_pretrained(place).to(process_state().device)
             found = evaluate(model, features)
         if process_state().is_main_process:
             found.save(place / part)
         process_state().wait_for_everyone()
-        return json.loads(json.dumps(found.figures))
+        return found.figures
 
     def seconds(self) -> float:
         """How long all stages took, those of earlier runs among them."""

@@ -77,9 +77,9 @@ def train(
     Raises:
         FileNotFoundError: If there is no finished feature store.
         FileExistsError: If the output folder holds something and `resume` is not set.
-        ValueError: If training or validation videos are missing, of one class only or without label; if features do
-            not fit the model; if the output folder holds another run, or damaged files of this one; if a tracker's
-            package is missing; if training diverges.
+        ValueError: If training or validation videos are missing, without label or (AVACA) of one class only; if
+            features or classes do not fit the model; if the output folder holds another run, or damaged files of this
+            one; if a tracker's package is missing; for AVRL in bf16 on a CPU; if training diverges.
     """
     process_state()  # refuses processes that do not know of each other
     AcceleratorState._reset_state()  # of an earlier run in this process, whose precision was another one
@@ -96,6 +96,13 @@ def train(
     if validation_data is None:
         validation_data = FeatureDataset(config.data, "validation", config.split_seed, config.scene)
     objective = objective_of(train_data)
+    # torch 2.14 on processors with AVX-512 computes gradients of 3-D convolutions in bfloat16 that are 1e30 and more
+    # where a map is two steps long; batch norm hides them from the scores.
+    if train_data.holds_videos and config.mixed_precision == "bf16" and accelerator.device.type == "cpu":
+        raise ValueError(
+            "AVRL cannot be trained in bf16 on a CPU: torch's gradients of 3-D convolutions are wrong there. Train "
+            "without mixed_precision, or on a GPU."
+        )
     batches = objective.batches(config, train_data)
     parts, rank, world = config.gradient_accumulation_steps, accelerator.process_index, accelerator.num_processes
     if batches.smallest < parts * world:

@@ -16,7 +16,7 @@ from transformers.utils import PROCESSOR_NAME, has_file
 from avad_hf.data.features import FeatureDataset
 from avad_hf.data.store import recipe_sha256
 from avad_hf.evaluation.scoring import refuse_other_features
-from avad_hf.hub import card
+from avad_hf.hub import card, describe_avrl
 from avad_hf.models.avaca.configuration_avaca import AvacaConfig
 from avad_hf.models.avrl.configuration_avrl import LABELS, NORMAL_LABELS, AvrlConfig
 
@@ -50,9 +50,15 @@ def new_model(config: TrainingConfig, data: FeatureDataset) -> tuple[PreTrainedM
             processor = load_processor(config.model, data)
         elif config.fine_tune:
             refuse_other_features(model_config, config.model, data)
-    if unknown := [name for name in config.model_options if name not in type(model_config).__annotations__]:
+    known = {*type(model_config).__annotations__, *(["id2label"] if data.holds_videos else [])}
+    if unknown := [name for name in config.model_options if name not in known]:
         raise ValueError(f"{type(model_config).__name__} has no option {', '.join(unknown)}.")
-    model_config = type(model_config).from_dict(model_config.to_dict() | config.model_options)
+    settings = model_config.to_dict() | config.model_options
+    if "id2label" in config.model_options:
+        settings.pop("label2id")  # which is that of the classes before
+    if model_config.threshold_origin is not None and "threshold" not in config.model_options:
+        settings["threshold"] = type(model_config).threshold  # found for other weights
+    model_config = type(model_config).from_dict(settings)
     # What was said of other weights is not true of these.
     model_config.notice = model_config.threshold_origin = None
     model_config.recipe_sha256 = recipe_sha256(data.recipe) if data.recipe else None
@@ -72,8 +78,9 @@ def new_model(config: TrainingConfig, data: FeatureDataset) -> tuple[PreTrainedM
 
 def _differs(before: AvrlConfig, now: AvrlConfig) -> bool:
     """Whether a classifier gets other features, or names other classes, than before."""
-    names = ("fusion", "modality", "hidden_sizes", "id2label")
-    return any(getattr(before, name) != getattr(now, name) for name in names)
+    names = ["modality", "id2label", *(["fusion"] if now.uses_both else [])]
+    is_wider = list(before.hidden_sizes) != list(now.hidden_sizes)
+    return is_wider or any(getattr(before, name) != getattr(now, name) for name in names)
 
 
 def _videos_config(data: FeatureDataset) -> AvrlConfig:
@@ -125,20 +132,20 @@ def model_card(
     notes = [
         f"Trained for {result['epochs']} epochs on `{Path(config.data).name}`"
         + (f", scene {config.scene}" if config.scene else "")
-        + f", split seed {config.split_seed}, seed {config.seed}; epoch {result['best_epoch']} is kept.",
+        + f", split seed {config.split_seed}, seed {config.seed}; epoch {result['best_epoch']} is kept."
+        + (f" It began with the weights of `{Path(config.model).name}`." if config.fine_tune else ""),
         f"Validation videos: {figure}. This figure chose the epoch; it is no test result.",
         f"Threshold {result['threshold']:.4f}: {origin}.",
         *(processor.notices if processor else [no_processor]),
     ]
     name = "AVRL" if is_avrl else "AVACA"
-    classes = {"classes": ", ".join(model.config.id2label.values())} if is_avrl else {}
     return card(
         model.config.model_type,
         title=name,
         summary=f"An {name} detector, trained by avad_hf.",
         location=Path(config.output_dir).resolve().name,
         weights="\n".join(f"- {note}" for note in notes),
-        **classes,
+        **(describe_avrl(model.config) if is_avrl else {}),
     )
 
 

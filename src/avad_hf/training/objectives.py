@@ -22,8 +22,6 @@ class ClipScores:
 
     # Which validation figure chooses the best epoch, and what it is called.
     figure, figure_name = "roc_auc", "AUC"
-    # Videos that are scored together for validation.
-    scoring_batch = 16
 
     def batches(self, config: TrainingConfig, data: FeatureDataset) -> BalancedBatches:
         """Batches of an epoch."""
@@ -48,7 +46,7 @@ class ClipScores:
 
     def validate(self, detector: PreTrainedModel, data: FeatureDataset, epoch: int) -> dict[str, float]:
         """AUC of the videos, each judged by its highest clip, and the loss of all videos as one batch."""
-        scored = _finite(score_clips(detector, data, self.scoring_batch), epoch)
+        scored = _finite(score_clips(detector, data), epoch)
         logits = [torch.from_numpy(item["logits"]) for item in scored]
         lengths = torch.tensor([len(item) for item in logits])
         logits = torch.nn.utils.rnn.pad_sequence(logits, batch_first=True)
@@ -60,22 +58,21 @@ class ClipScores:
 
     def threshold(self, detector: PreTrainedModel, data: FeatureDataset) -> dict[str, Any]:
         """The threshold of the chosen weights, and how it was found."""
-        return _equal_error(detector, data, self.scoring_batch, ", each judged by its highest clip")
+        return _equal_error(detector, data, ", each judged by its highest clip")
 
 
 class EventClasses:
     """Classes of whole videos."""
 
     figure, figure_name = "top1_accuracy", "top-1 accuracy"
-    # 50 frames of 240 x 240 pixels take about 0.4 GB each in the first convolution.
-    scoring_batch = 4
 
     def batches(self, config: TrainingConfig, data: FeatureDataset) -> ShuffledBatches:
         """Batches of an epoch."""
         return ShuffledBatches(len(data), config.batch_size, config.seed)
 
     def check(self, validation: FeatureDataset) -> None:
-        """Take any validation videos."""
+        """Refuse validation videos of which it is not known whether they are anomalous."""
+        labels_of(validation)
 
     def labelled(self, data: FeatureDataset, model: PreTrainedModel) -> FeatureDataset:
         """Videos with the numbers of the model's classes."""
@@ -92,7 +89,7 @@ class EventClasses:
 
     def validate(self, detector: PreTrainedModel, data: FeatureDataset, epoch: int) -> dict[str, float]:
         """Top-1 accuracy, its mean over classes, and the loss of all videos."""
-        scored = _finite(score_clips(detector, data, self.scoring_batch), epoch)
+        scored = _finite(score_clips(detector, data), epoch)
         logits = torch.from_numpy(np.stack([item["class_logits"] for item in scored]))
         labels = torch.tensor(data.class_numbers)
         found = top1_recall(labels.numpy(), logits.argmax(dim=1).numpy(), list(detector.config.id2label.values()))
@@ -104,7 +101,7 @@ class EventClasses:
         known = labels_of(data)
         if known.min() == known.max():
             return {"threshold": detector.config.threshold, "threshold_origin": None}
-        return _equal_error(detector, data, self.scoring_batch, "")
+        return _equal_error(detector, data, "")
 
 
 def objective_of(data: FeatureDataset) -> ClipScores | EventClasses:
@@ -112,9 +109,9 @@ def objective_of(data: FeatureDataset) -> ClipScores | EventClasses:
     return EventClasses() if data.holds_videos else ClipScores()
 
 
-def _equal_error(detector: PreTrainedModel, data: FeatureDataset, batch_size: int, judged: str) -> dict[str, Any]:
+def _equal_error(detector: PreTrainedModel, data: FeatureDataset, judged: str) -> dict[str, Any]:
     known = labels_of(data)
-    error = Ranking(known, _video_scores(score_clips(detector, data, batch_size))).equal_error()
+    error = Ranking(known, _video_scores(score_clips(detector, data))).equal_error()
     origin = (
         f"equal error rate {error.rate:.3f} on {len(known)} validation videos ({int(known.sum())} anomalous){judged}"
     )

@@ -77,12 +77,16 @@ class AvrlConfig(CheckpointConfig):
             given = getattr(self, name)
             if given is None or isinstance(given, dict):
                 setattr(self, name, kind(**{k: v for k, v in (given or {}).items() if k != "model_type"}))
-        if self.id2label is None and self.label2id:
-            self.id2label = {number: name for name, number in self.label2id.items()}
+        if self.label2id:
+            inverse = {int(number): name for name, number in self.label2id.items()}
+            if self.id2label is not None and inverse != {int(k): name for k, name in self.id2label.items()}:
+                raise ValueError(f"id2label {self.id2label} and label2id {self.label2id} contradict each other.")
+            self.id2label = inverse
         if self.id2label is None and "num_labels" not in kwargs:
             self.id2label = dict(enumerate(LABELS))
         super().__post_init__(**kwargs)
-        # Whichever of the two was given, the other one follows.
+        # Whichever of the two was given, the other one follows; in the order of the numbers, which JSON does not keep.
+        self.id2label = dict(sorted(self.id2label.items()))
         self.label2id = {name: index for index, name in self.id2label.items()}
 
     def to_diff_dict(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
@@ -203,6 +204,7 @@ class AvrlModel(AvrlPreTrainedModel):
         ):
             if given is None or own is None:
                 continue
+            given = getattr(given, given.base_model_prefix, given) if isinstance(given, PreTrainedModel) else given
             weights = (given if name == "video_encoder" else given.features).state_dict()
             if name == "video_encoder":
                 kernel = weights["conv1.weight"][:, :3]  # without the sound's channel, which another model may have
@@ -299,7 +301,11 @@ class AvrlModel(AvrlPreTrainedModel):
 
     @staticmethod
     def _with_sound_channel(frames: Tensor, audio_features: Tensor) -> Tensor:
-        """The correlation map of the sound, scaled to the frames, beside their colours (IV-E, "LF")."""
+        """The correlation map of the sound, scaled to the frames, beside their colours (IV-E, "LF").
+
+        The paper does not say how the map's values are scaled: they are left as they are. What the 3D ResNet gives
+        then goes through the classifier of Table I, though figure 3 (e) shows none.
+        """
         correlation = (audio_features.unsqueeze(2) * audio_features.unsqueeze(1)).unsqueeze(1)
         channel = F.interpolate(correlation, size=frames.shape[-2:], mode="bilinear", align_corners=False)
         channel = channel.unsqueeze(1).expand(-1, frames.shape[1], -1, -1, -1)
@@ -344,6 +350,8 @@ class AvrlForVideoClassification(AvrlPreTrainedModel):
 
     def __init__(self, config: AvrlConfig):
         super().__init__(config)
+        # Classes may have been given while loading, when transformers sets only the one of the two.
+        config.label2id = {name: number for number, name in config.id2label.items()}
         self.normal_ids = config.normal_ids  # refuses classes that give no anomaly score
         self.avrl = AvrlModel(config)
         first, second = config.hidden_sizes
