@@ -754,7 +754,7 @@ def test_videos_without_label_are_refused(store, model, tmp_path):
         ({"video_rule": "median"}, "video_rule must be one of max, topk_mean, mean, got 'median'"),
         ({"tail": "drop"}, "tail must be one of extend_score_last, truncate_gt, pad_gt_last, got 'drop'"),
         ({"batch_size": 0}, "batch_size must be 1 or more and num_resamples 0 or more, got 0 and 1000"),
-        ({"num_resamples": -1}, "batch_size must be 1 or more and num_resamples 0 or more, got 16 and -1"),
+        ({"num_resamples": -1}, "batch_size must be 1 or more and num_resamples 0 or more, got None and -1"),
     ],
 )
 def test_settings_that_cannot_be_meant_are_refused(store, model, settings, words):

@@ -38,7 +38,7 @@ def test_features_of_a_corpus(tiny, tmp_path):
 
 def test_events_in_a_crowd(tmp_path):
     done = subprocess.run(
-        [sys.executable, EXAMPLES / "events_in_a_crowd.py", tmp_path / "run", "20", "1"],
+        [sys.executable, EXAMPLES / "events_in_a_crowd.py", tmp_path / "run", "36", "1"],
         capture_output=True,
         text=True,
         check=True,

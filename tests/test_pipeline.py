@@ -127,7 +127,7 @@ def test_bfloat16(tiny, bunny):
 def test_without_a_processor_given_it_says_what_to_do(tiny):
     model = AvacaForAnomalyDetection.from_pretrained(tiny)
     assert pipeline(TASK, model=model, processor=AvacaProcessor.from_pretrained(tiny)).model is model
-    with pytest.raises(ValueError, match="Pass processor=AvacaProcessor"):
+    with pytest.raises(ValueError, match="Pass processor=AutoProcessor"):
         pipeline(TASK, model=model)
 
 

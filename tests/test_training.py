@@ -417,7 +417,7 @@ def test_profiles():
     assert weak.model_options == {"dmil_weight": 20.0, "center_weight": 1.0, "audio_path": "zeroed", "dmil_alpha": 2}
     assert "dmil_alpha" not in PROFILES["shanghaitech"]["model_options"]
     assert TrainingConfig.from_profile("default", data="a", output_dir="b", epochs=3).epochs == 3
-    with pytest.raises(ValueError, match="profile must be one of default, paper, shanghaitech, got 'best'"):
+    with pytest.raises(ValueError, match="profile must be one of default, paper, avrl, shanghaitech, got 'best'"):
         TrainingConfig.from_profile("best", data="a", output_dir="b")
 
 
