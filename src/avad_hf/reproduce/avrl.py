@@ -22,7 +22,6 @@ from .protocol import Figure, Protocol, load, write_tables
 STUDIES = ("modality", "fusion", "dark", "patches")
 MODALITIES = ("visual", "audio", "audio_visual")
 FUSIONS = ("concat", "concat_norm", "concat_scaled", "add", "low_level")
-PATCHES = ("temporal", "spatial")
 # Share of frames, or of each frame, that is black; the paper's figure goes up to 80%.
 RATIOS = (0.2, 0.4, 0.6, 0.8)
 # Of the synthetic crowd, whose small networks learn from nothing. Chosen by the training losses and the validation
@@ -96,6 +95,9 @@ def spatial_patch(frames: Tensor, ratio: float, rng: np.random.Generator) -> Ten
     return frames
 
 
+PATCHES = {"temporal": temporal_patch, "spatial": spatial_patch}
+
+
 def modality_table(protocol: Protocol, store: Path, is_shade: bool) -> str:
     """Table V: the 3D ResNet alone, VGGish alone, and both; the first two are also the baselines of Table II.
 
@@ -146,22 +148,23 @@ def dark_table(
 
 def patch_study(protocol: Protocol, store: Path, ratios: Sequence[float]) -> str:
     """Figure 6: black frames and black patches on test videos, by ratio; also drawn, as patches.png."""
+    whole = [_run(protocol, store, seed, "audio_visual") for seed in protocol.seeds]
+    trained = {
+        seed: (_trained(protocol, store, seed, "audio_visual"), FeatureDataset(store, "test", seed))
+        for seed in protocol.seeds
+    }
     curves: dict[str, list[list[dict[str, Any]]]] = {}
-    for kind in PATCHES:
-        change = {"temporal": temporal_patch, "spatial": spatial_patch}[kind]
-        for ratio in (0.0, *ratios):
+    for kind, change in PATCHES.items():
+        curves[kind] = [whole]
+        for ratio in ratios:
             runs = []
-            for seed in protocol.seeds:
-                place, videos = _trained(protocol, store, seed, "audio_visual"), FeatureDataset(store, "test", seed)
+            for seed, (place, videos) in trained.items():
 
                 def hidden(index: int, frames: Tensor, change=change, ratio=ratio, seed=seed) -> Tensor:
                     return change(frames, ratio, np.random.default_rng((seed, round(1000 * ratio), index)))
 
-                if ratio:
-                    runs.append(protocol.evaluated(place, videos.with_frames(hidden), f"{kind}-{ratio:g}"))
-                else:
-                    runs.append(_run(protocol, store, seed, "audio_visual"))
-            curves.setdefault(kind, []).append(runs)
+                runs.append(protocol.evaluated(place, videos.with_frames(hidden), f"{kind}-{ratio:g}"))
+            curves[kind].append(runs)
     heard = [_run(protocol, store, seed, "audio") for seed in protocol.seeds]
     if process_state().is_main_process:
         _draw(curves, heard, (0.0, *ratios), protocol.output_dir / "patches.png")
