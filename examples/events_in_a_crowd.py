@@ -10,7 +10,7 @@ from transformers import AutoProcessor, pipeline
 
 import avad_hf
 from avad_hf import AvrlForVideoClassification, FeatureDataset, TrainingConfig
-from avad_hf.hub import init_avrl
+from avad_hf.untrained import init_avrl
 
 
 def main(folder: str, num_videos: str = "540", epochs: str = "40") -> None:

@@ -17,7 +17,7 @@ from synthetic_moments import SCENES
 
 import avad_hf
 from avad_hf import AvacaConfig, AvacaForAnomalyDetection, AvacaProcessor, TrainingConfig, VggishFeatureExtractor
-from avad_hf.hub import card
+from avad_hf.hub.cards import card
 
 WORLD = 101  # which no test, table or demo uses, nor the training of the encoders
 NOTICE = "Demonstration model, trained on synthetic (drawn) scenes only: its scores say nothing about real streets."
@@ -52,10 +52,11 @@ def main(work: str, output_dir: str) -> None:
     facts = [NOTICE, made, f"Threshold: {result.threshold_origin}, all synthetic."]
     text = card(
         "avaca",
+        {"license": "apache-2.0"},
         title="AVACA demonstration",
         summary="A small AVACA that avad_hf ships, to try the library out.",
         location="demo_model",
-        weights="\n".join(f"- {fact}" for fact in facts),
+        facts=facts,
     )
     (output_dir / "README.md").write_text(text, encoding="utf-8")
     size = sum(path.stat().st_size for path in output_dir.rglob("*") if path.is_file())

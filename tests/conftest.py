@@ -12,7 +12,7 @@ import torch
 import transformers
 
 import avad_hf  # noqa: F401
-from avad_hf.hub import init_avaca
+from avad_hf.untrained import init_avaca
 
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()

@@ -24,10 +24,10 @@ from avad_hf import (
     evaluate,
     train,
 )
-from avad_hf.hub import init_avrl
 from avad_hf.report.page import write_report
 from avad_hf.training.batches import ShuffledBatches
 from avad_hf.training.objectives import EventClasses
+from avad_hf.untrained import init_avrl
 
 from .feature_stores import plant, plant_videos
 

@@ -19,10 +19,10 @@ from avad_hf.cli.detect import AudioPath
 from avad_hf.cli.evaluate import Tail, VideoRule
 from avad_hf.cli.init import Fusion, Modality, Size
 from avad_hf.cli.train import AvacaProfile, AvrlProfile, MixedPrecision, Scheduler
-from avad_hf.hub import SIZES
 from avad_hf.metrics import videos
 from avad_hf.training import config
 from avad_hf.training.config import PROFILES
+from avad_hf.untrained import SIZES
 
 from .feature_stores import plant
 

@@ -22,7 +22,7 @@ from avad_hf.cli import app
 from avad_hf.data.extraction import verify_features
 from avad_hf.data.manifest import COLUMNS, write_manifest
 from avad_hf.data.store import feature_file, only_run
-from avad_hf.hub import init_avaca
+from avad_hf.untrained import init_avaca
 
 from .hub_server import HubServer
 from .layouts import Media

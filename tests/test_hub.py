@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from avad_hf import AvacaForAnomalyDetection, AvacaProcessor
-from avad_hf.hub import card, init_avaca
+from avad_hf.hub.cards import card
+from avad_hf.untrained import init_avaca
 
 
 def test_same_seed_same_weights(tmp_path):

@@ -13,18 +13,20 @@ PACKAGE = ROOT / "src" / "avad_hf"
 ALLOWED = {
     "media": set(),
     "detection": set(),
-    "models": {"media"},
-    "data": {"media"},
-    "pipeline": {"media", "detection"},
+    "hub": set(),
+    "models": {"media", "hub"},
+    "data": {"media", "hub"},
+    "pipeline": {"media", "detection", "hub"},
     "report": {"media", "detection", "metrics"},
-    "hub": {"data", "models"},
+    "untrained": {"data", "models", "hub"},
+    "convert": {"data", "models", "hub"},
     "metrics": set(),
-    "evaluation": {"media", "data", "metrics"},
+    "evaluation": {"media", "data", "metrics", "hub"},
     "training": {"media", "data", "metrics", "models", "evaluation", "hub"},
-    "reproduce": {"media", "data", "evaluation", "training", "hub"},
+    "reproduce": {"media", "data", "evaluation", "training", "untrained"},
     "demo": {"detection", "data", "models", "pipeline", "evaluation", "report", "training"},
     "registration": {"models", "pipeline"},
-    "__init__": {"media", "models", "data", "pipeline", "registration", "evaluation", "training"},
+    "__init__": {"media", "models", "data", "pipeline", "registration", "evaluation", "training", "hub"},
 }
 # The command may use everything.
 ALLOWED["cli"] = set(ALLOWED) - {"__init__"}

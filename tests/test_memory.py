@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from avad_hf.hub import init_avrl
+from avad_hf.untrained import init_avrl
 
 from .media_files import remux
 

@@ -12,7 +12,6 @@ from typer.testing import CliRunner
 from avad_hf import AvrlConfig, FeatureDataset, load_dataset
 from avad_hf.cli import app
 from avad_hf.data.classes import SHADE_CLASSES
-from avad_hf.hub import init_avrl
 from avad_hf.reproduce.avrl import (
     CLASSES,
     FUSIONS,
@@ -22,6 +21,7 @@ from avad_hf.reproduce.avrl import (
     spatial_patch,
     temporal_patch,
 )
+from avad_hf.untrained import init_avrl
 
 from .layouts import Media
 

@@ -13,7 +13,10 @@ if Path(sys.argv[0] if sys.argv else "").name not in ("avad-hf", "avad-hf.exe"):
     from .data.features import FeatureDataset
     from .data.loading import load_dataset
     from .data.published.dataset import read_published
+    from .data.sharing import push_corpus
     from .evaluation.evaluate import Evaluation, evaluate
+    from .hub.errors import HubError
+    from .hub.push import push_checkpoint
     from .media.decode import MediaError
     from .models.avaca.configuration_avaca import AvacaConfig
     from .models.avaca.modeling_avaca import AvacaForAnomalyDetection, AvacaModel
@@ -21,6 +24,7 @@ if Path(sys.argv[0] if sys.argv else "").name not in ("avad-hf", "avad-hf.exe"):
     from .models.avrl.configuration_avrl import AvrlConfig
     from .models.avrl.modeling_avrl import AvrlForVideoClassification, AvrlModel
     from .models.avrl.processing_avrl import AvrlProcessor
+    from .models.feature_extraction_video import VideoFeatureExtractor
     from .models.resnet3d.configuration_resnet3d import ResNet3dConfig
     from .models.resnet3d.modeling_resnet3d import ResNet3dForVideoClassification, ResNet3dModel
     from .models.slowfast.configuration_slowfast import SlowFastConfig
@@ -44,6 +48,7 @@ if Path(sys.argv[0] if sys.argv else "").name not in ("avad-hf", "avad-hf.exe"):
         "AvrlProcessor",
         "Evaluation",
         "FeatureDataset",
+        "HubError",
         "MediaError",
         "ResNet3dConfig",
         "ResNet3dForVideoClassification",
@@ -56,9 +61,12 @@ if Path(sys.argv[0] if sys.argv else "").name not in ("avad-hf", "avad-hf.exe"):
         "VggishConfig",
         "VggishFeatureExtractor",
         "VggishModel",
+        "VideoFeatureExtractor",
         "evaluate",
         "extract_features",
         "load_dataset",
+        "push_checkpoint",
+        "push_corpus",
         "read_published",
         "registration",
         "train",

@@ -9,6 +9,7 @@ from transformers import AutoProcessor, PreTrainedModel, ProcessorMixin
 from transformers.pipelines.base import ChunkPipeline
 
 from avad_hf.detection import ScoredClip, detect_events
+from avad_hf.hub.push import PushedWithCard, plain_card
 from avad_hf.media.sources import open_media
 
 SUPPORTED_MODEL_TYPES = ("avaca", "avrl")
@@ -16,7 +17,7 @@ SUPPORTED_MODEL_TYPES = ("avaca", "avrl")
 DEMO_MODEL = Path(__file__).parent / "demo_model"
 
 
-class AudioVisualAnomalyPipeline(ChunkPipeline):
+class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
     r"""Finds anomalies in videos by sight and sound.
 
     A long video is read, encoded and scored a few clips at a time, so that memory does not grow with its length. AVACA
@@ -202,6 +203,10 @@ class AudioVisualAnomalyPipeline(ChunkPipeline):
         """
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory, **kwargs)
+
+    def card_text(self, location: str) -> str:
+        """The card of a repository that had none."""
+        return plain_card(self.model.config, location)
 
 
 def _why_no_processor(model: PreTrainedModel) -> str:

@@ -15,6 +15,7 @@ from .models.avaca.processing_avaca import AvacaProcessor
 from .models.avrl.configuration_avrl import AvrlConfig
 from .models.avrl.modeling_avrl import AvrlForVideoClassification, AvrlModel
 from .models.avrl.processing_avrl import AvrlProcessor
+from .models.feature_extraction_video import VideoFeatureExtractor
 from .models.resnet3d.configuration_resnet3d import ResNet3dConfig
 from .models.resnet3d.modeling_resnet3d import ResNet3dForVideoClassification, ResNet3dModel
 from .models.slowfast.configuration_slowfast import SlowFastConfig
@@ -27,6 +28,7 @@ from .pipeline import DEMO_MODEL, AudioVisualAnomalyPipeline
 AutoConfig.register("slowfast", SlowFastConfig)
 AutoModel.register(SlowFastConfig, SlowFastModel)
 AutoModelForVideoClassification.register(SlowFastConfig, SlowFastForVideoClassification)
+AutoFeatureExtractor.register(SlowFastConfig, VideoFeatureExtractor)
 
 AutoConfig.register("vggish", VggishConfig)
 AutoModel.register(VggishConfig, VggishModel)
@@ -35,6 +37,7 @@ AutoFeatureExtractor.register(VggishConfig, VggishFeatureExtractor)
 AutoConfig.register("resnet3d", ResNet3dConfig)
 AutoModel.register(ResNet3dConfig, ResNet3dModel)
 AutoModelForVideoClassification.register(ResNet3dConfig, ResNet3dForVideoClassification)
+AutoFeatureExtractor.register(ResNet3dConfig, VideoFeatureExtractor)
 
 AutoConfig.register("avaca", AvacaConfig)
 AutoModel.register(AvacaConfig, AvacaModel)

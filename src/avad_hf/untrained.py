@@ -1,16 +1,16 @@
-"""Checkpoints as folders: new ones to begin training from, and their cards."""
+"""Untrained checkpoints, to begin training from."""
 
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers import PreTrainedModel, ProcessorMixin
 
 from avad_hf.data.classes import is_normal
+from avad_hf.hub.cards import card
+from avad_hf.hub.folders import check_new, write_checkpoint
 from avad_hf.models.avaca.configuration_avaca import AvacaConfig
 from avad_hf.models.avaca.modeling_avaca import AvacaForAnomalyDetection
 from avad_hf.models.avaca.processing_avaca import AvacaProcessor
@@ -24,6 +24,9 @@ from avad_hf.models.slowfast.modeling_slowfast import SlowFastModel
 from avad_hf.models.vggish.configuration_vggish import VggishConfig
 from avad_hf.models.vggish.feature_extraction_vggish import VggishFeatureExtractor
 from avad_hf.models.vggish.modeling_vggish import VggishModel
+
+# Of random weights.
+LICENSE = "apache-2.0"
 
 # `base` is the published architecture. `tiny` is for trying things out: it runs faster than real time on two cores.
 SIZES = {
@@ -46,26 +49,6 @@ AVRL_SIZES = {
         "processor": {"num_frames": 25, "size": (48, 48)},
     },
 }
-
-
-def card(template: str, **values: str) -> str:
-    """Fill in a card template of hub_cards/.
-
-    Args:
-        template: Its name without ``.md``.
-        values: What stands in for each ``{{ name }}``.
-
-    Raises:
-        ValueError: If a place of the template is left empty.
-    """
-    # In a wheel the templates lie inside the package, in a checkout at its top.
-    folders = (Path(__file__).parent / "hub_cards", Path(__file__).parents[2] / "hub_cards")
-    text = next(folder / f"{template}.md" for folder in folders if folder.is_dir()).read_text(encoding="utf-8")
-    for name, value in values.items():
-        text = text.replace("{{ " + name + " }}", value)
-    if "{{" in text:
-        raise ValueError(f"The card {template} has a place without a value: {text[text.index('{{') :][:40]!r}.")
-    return text
 
 
 def init_avaca(
@@ -93,7 +76,7 @@ def init_avaca(
         ValueError: For an unknown size.
         FileExistsError: If the directory holds files already.
     """
-    _check_new(directory, size)
+    _check(directory, size)
     widths = SIZES[size]
 
     def notice(what: str) -> str:
@@ -117,11 +100,15 @@ def init_avaca(
         )
         model = AvacaForAnomalyDetection(config)
     summary = f"**Untrained.** An AVACA checkpoint of size {size} to begin training from. Its scores mean nothing."
-    untrained = "\n".join(f"- {text}" for text in [config.notice, *processor.notices])
     text = card(
-        "avaca", title="Untrained AVACA", summary=summary, location=Path(directory).resolve().name, weights=untrained
+        "avaca",
+        {"license": None if video_encoder or audio_encoder else LICENSE},
+        title="Untrained AVACA",
+        summary=summary,
+        location=Path(directory).resolve().name,
+        facts=[config.notice, *processor.notices],
     )
-    _write_checkpoint(Path(directory), model, processor, text)
+    write_checkpoint(directory, [model, processor], text)
     return processor
 
 
@@ -160,7 +147,7 @@ def init_avrl(
             do not fit each other.
         FileExistsError: If the directory holds files already.
     """
-    _check_new(directory, size)
+    _check(directory, size)
     widths = AVRL_SIZES[size]
     for name, value, known in (("fusion", fusion, AvrlConfig.fusions), ("modality", modality, AvrlConfig.modalities)):
         if value not in known:
@@ -204,49 +191,25 @@ def init_avrl(
     )
     text = card(
         "avrl",
+        {"license": None if video or audio else LICENSE},
         title="Untrained AVRL",
         summary=f"**Untrained.** An AVRL checkpoint of size {size} to begin training from. Its scores mean nothing.",
         location=Path(directory).resolve().name,
-        weights=f"- {config.notice}",
-        **describe_avrl(config),
+        facts=[config.notice],
+        **config.describe(),
     )
-    _write_checkpoint(Path(directory), model, processor, text)
+    write_checkpoint(directory, [model, processor], text)
     return model
 
 
-def describe_avrl(config: AvrlConfig) -> dict[str, str]:
-    """What the card of an AVRL checkpoint says of its architecture and its classes."""
-    video = config.video_config
-    depth = 2 + 2 * sum(video.depths)
-    seen = f"a 3D ResNet-{depth} of {video.hidden_size} features (shortcuts of type {video.shortcut_type})"
-    heard = f"VGGish's convolutions with {config.audio_config.hidden_sizes[-1]} features"
-    parts = {
-        "audio_visual": f"It sees and hears: {seen}, {heard}, fusion `{config.fusion}`.",
-        "visual": f"It sees only: {seen}.",
-        "audio": f"It hears only: {heard}.",
-    }
-    return {"architecture": parts[config.modality], "classes": ", ".join(config.id2label.values())}
-
-
-def _check_new(directory: str | os.PathLike, size: str) -> None:
+def _check(directory: str | os.PathLike, size: str) -> None:
     if size not in SIZES:
         raise ValueError(f"size must be one of {', '.join(SIZES)}, got {size!r}.")
-    directory = Path(directory)
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise FileExistsError(f"{directory} is not an empty directory. Give a new one; nothing was overwritten.")
+    check_new(directory)
 
 
 def _untrained(what: str, seed: int) -> str:
     return f"Untrained {what} (random weights, seed {seed}): scores mean nothing."
 
 
-def _write_checkpoint(directory: Path, model: PreTrainedModel, processor: ProcessorMixin, text: str) -> None:
-    """Write a whole checkpoint; under another name first, so that a killed run leaves no half one."""
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".partial-", dir=directory.resolve().parent) as folder:
-        model.save_pretrained(folder)
-        processor.save_pretrained(folder)
-        (Path(folder) / "README.md").write_text(text, encoding="utf-8")
-        directory.mkdir(exist_ok=True)
-        for path in sorted(Path(folder).iterdir()):
-            os.replace(path, directory / path.name)
+__all__ = ["AVRL_SIZES", "SIZES", "init_avaca", "init_avrl"]

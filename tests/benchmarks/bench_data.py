@@ -16,7 +16,7 @@ import avad_hf
 from avad_hf.data import extraction
 from avad_hf.data.manifest import COLUMNS, read_manifest, write_manifest
 from avad_hf.data.synthetic_world.world import render_world
-from avad_hf.hub import init_avaca
+from avad_hf.untrained import init_avaca
 
 NUM_ROWS = 10_000
 TURNS = 3

@@ -20,8 +20,8 @@ from transformers import pipeline
 
 import avad_hf
 from avad_hf import VggishFeatureExtractor
-from avad_hf.hub import init_avaca
 from avad_hf.media.sources import open_media
+from avad_hf.untrained import init_avaca
 
 
 def best(function, turns: int = 3) -> float:

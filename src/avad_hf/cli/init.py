@@ -27,7 +27,7 @@ def init_avaca(
 ) -> None:
     """Write an untrained AVACA checkpoint: detector, processor, encoders and card."""
     from avad_hf import registration  # noqa: F401
-    from avad_hf.hub import init_avaca as write_checkpoint
+    from avad_hf.untrained import init_avaca as write_checkpoint
 
     quiet()
     check_checkpoint(video_encoder, "--video-encoder")
@@ -79,7 +79,7 @@ def init_avrl(
 ) -> None:
     """Write an AVRL checkpoint to begin training from: networks, classifier, processor and card."""
     from avad_hf import registration  # noqa: F401
-    from avad_hf.hub import init_avrl as write_checkpoint
+    from avad_hf.untrained import init_avrl as write_checkpoint
 
     quiet()
     check_checkpoint(video_encoder, "--video-encoder")

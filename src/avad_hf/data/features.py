@@ -8,12 +8,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from huggingface_hub import HfApi, snapshot_download
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
+from avad_hf.hub.errors import hub_errors
 from avad_hf.media.windows import normalised
 
+from .sharing import contents, upload_card
 from .splits import SPLITS, assign_splits
 from .store import FEATURES, INDEX, RECIPE, finished_store, read_features, read_jsonl, read_recipe
 
@@ -36,13 +39,17 @@ class FeatureDataset(Dataset):
             other columns.
         recipe: What made the features: encoders and their weights' hashes, sizes, versions.
         class_numbers: Labels after `with_classes`.
+        selection: Which videos these are: ``name``, ``hub_id`` and ``revision`` of a data set on the Hub, ``split``,
+            ``split_seed`` and ``scene``.
 
     Raises:
         FileNotFoundError: If there is no finished store.
         ValueError: For an unknown split or scene, or none of its videos.
+        HubError: If the Hub has no such data set, or cannot be reached.
     """
 
     rows: list[dict[str, Any]]
+    selection: dict[str, Any]
     recipe: dict[str, Any] | None = None
     class_numbers: list[int] | None = None
     _change: Callable[[int, Tensor], Tensor] | None = None
@@ -58,6 +65,10 @@ class FeatureDataset(Dataset):
         self.directory = finished_store(_local(source, revision))
         self.recipe = read_recipe(self.directory)
         self.rows = select(read_jsonl(self.directory / INDEX), split, seed, scene, f"The feature store {source}")
+        self.selection = described(source, split, seed, scene)
+        if not os.path.isdir(source):
+            # The cache names a snapshot by its commit.
+            self.selection |= {"name": source, "hub_id": source, "revision": self.directory.name}
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -95,6 +106,7 @@ class FeatureDataset(Dataset):
         """Those of the videos whose row is to be kept; without labels of `with_classes`."""
         other = copy(self)
         other.rows, other.class_numbers = [row for row in self.rows if keep(row)], None
+        other.selection = self.selection | {"name": f"{self.selection['name']}, some videos", "hub_id": None}
         return other
 
     def with_frames(self, change: Callable[[int, Tensor], Tensor]) -> "FeatureDataset":
@@ -105,6 +117,7 @@ class FeatureDataset(Dataset):
         """
         other = copy(self)
         other._change = change
+        other.selection = self.selection | {"name": f"{self.selection['name']}, frames changed", "hub_id": None}
         return other
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
@@ -198,34 +211,54 @@ class FeatureDataset(Dataset):
 
         Returns:
             Address of the data set.
-        """
-        from huggingface_hub import HfApi
 
+        Raises:
+            HubError: If the Hub refuses or cannot be reached.
+        """
+        rows = read_jsonl(self.directory / INDEX)
         api = HfApi(token=token)
-        url = api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
-        if revision is not None:
-            api.create_branch(repo_id, repo_type="dataset", branch=revision, exist_ok=True)
-        # Plain `datasets.load_dataset` then reads the index, not the recipe.
-        card = (
-            "---\ntags:\n- avad_hf\n- audio-visual-anomaly\nconfigs:\n- config_name: default\n  data_files: " + INDEX
-        )
-        if not api.file_exists(repo_id, "README.md", repo_type="dataset", revision=revision):
-            api.upload_file(
-                path_or_fileobj=f'{card}\n---\n\nFeatures for avad_hf: `FeatureDataset("{repo_id}")`.\n'.encode(),
-                path_in_repo="README.md",
-                repo_id=repo_id,
-                repo_type="dataset",
-                revision=revision,
+        with hub_errors(repo_id, "dataset", "uploaded"):
+            url = api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
+            if revision is not None:
+                api.create_branch(url.repo_id, repo_type="dataset", branch=revision, exist_ok=True)
+            upload_card(
+                api,
+                url.repo_id,
+                "feature_store",
+                revision,
+                title=url.repo_id.split("/")[-1],
+                location=url.repo_id,
+                num_videos=len(rows),
+                content=contents(rows),
+                recipe=_recipe_facts(self.recipe),
             )
-        api.upload_folder(
-            repo_id=repo_id,
-            repo_type="dataset",
-            folder_path=self.directory,
-            revision=revision,
-            allow_patterns=[RECIPE, INDEX, f"{FEATURES}/*/*.safetensors"],
-            commit_message=f"Features of {len(read_jsonl(self.directory / INDEX))} videos",
-        )
+            api.upload_folder(
+                repo_id=url.repo_id,
+                repo_type="dataset",
+                folder_path=self.directory,
+                revision=revision,
+                allow_patterns=[RECIPE, INDEX, f"{FEATURES}/*/*.safetensors"],
+                # A store that has lost videos since.
+                delete_patterns=f"{FEATURES}/*",
+                commit_message=f"Features of {len(rows)} videos",
+            )
         return str(url)
+
+
+def _recipe_facts(recipe: dict[str, Any]) -> list[str]:
+    """What a card says of how features were made."""
+    settings = recipe["processor"]
+    facts = [f"Made by {settings['processor_class']}, " + ", ".join(f"{k} {v}" for k, v in _plain(settings))]
+    for role in ("video_encoder", "audio_encoder"):
+        if role in recipe:
+            encoder = recipe[role]
+            facts.append(f"{role}: {encoder['dtype']}, SHA-256 of its weights `{encoder['weights_sha256']}`")
+    versions = ", ".join(f"{name} {value}" for name, value in recipe["versions"].items())
+    return [*facts, f"Computed with {versions}", *recipe["notices"]]
+
+
+def _plain(settings: dict[str, Any]) -> list[tuple[str, Any]]:
+    return [(name, value) for name, value in settings.items() if name not in ("processor_class", "feature_extractor")]
 
 
 def _local(source: str | os.PathLike, revision: str | None) -> Path:
@@ -236,16 +269,17 @@ def _local(source: str | os.PathLike, revision: str | None) -> Path:
             raise FileNotFoundError(
                 f"{name}: no such folder. Give the folder that `avad-hf extract` wrote, or a Hub id."
             )
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-        try:
+        with hub_errors(name, "dataset", "downloaded"):
             name = snapshot_download(name, repo_type="dataset", revision=revision)
-        except (HfHubHTTPError, LocalEntryNotFoundError) as error:
-            raise FileNotFoundError(
-                f"{source}: there is no such folder, and no data set of that name could be had from the Hub ({error})."
-            ) from error
     return Path(name)
+
+
+def described(
+    source: str | os.PathLike, split: str | None, seed: int | None, scene: str | None
+) -> dict[str, str | int | None]:
+    """Which videos of a folder are meant, for those who read figures of them later."""
+    settings = {"split": split, "split_seed": seed, "scene": scene}
+    return {"name": Path(source).resolve().name, "hub_id": None, "revision": None, **settings}
 
 
 def select(

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from avad_hf.data.extraction import process_state
 from avad_hf.data.features import FeatureDataset
+from avad_hf.hub.folders import weights_hash
 from avad_hf.media.encode import written_whole
 from avad_hf.metrics.videos import TailRule, VideoRule
 
@@ -38,6 +39,7 @@ class Evaluation:
 
     Args:
         figures: All figures, as JSON has them; ``None`` where one is not defined, with the reason in ``undefined``.
+            ``data`` says which videos (name, Hub id, split, its seed, scene), ``weights_sha256`` which weights.
             ``num_crops`` is how many crops of each frame were scored: their scores are averaged before all else.
             Of a detector of event classes: ``events``, with ``top1_recall`` of each class, ``top1_accuracy`` of all
             videos, ``top1_macro``, its mean over classes, and ``confusion_matrix``, rows being what videos are and
@@ -116,6 +118,8 @@ def evaluate(
     scores = np.array([video["score"] for video in videos])
     notes = [note for note in (model.config.notice, *(features.recipe or {}).get("notices", ())) if note]
     figures = {
+        "data": features.selection,
+        "weights_sha256": weights_hash(model),
         "num_videos": len(videos),
         "num_normal": int((labels == 0).sum()),
         "num_anomalous": int((labels == 1).sum()),

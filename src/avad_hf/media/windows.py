@@ -33,7 +33,7 @@ class Window:
     sound: Tensor | None
 
 
-def read_whole(media: Media, num_frames: int, size: tuple[int, int], rate: int) -> Window:
+def read_whole(media: Media, num_frames: int, size: int | tuple[int, int], rate: int | None) -> Window:
     """Read a whole video, however long, as one window; frames that are not picked are not kept.
 
     Of l frames those numbered ``i * max(1, l // num_frames)`` are picked (AVRL III-A); a video with fewer frames than
@@ -42,8 +42,8 @@ def read_whole(media: Media, num_frames: int, size: tuple[int, int], rate: int) 
     Args:
         media: The video.
         num_frames: Frames to pick.
-        size: Height and width of the frames, in pixels.
-        rate: Samples a second of the sound, in Hz.
+        size: Height and width of the frames, in pixels; or their short side, which keeps the proportion.
+        rate: Samples a second of the sound, in Hz; ``None`` leaves the sound out.
 
     Raises:
         MediaError: If not a single frame can be decoded.
@@ -61,9 +61,8 @@ def read_whole(media: Media, num_frames: int, size: tuple[int, int], rate: int) 
         if (right := max(1, count // num_frames)) == step:
             break
         step = right
-    track = media.sound(rate)
     sound = None
-    if track.has_sound:
+    if rate is not None and (track := media.sound(rate)).has_sound:
         # Of a stretch what is heard during it; of a file everything.
         sound = track.window(end, end - start) if isinstance(media, Section) else track.read(end + SOUND_AFTER_S)
     pixels = [picks[index % len(picks)].pixels for index in range(num_frames)]

@@ -1,16 +1,17 @@
 """What every checkpoint of this library refuses: another model type, and weights that are not all there."""
 
-import hashlib
 import os
 from typing import Any
 
-import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from avad_hf.hub.errors import hub_errors
+from avad_hf.hub.push import PushedWithCard, plain_card
 
-class CheckpointConfig(PreTrainedConfig):
+
+class CheckpointConfig(PushedWithCard, PreTrainedConfig):
     """A config that loads only checkpoints of its own ``model_type``.
 
     Args:
@@ -19,6 +20,22 @@ class CheckpointConfig(PreTrainedConfig):
     """
 
     notice: str | None = None
+
+    def describe(self) -> dict[str, str]:
+        """What a card says of the architecture, by the names of the card's template."""
+        return {}
+
+    def card_text(self, location: str) -> str:
+        """The card of a repository that had none."""
+        return plain_card(self, location)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All settings; without the folders of this machine that parts were loaded from."""
+        settings = super().to_dict()
+        for name in self.sub_configs:
+            if isinstance(part := settings.get(name), dict):
+                part.pop("_name_or_path", None)
+        return settings
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs):
@@ -35,16 +52,7 @@ class CheckpointConfig(PreTrainedConfig):
             raise ValueError(f"The config of this '{cls.model_type}' checkpoint is not valid: {error}") from error
 
 
-def weights_hash(model: PreTrainedModel) -> str:
-    """SHA-256 of a model's weights: names, types, shapes and values."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
-class CheckpointModel(PreTrainedModel):
+class CheckpointModel(PushedWithCard, PreTrainedModel):
     """A model that refuses a checkpoint in which some of its weights are missing.
 
     transformers fills missing weights with random numbers and logs a warning: a detector would then give scores that
@@ -56,12 +64,13 @@ class CheckpointModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *args, **kwargs):
-        """Load config and weights; raises ``ValueError`` when weights are missing or damaged."""
+        """Load it; raises ``ValueError`` when weights are missing or damaged, `HubError` without the Hub."""
         wants_info = kwargs.pop("output_loading_info", False)
         try:
-            model, info = super().from_pretrained(
-                pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
-            )
+            with hub_errors(str(pretrained_model_name_or_path), "model", "loaded"):
+                model, info = super().from_pretrained(
+                    pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
+                )
         except SafetensorError as error:
             raise ValueError(
                 f"{pretrained_model_name_or_path}: the weights file is cut or damaged ({error}). Copy or download the "

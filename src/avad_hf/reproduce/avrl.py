@@ -14,8 +14,8 @@ from transformers import AutoConfig, AutoProcessor
 from avad_hf.data.extraction import process_state
 from avad_hf.data.features import FeatureDataset
 from avad_hf.data.splits import SEEDS
-from avad_hf.hub import init_avrl
 from avad_hf.media.encode import written_whole
+from avad_hf.untrained import init_avrl
 
 from .protocol import Figure, Protocol, load, write_tables
 

@@ -16,7 +16,7 @@ from transformers.utils import PROCESSOR_NAME, has_file
 from avad_hf.data.features import FeatureDataset
 from avad_hf.data.store import recipe_sha256
 from avad_hf.evaluation.scoring import refuse_other_features
-from avad_hf.hub import card, describe_avrl
+from avad_hf.hub.cards import card
 from avad_hf.models.avaca.configuration_avaca import AvacaConfig
 from avad_hf.models.avrl.configuration_avrl import LABELS, NORMAL_LABELS, AvrlConfig
 
@@ -144,8 +144,8 @@ def model_card(
         title=name,
         summary=f"An {name} detector, trained by avad_hf.",
         location=Path(config.output_dir).resolve().name,
-        weights="\n".join(f"- {note}" for note in notes),
-        **(describe_avrl(model.config) if is_avrl else {}),
+        facts=notes,
+        **model.config.describe(),
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from avad_hf.data.features import FeatureDataset, select
+from avad_hf.data.features import FeatureDataset, described, select
 
 from .layouts import LAYOUTS, Video, refuse
 from .npy import array_shape, open_array
@@ -130,7 +130,9 @@ def read_published(
             "out for validation."
         )
     # Before crops become rows, so that all crops of a video are in one split.
-    return PublishedFeatures(select(videos, split, seed, scene, os.fspath(root)), crop)
+    found = PublishedFeatures(select(videos, split, seed, scene, os.fspath(root)), crop)
+    found.selection = described(root, split, seed, scene)
+    return found
 
 
 def _rows(video: Video, crop: int | str, sizes: dict[str, tuple[int, str]]) -> list[dict[str, Any]]:

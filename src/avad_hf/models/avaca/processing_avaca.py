@@ -5,17 +5,22 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Literal
 
 import av
 import torch
 import torch.nn.functional as F
+from huggingface_hub import hf_hub_download
 from torch import Tensor
 from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
+from transformers.utils import CONFIG_NAME
 
+from avad_hf.hub.errors import hub_errors
+from avad_hf.hub.folders import weights_hash
+from avad_hf.hub.push import PartPushedWithCard
 from avad_hf.media.clips import Clip, Frame, cut_clips, join_ends
 from avad_hf.media.sources import Media, open_media
-from avad_hf.models.checkpoints import weights_hash
 from avad_hf.models.slowfast.modeling_slowfast import SlowFastModel
 from avad_hf.models.vggish.feature_extraction_vggish import VggishFeatureExtractor
 from avad_hf.models.vggish.modeling_vggish import VggishModel
@@ -28,15 +33,18 @@ SOUND_WINDOW_S = 1.0
 PER_CLIP = ("visual_features", "audio_features", "clip_mask", "clip_times")
 # Where the encoders lie in a checkpoint that carries them, and how processor_config.json says so.
 ENCODERS = {"video_encoder": SlowFastModel, "audio_encoder": VggishModel}
+# Attribute of an encoder that says which repository of the Hub, at which commit, it came from.
+HUB_ID = "hub_id"
 
 
-class AvacaProcessor(ProcessorMixin):
+class AvacaProcessor(PartPushedWithCard, ProcessorMixin):
     r"""Turns videos into the features that AVACA reads, with a frozen video encoder and a frozen audio encoder.
 
     Args:
         feature_extractor: [`VggishFeatureExtractor`] for the audio encoder.
         video_encoder: A [`SlowFastModel`], or the folder or Hub id of one. A Hub id is kept as such by
-            `save_pretrained`, so that checkpoints can share an encoder; anything else is saved with the processor.
+            `save_pretrained`, with the commit that was loaded, so that checkpoints can share an encoder and it never
+            changes under them; ``user/name@revision`` chooses one. Anything else is saved with the processor.
         audio_encoder: A [`VggishModel`], likewise.
         size: Short side of the frames that the video encoder sees, in pixels; the long side keeps the proportion and
             nothing is cropped.
@@ -48,6 +56,8 @@ class AvacaProcessor(ProcessorMixin):
         image_mean: Subtracted from pixels within 0 and 1.
         image_std: Divides them then.
     """
+
+    part_of = "avaca"
 
     def __init__(
         self,
@@ -73,7 +83,6 @@ class AvacaProcessor(ProcessorMixin):
         self.feature_grid = tuple(feature_grid)
         self.image_mean = image_mean
         self.image_std = image_std
-        self._hub_ids: dict[str, str] = {}
         self.video_encoder = self._frozen("video_encoder", video_encoder)
         self.audio_encoder = self._frozen("audio_encoder", audio_encoder)
         self.clip_length = self.video_encoder.config.num_frames
@@ -83,17 +92,23 @@ class AvacaProcessor(ProcessorMixin):
                 f"clip_stride must be between 1 and the video encoder's {self.clip_length} frames, got {clip_stride}."
             )
 
-    def _frozen(self, role: str, encoder: PreTrainedModel | str | os.PathLike) -> PreTrainedModel:
+    @staticmethod
+    def _frozen(role: str, encoder: PreTrainedModel | str | os.PathLike) -> PreTrainedModel:
         if isinstance(encoder, (str, os.PathLike)):
-            if not os.path.isdir(encoder):
-                self._hub_ids[role] = os.fspath(encoder)
-            encoder = ENCODERS[role].from_pretrained(encoder)
+            is_folder = os.path.isdir(encoder)
+            encoder = ENCODERS[role].from_pretrained(encoder) if is_folder else _from_hub(role, os.fspath(encoder))
         if not isinstance(encoder, ENCODERS[role]):
             raise TypeError(
                 f"{role} must be a {ENCODERS[role].__name__}, or the folder or Hub id of one, got a "
                 f"{type(encoder).__name__}."
             )
         return encoder.requires_grad_(False).eval()
+
+    @property
+    def _hub_ids(self) -> dict[str, str]:
+        """Which encoders are kept by their names on the Hub."""
+        named = {role: getattr(getattr(self, role), HUB_ID, None) for role in ENCODERS}
+        return {role: name for role, name in named.items() if name is not None}
 
     @property
     def model_input_names(self) -> list[str]:
@@ -162,7 +177,8 @@ class AvacaProcessor(ProcessorMixin):
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, dtype=None, **kwargs) -> "AvacaProcessor":
         """Load the processor with its encoders, in float32 unless a `dtype` is given."""
-        processor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        with hub_errors(str(pretrained_model_name_or_path), "model", "loaded"):
+            processor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         return processor if dtype in (None, "auto") else processor.to(dtype=dtype)
 
     @classmethod
@@ -190,7 +206,9 @@ class AvacaProcessor(ProcessorMixin):
                     raise ValueError(
                         f"{pretrained_model_name_or_path}: its {role} cannot be loaded from {subfolder}: {error}"
                     ) from error
-            # Any other place is a Hub id of its own, which __init__ loads; this revision is not that repository's.
+            else:  # a repository of its own, which this one's revision is none of
+                own = {name: value for name, value in hub_kwargs.items() if name != "revision"}
+                processor_dict[role] = _from_hub(role, place, **own)
         return processor_dict, rest
 
     # Features
@@ -317,6 +335,17 @@ class AvacaProcessor(ProcessorMixin):
         # One second makes 98 frames; VGGish takes the first 96 and leaves the last 25 ms (as all public versions do).
         log_mel = self.feature_extractor.log_mel(windows)[:, : encoder.config.num_frames]
         return encoder(log_mel.to(encoder.device, encoder.dtype)).pooler_output.float()
+
+
+def _from_hub(role: str, place: str, **kwargs) -> PreTrainedModel:
+    """Load an encoder from ``user/name`` or ``user/name@revision``, and remember the commit."""
+    name, _, revision = place.partition("@")
+    with hub_errors(name, "model", f"loaded as {role}"):
+        # The cache keeps a commit's files in a folder of its name.
+        config = Path(hf_hub_download(name, CONFIG_NAME, revision=revision or None, **kwargs))
+        encoder = ENCODERS[role].from_pretrained(name, revision=config.parent.name, **kwargs)
+    setattr(encoder, HUB_ID, f"{name}@{config.parent.name}")
+    return encoder
 
 
 __all__ = ["AvacaProcessor"]

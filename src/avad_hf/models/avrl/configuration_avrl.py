@@ -89,6 +89,19 @@ class AvrlConfig(CheckpointConfig):
         self.id2label = dict(sorted(self.id2label.items()))
         self.label2id = {name: index for index, name in self.id2label.items()}
 
+    def describe(self) -> dict[str, str]:
+        """What a card says of the architecture and the classes."""
+        video = self.video_config
+        depth = 2 + 2 * sum(video.depths)
+        seen = f"a 3D ResNet-{depth} of {video.hidden_size} features (shortcuts of type {video.shortcut_type})"
+        heard = f"VGGish's convolutions with {self.audio_config.hidden_sizes[-1]} features"
+        parts = {
+            "audio_visual": f"It sees and hears: {seen}, {heard}, fusion `{self.fusion}`.",
+            "visual": f"It sees only: {seen}.",
+            "audio": f"It hears only: {heard}.",
+        }
+        return {"architecture": parts[self.modality], "classes": ", ".join(self.id2label.values())}
+
     def to_diff_dict(self) -> dict[str, Any]:
         """What is saved: the classes always, which transformers leaves out where it takes them for its default."""
         return super().to_diff_dict() | {name: getattr(self, name) for name in ("id2label", "label2id")}

@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import BatchFeature, ProcessorMixin
 
+from avad_hf.hub.errors import hub_errors
+from avad_hf.hub.push import PartPushedWithCard
 from avad_hf.media.sources import Media, open_media
 from avad_hf.media.windows import Window, normalised, read_whole, read_windows
 from avad_hf.models.vggish.feature_extraction_vggish import VggishFeatureExtractor
@@ -29,7 +31,7 @@ def _is_finite(value: Any) -> bool:
     return isinstance(value, Real) and math.isfinite(value)
 
 
-class AvrlProcessor(ProcessorMixin):
+class AvrlProcessor(PartPushedWithCard, ProcessorMixin):
     r"""Turns videos into the frames and the log-mel spectrograms that AVRL reads (sections III-A, III-B and IV-C).
 
     Args:
@@ -42,6 +44,8 @@ class AvrlProcessor(ProcessorMixin):
         image_mean: Subtracted then, by channel.
         image_std: Divides then, by channel.
     """
+
+    part_of = "avrl"
 
     def __init__(
         self,
@@ -99,6 +103,12 @@ class AvrlProcessor(ProcessorMixin):
             "versions": versions | {"ffmpeg": av.ffmpeg_version_info},
             "visual_dtype": "uint8",
         }
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs) -> "AvrlProcessor":
+        """Load the processor."""
+        with hub_errors(str(pretrained_model_name_or_path), "model", "loaded"):
+            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
     @classmethod
     def get_processor_dict(cls, pretrained_model_name_or_path, **kwargs) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -1,5 +1,7 @@
 """Configuration of SlowFast."""
 
+from typing import Any
+
 from huggingface_hub.dataclasses import strict
 
 from avad_hf.models.checkpoints import CheckpointConfig
@@ -41,6 +43,10 @@ class SlowFastConfig(CheckpointConfig):
         if self.id2label is None:
             kwargs.setdefault("num_labels", 400)
         super().__post_init__(**kwargs)
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        """What is saved: the classes always, which transformers leaves out where there are two."""
+        return super().to_diff_dict() | {name: getattr(self, name) for name in ("id2label", "label2id")}
 
     def validate_architecture(self):
         """Check that both pathways come out with whole widths and lengths."""

@@ -16,7 +16,8 @@ class VggishConfig(CheckpointConfig):
         num_mel_bins: Mel bands of the input.
         num_frames: Log-mel frames of one example; 96 frames at 10 ms are the 0.96 s of the published network.
         activate_embeddings: Whether a ReLU follows the last linear layer, as in torchvggish and torchaudio. Current
-            TensorFlow VGGish has none, with the same weights. The PCA that may follow is no part of the network.
+            TensorFlow VGGish has none, with the same weights.
+        has_pca: Whether the checkpoint carries the PCA with which AudioSet's features were published.
 
     Raises:
         StrictDataclassClassValidationError: If the sizes cannot be pooled four times.
@@ -30,6 +31,7 @@ class VggishConfig(CheckpointConfig):
     num_mel_bins: int = 64
     num_frames: int = 96
     activate_embeddings: bool = True
+    has_pca: bool = False
 
     def validate_architecture(self):
         """Check that four poolings by two leave whole maps."""

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 from transformers import initialization as init
 from transformers.utils import ModelOutput
@@ -23,10 +24,13 @@ class VggishModelOutput(ModelOutput):
             Output of the convolutions, for input of any length.
         pooler_output (`torch.Tensor` of shape `(N, embedding_size)`):
             Embeddings; only for input of exactly ``num_frames`` frames, else ``None``.
+        quantized_embeddings (`torch.Tensor` of shape `(N, embedding_size)`, *optional*):
+            Embeddings after PCA, in 256 levels from 0 to 255 as floats, as AudioSet's features are; with ``has_pca``.
     """
 
     feature_map: Tensor | None = None
     pooler_output: Tensor | None = None
+    quantized_embeddings: Tensor | None = None
 
 
 def vggish_convolutions(config: VggishConfig) -> nn.Sequential:
@@ -39,6 +43,19 @@ def vggish_convolutions(config: VggishConfig) -> nn.Sequential:
             channels = width
         layers.append(nn.MaxPool2d(kernel_size=2, stride=2))
     return nn.Sequential(*layers)
+
+
+class VggishPostprocessor(nn.Module):
+    """PCA, clipping to -2 and 2, and 256 levels. Levels are rounded, as in torchvggish; TensorFlow's cuts them off."""
+
+    def __init__(self, size: int):
+        super().__init__()
+        self.register_buffer("pca_eigen_vectors", torch.eye(size))
+        self.register_buffer("pca_means", torch.zeros(size))
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        rotated = (embeddings - self.pca_means) @ self.pca_eigen_vectors.T
+        return ((rotated.clamp(-2, 2) + 2) * (255 / 4)).round()
 
 
 class VggishModel(CheckpointModel):
@@ -61,6 +78,8 @@ class VggishModel(CheckpointModel):
             nn.Linear(config.intermediate_size, config.embedding_size),
             *([nn.ReLU(inplace=True)] if config.activate_embeddings else []),
         )
+        # Named as in torchvggish.
+        self.pproc = VggishPostprocessor(config.embedding_size) if config.has_pca else None
         self.post_init()
 
     def _init_weights(self, module: nn.Module):
@@ -96,7 +115,9 @@ class VggishModel(CheckpointModel):
             return VggishModelOutput(feature_map=feature_map)
         # Flattened as (time, mel, channel), the order of the TensorFlow original.
         flat = feature_map.permute(0, 2, 3, 1).flatten(1)
-        return VggishModelOutput(feature_map=feature_map, pooler_output=self.embeddings(flat))
+        embeddings = self.embeddings(flat)
+        levels = None if self.pproc is None else self.pproc(embeddings)
+        return VggishModelOutput(feature_map=feature_map, pooler_output=embeddings, quantized_embeddings=levels)
 
 
 __all__ = ["VggishModel", "vggish_convolutions"]

@@ -1,0 +1,82 @@
+"""`avad-hf push`: checkpoints, feature stores and corpora to the Hub."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .terminal import quiet, refuse
+
+
+class Corpus(StrEnum):
+    """Corpora whose classes are known."""
+
+    manifest = "manifest"
+    mavad = "mavad"
+    shade = "shade"
+    shanghaitech = "shanghaitech"
+
+
+def push(
+    directory: Annotated[
+        Path,
+        typer.Argument(help="Checkpoint, feature store, or corpus (its folder or manifest).", show_default=False),
+    ],
+    repo: Annotated[str, typer.Argument(help="user/name; made if there is none.", show_default=False)],
+    private: Annotated[
+        bool | None, typer.Option("--private/--public", help="Whether a new one is. Of a corpus this must be said.")
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch to write to.")] = None,
+    subfolder: Annotated[
+        str | None, typer.Option(help="Folder of the repository, for one checkpoint of many.")
+    ] = None,
+    report: Annotated[
+        list[Path] | None, typer.Option(help="Folder that `avad-hf evaluate` wrote: figures for the card. Repeatable.")
+    ] = None,
+    license: Annotated[str | None, typer.Option(help="Of the weights: apache-2.0, cc-by-nc-4.0, ...")] = None,
+    corpus: Annotated[Corpus | None, typer.Option(help="Which corpus a folder or manifest is.")] = None,
+) -> None:
+    """Upload a checkpoint, a feature store or a corpus to the Hub, with its card. Log in first: `hf auth login`."""
+    if not directory.exists():
+        refuse(f"{directory}: no such file or folder.")
+    is_checkpoint = (directory / "config.json").is_file()
+    is_store = not is_checkpoint and (directory / "recipe.json").is_file()
+    if not is_checkpoint and (subfolder or report or license):
+        refuse("--subfolder, --report and --license belong to checkpoints.")
+    if (is_checkpoint or is_store) and corpus is not None:
+        refuse(f"--corpus belongs to corpora, and {directory} is a {'checkpoint' if is_checkpoint else 'store'}.")
+    if not is_checkpoint and not is_store:
+        if corpus is None:
+            refuse(
+                f"{directory} is no checkpoint (config.json) and no feature store (recipe.json). If it is a corpus or "
+                "a manifest, say which: --corpus manifest, mavad, shade or shanghaitech."
+            )
+        if private is None:
+            refuse("Say --private or --public: who is seen in these videos has not been asked.")
+    quiet()
+    from avad_hf import registration  # noqa: F401
+    from avad_hf.data.features import FeatureDataset
+    from avad_hf.data.loading import load_dataset
+    from avad_hf.data.sharing import push_corpus
+    from avad_hf.hub.push import push_checkpoint
+
+    try:
+        if is_checkpoint:
+            url = push_checkpoint(
+                directory,
+                repo,
+                private=private,
+                revision=revision,
+                subfolder=subfolder,
+                reports=report or [],
+                license=license,
+            )
+        elif is_store:
+            url = FeatureDataset(directory).push_to_hub(repo, private=private, revision=revision)
+        else:
+            rows = load_dataset(corpus.value, data_dir=directory)
+            url = push_corpus(rows, repo, private=private, revision=revision)
+    except (OSError, ValueError) as error:
+        refuse(str(error))
+    typer.echo(f"Pushed {directory} to {url}")

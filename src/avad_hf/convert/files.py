@@ -1,0 +1,155 @@
+"""Weights as others publish them: downloaded, and read without running what a file may carry."""
+
+import hashlib
+import os
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import torch
+from fsspec.callbacks import TqdmCallback
+from numpy._core.multiarray import _reconstruct
+from torch import Tensor
+
+from avad_hf.data.published.unpickling import read_plain_pickle
+
+from .tensorflow import is_tensorflow, read_tensorflow
+
+# Where files with states of a training keep the weights.
+NESTED = ("model_state", "state_dict", "blobs")
+# Files of torch: archives since 1.6, and pickles that begin with a magic number before.
+ARCHIVE, LEGACY = b"PK\x03\x04", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+# numpy arrays in torch's files (the PCA of torchvggish), under the names of numpy 1 and 2.
+ARRAYS = [
+    np.ndarray,
+    np.dtype,
+    *((_reconstruct, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
+    *(type(np.dtype(kind)) for kind in ("f4", "f8")),
+]
+
+
+@dataclass(frozen=True)
+class Download:
+    """A file at its official address.
+
+    Args:
+        url: Its address.
+        sha256: What its SHA-256 begins with, as its publisher says; ``None`` if nobody says.
+    """
+
+    url: str
+    sha256: str | None = None
+
+
+def fetch(download: Download, folder: str | os.PathLike, progress: bool = True) -> Path:
+    """Download a file, with a bar, and check it.
+
+    Raises:
+        ConnectionError: If it cannot be had, or not all of it.
+        ValueError: If its hash is another than the published one.
+    """
+    path = Path(folder) / download.url.rsplit("/", 1)[1]
+    bar = TqdmCallback(tqdm_kwargs={"desc": path.name, "unit": "B", "unit_scale": True, "disable": not progress})
+    try:
+        filesystem, place = fsspec.core.url_to_fs(download.url)
+        size = filesystem.info(place).get("size")
+        filesystem.get_file(place, str(path), callback=bar)
+    # Clients of HTTP have errors of their own.
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".rstrip(": ")
+        raise ConnectionError(
+            f"{download.url} cannot be downloaded ({reason}). Check the network and run the same command again, or "
+            "download it in another way and give the file."
+        ) from error
+    if size is not None and path.stat().st_size != size:
+        raise ConnectionError(
+            f"{download.url}: {path.stat().st_size} of {size} bytes arrived. Run the same command again."
+        )
+    found = sha256_of(path)
+    if download.sha256 is not None and not found.startswith(download.sha256):
+        raise ValueError(
+            f"{download.url} has the SHA-256 {found}, but {download.sha256}... is published. What was "
+            "downloaded is damaged or another file; nothing was written."
+        )
+    return path
+
+
+def sha256_of(path: str | os.PathLike) -> str:
+    """SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
+    """Read the tensors of a file of torch, Caffe2, TensorFlow or numpy, without running code that it carries.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is none of these, is damaged, would run code, or holds anything but tensors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file. Give the file as it is published.")
+    content = _read(path)
+    for name in NESTED:
+        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
+            content = content[name]
+            break
+    if not isinstance(content, Mapping) or not content:
+        raise ValueError(f"{path} holds no weights by name, but a {type(content).__name__}. {ADVICE}")
+    tensors = {}
+    for name, value in content.items():
+        is_array = isinstance(value, np.ndarray) and value.dtype.kind in "fiu"
+        tensors[name] = torch.from_numpy(np.array(value)) if is_array else value
+    if strange := {name: type(value).__name__ for name, value in tensors.items() if not isinstance(value, Tensor)}:
+        # Counters of an optimizer in Caffe2, for one.
+        numbers = (int, float, np.integer, np.floating)
+        if any(not isinstance(content[name], numbers) for name in strange):
+            listed = ", ".join(f"{name} ({kind})" for name, kind in strange.items())
+            raise ValueError(f"{path} holds what is no tensor: {listed}. {ADVICE}")
+        tensors |= {name: torch.tensor(content[name]) for name in strange}
+    return tensors
+
+
+ADVICE = "Give the file as it is published, or download it again; nothing was written."
+
+
+def _read(path: Path) -> Any:
+    with open(path, "rb") as file:
+        start = file.read(64)
+    if start.lstrip()[:1] == b"<":
+        raise ValueError(
+            f"{path} is a web page and no weights (it begins with {start[:20]!r}): the download was answered by a "
+            f"message. {ADVICE}"
+        )
+    if is_tensorflow(path):
+        return read_tensorflow(path)
+    if path.suffix == ".npz":
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return dict(arrays)
+        except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+            raise ValueError(f"{path} cannot be read ({type(error).__name__}: {error}). {ADVICE}") from error
+    if start.startswith((ARCHIVE, LEGACY)):
+        try:
+            with torch.serialization.safe_globals(ARRAYS):
+                return torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            reason = next(
+                (line for line in str(error).splitlines() if "GLOBAL" in line or "nsupported" in line), error
+            )
+            raise ValueError(
+                f"{path} is not read: it holds more than tensors, which could run code ({reason}). {ADVICE}"
+            ) from error
+        # A damaged file raises nearly anything.
+        except Exception as error:
+            raise ValueError(f"{path} is cut or damaged ({type(error).__name__}: {error}). {ADVICE}") from error
+    return read_plain_pickle(path)
+
+
+__all__ = ["Download", "fetch", "read_weights", "sha256_of"]

@@ -1,0 +1,129 @@
+"""Corpora on the Hub: with their videos inside, and a card that counts them."""
+
+import os
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from datasets import Audio, ClassLabel, Dataset, DatasetDict, Video
+from huggingface_hub import DatasetCard, HfApi
+
+from avad_hf.hub.cards import card, refreshed
+from avad_hf.hub.errors import hub_errors
+
+from .manifest import ManifestError
+
+# Which card the corpus of each builder has; any other has the one of own manifests.
+TEMPLATES = {"mavad": "mavad", "shade": "shade", "shanghai_tech": "shanghaitech", "synthetic": "synthetic"}
+# Columns that name files, and how `datasets` takes the files in; without decoding, which needs torchcodec.
+FILES = {"video": Video(decode=False), "audio": Audio(decode=False)}
+
+
+def push_corpus(
+    corpus: Dataset | DatasetDict,
+    repo_id: str,
+    *,
+    private: bool,
+    token: str | None = None,
+    revision: str | None = None,
+) -> str:
+    """Upload what `load_dataset` built, with its videos and sound files, as a data set that plain `datasets` reads.
+
+    Args:
+        corpus: All splits, or one.
+        repo_id: ``user/name``; made if there is none.
+        private: Whether a new one is. There is no default: who is seen in the videos has not been asked.
+        token: Of the account; the saved one by default.
+        revision: Branch to write to; made if there is none.
+
+    Returns:
+        Address of the data set.
+
+    Raises:
+        ManifestError: If a video is missing, a folder of pictures or a URL, which a data set cannot take in.
+        HubError: If the Hub refuses or cannot be reached.
+    """
+    splits = corpus if isinstance(corpus, DatasetDict) else DatasetDict({str(corpus.split or "train"): corpus})
+    for rows in splits.values():
+        _check_files(rows)
+    builder = next(iter(splits.values())).info.builder_name
+    counted = contents(row for part, rows in splits.items() for row in _described(rows, part))
+    for name, feature in FILES.items():
+        splits = splits.cast_column(name, feature)
+    api = HfApi(token=token)
+    with hub_errors(repo_id, "dataset", "uploaded"):
+        url = api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
+        repo = url.repo_id
+        if revision is not None:
+            api.create_branch(repo, repo_type="dataset", branch=revision, exist_ok=True)
+        # Before the rows: `datasets` adds what it knows of their columns to the metadata of a card that is there.
+        values = {"title": repo.split("/")[-1], "location": repo, "content": counted}
+        upload_card(api, repo, TEMPLATES.get(builder or "", "manifest"), revision, **values)
+        splits.push_to_hub(repo, token=token, revision=revision, private=private)
+    return str(url)
+
+
+def _check_files(rows: Dataset) -> None:
+    for name in FILES:
+        for place in rows[name]:
+            if place is not None and not (isinstance(place, str) and os.path.isfile(place)):
+                found = "a folder of pictures" if isinstance(place, str) and os.path.isdir(place) else "no file here"
+                raise ManifestError(
+                    f"{place}: {found}, which cannot be put into a data set. Only video and sound files can; "
+                    "Dataset.push_to_hub uploads the table without them."
+                )
+
+
+def _described(rows: Dataset, part: str) -> Iterable[dict[str, Any]]:
+    """What `contents` counts, with the names of classes."""
+    label = rows.features["label"]
+    for row in rows.select_columns(["label", "anomaly", "scene"]):
+        named = label.int2str(row["label"]) if isinstance(label, ClassLabel) and row["label"] is not None else None
+        yield row | {"label": named or row["label"], "split": part}
+
+
+def contents(rows: Iterable[dict[str, Any]]) -> str:
+    """How many videos of each class, scene and split there are, as a table of Markdown.
+
+    Args:
+        rows: With ``label``, ``anomaly``, ``scene`` and ``split``, each of which may be ``None``.
+    """
+    rows = list(rows)
+    splits = [name for name in ("train", "validation", "test") if any(row["split"] == name for row in rows)]
+    counts = Counter((row["scene"], row["anomaly"], row["label"], row["split"]) for row in rows)
+    kinds = sorted({kind[:3] for kind in counts}, key=lambda kind: tuple((item is not None, item) for item in kind))
+    lines = [
+        f"{len(rows)} videos, {sum(row['anomaly'] == 1 for row in rows)} of them anomalous.",
+        "",
+        "| scene | class | anomaly | " + " | ".join([*splits, "all"]) + " |",
+        "|---" * (4 + len(splits)) + "|",
+    ]
+    for kind in kinds:
+        total = sum(count for key, count in counts.items() if key[:3] == kind)
+        scene, anomaly, label = ("" if item is None else str(item) for item in kind)
+        called = {"1": "yes", "0": "no"}.get(anomaly, "unknown")
+        cells = [str(counts[*kind, split]) for split in splits]
+        lines.append(f"| {scene} | {label} | {called} | {' | '.join([*cells, str(total)])} |")
+    return "\n".join(lines)
+
+
+def upload_card(api: HfApi, repo_id: str, template: str, revision: str | None, **values: Any) -> None:
+    """Give a data set its card; of one that is there, only the parts that the template marks are written anew."""
+    text = card(template, **values)
+    if api.file_exists(repo_id, "README.md", repo_type="dataset", revision=revision):
+        path = api.hf_hub_download(repo_id, "README.md", repo_type="dataset", revision=revision)
+        present = DatasetCard.load(path)
+        text = refreshed(str(present), template, **values)
+        if text == str(present):
+            return
+    api.upload_file(
+        path_or_fileobj=text.encode(),
+        path_in_repo="README.md",
+        repo_id=repo_id,
+        repo_type="dataset",
+        revision=revision,
+        commit_message="Card",
+    )
+
+
+__all__ = ["contents", "push_corpus", "upload_card"]

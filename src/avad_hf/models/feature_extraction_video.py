@@ -1,0 +1,75 @@
+"""Videos as a video encoder alone reads them; detectors have processors of their own."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import BatchFeature, FeatureExtractionMixin
+
+from avad_hf.hub.push import PartPushedWithCard
+from avad_hf.media.sources import open_media
+from avad_hf.media.windows import normalised, read_whole
+
+
+class VideoFeatureExtractor(PartPushedWithCard, FeatureExtractionMixin):
+    r"""Turns videos into the normalised frames that [`SlowFastModel`] and [`ResNet3dModel`] read.
+
+    Args:
+        num_frames: Frames of a video; of l frames every ``max(1, l // num_frames)``-th from the first one on. Videos
+            with fewer frames begin again.
+        size: Short side of the frames in pixels, which keeps the proportion; or height and width.
+        rescale_factor: What pixels from 0 to 255 are multiplied by.
+        image_mean: Subtracted then, by channel.
+        image_std: Divides then, by channel.
+    """
+
+    part_of = "slowfast"
+    model_input_names = ("pixel_values_videos",)
+
+    def __init__(
+        self,
+        num_frames: int = 32,
+        size: int | Sequence[int] = 256,
+        rescale_factor: float = 1 / 255,
+        image_mean: Sequence[float] = (0.45, 0.45, 0.45),
+        image_std: Sequence[float] = (0.225, 0.225, 0.225),
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.num_frames = num_frames
+        self.size = size if isinstance(size, int) else tuple(size)
+        self.rescale_factor = rescale_factor
+        self.image_mean = tuple(image_mean)
+        self.image_std = tuple(image_std)
+
+    def __call__(self, videos: Any) -> BatchFeature:
+        """Read one video or several.
+
+        Args:
+            videos: What `avad_hf.media.sources.ACCEPTED_SOURCES` lists, or a list of them; all of one size where
+                `size` is the short side.
+
+        Returns:
+            [`BatchFeature`] with ``pixel_values_videos`` of shape `(B, num_frames, 3, H, W)`.
+
+        Raises:
+            MediaError: If a video cannot be read.
+            ValueError: If videos come out in several sizes, which do not fit one batch.
+        """
+        videos = list(videos) if isinstance(videos, (list, tuple)) else [videos]
+        if not videos:
+            raise ValueError("No video was given.")
+        frames = []
+        for video in videos:
+            with open_media(video) as media:
+                frames.append(read_whole(media, self.num_frames, self.size, rate=None).frames)
+        if len(sizes := {tuple(item.shape[-2:]) for item in frames}) > 1:
+            raise ValueError(
+                f"Videos of {len(sizes)} sizes ({sorted(sizes)}) do not fit one batch. Give them one by one, or a "
+                "size of height and width."
+            )
+        settings = (self.rescale_factor, self.image_mean, self.image_std)
+        return BatchFeature({"pixel_values_videos": normalised(torch.stack(frames), *settings)})
+
+
+__all__ = ["VideoFeatureExtractor"]
