@@ -1,6 +1,6 @@
 """Score a video clip by clip, and look at what AVACA attended to in its most anomalous clip.
 
-python examples/detect_video.py VIDEO CHECKPOINT
+python examples/detect_video.py VIDEO CHECKPOINT      (a folder, or a Hub id)
 """
 
 import sys

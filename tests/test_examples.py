@@ -6,10 +6,18 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from huggingface_hub import ModelCard
+from transformers import AutoProcessor
 
+import avad_hf
 from avad_hf import AvacaForAnomalyDetection, AvrlForVideoClassification, FeatureDataset, evaluate
+from avad_hf.data.manifest import write_manifest
 
 from .feature_stores import plant
+from .hub_server import HubServer
+from .media_files import frame_times, sound, write_media
+from .test_slowfast import randomise
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -63,6 +71,84 @@ def test_train_with_trainer(tmp_path):
     found = evaluate(model, FeatureDataset(store, "validation"), num_resamples=0)
     assert found.figures["video"]["roc_auc"] == pytest.approx(best, abs=5e-4)
     assert best > 0.7
+
+
+def run(*command, env=None) -> list[str]:
+    """What an example prints, line by line."""
+    script, *rest = map(str, command)
+    script = script if script.startswith("-") else str(EXAMPLES / script)
+    done = subprocess.run([sys.executable, script, *rest], capture_output=True, text=True, env=env)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_train_and_push(tmp_path):
+    store = plant(tmp_path / "store", num_videos=60)
+    with HubServer(tokens={"tok": "alice"}) as hub:
+        lines = run(
+            "train_and_push.py", store, tmp_path / "street", "alice/street", "6", env=hub.env(tmp_path / "home")
+        )
+        assert hub.repos["model", "alice/street"].private
+        files = hub.files("model", "alice/street")
+    assert "/alice/street/commit/" in lines[-1]
+    # What the card shows is what was printed.
+    card = ModelCard(files["README.md"].decode())
+    shown = {result.metric_name: result.metric_value for result in card.data.eval_results}
+    assert f"test AUC {shown['ROC AUC of videos']:.3f}" in lines[-2]
+    assert shown["ROC AUC of videos"] > 0.7
+
+
+def test_own_videos(tiny, tmp_path):
+    folder = tmp_path / "tunnel"
+    for label in ("fire", "normal"):
+        (folder / label).mkdir(parents=True)
+        for index in range(3):
+            write_media(
+                folder / label / f"{index}.mp4", frame_times(25, 1.5), sound(0, 1.5, 16000), 16000, audio_codec="aac"
+            )
+    with HubServer(tokens={"tok": "alice"}) as hub:
+        lines = run("own_videos.py", folder, tiny, tmp_path / "store", "alice/tunnel", env=hub.env(tmp_path / "home"))
+        assert "6 videos of the classes fire, normal" in lines[0]
+        assert f"6 videos stored in {tmp_path / 'store'}" in lines
+        assert hub.repos["dataset", "alice/tunnel"].private
+        read = "import datasets; print(datasets.load_dataset('alice/tunnel')['train']['id'])"
+        assert "fire/" in hub.run(read, tmp_path / "reader")
+
+
+def test_convert_encoders(tmp_path):
+    from pytorchvideo.models.slowfast import create_slowfast
+    from torchvggish.torchvggish import VGG, make_layers
+
+    slowfast = create_slowfast(model_depth=50, slowfast_fusion_conv_kernel_size=(7, 1, 1))
+    randomise(slowfast)
+    torch.save({"model_state": slowfast.state_dict()}, tmp_path / "SLOWFAST_8x8_R50.pyth")
+    torch.save(VGG(make_layers(), postprocess=False).state_dict(), tmp_path / "vggish-10086976.pth")
+    files = [tmp_path / "SLOWFAST_8x8_R50.pyth", tmp_path / "vggish-10086976.pth"]
+    lines = run("convert_encoders.py", tmp_path / "made", *files)
+    assert lines[0].startswith("slowfast: 34,566,488 weights of pytorchvideo. Relative error")
+    assert lines[1].startswith("vggish: 72,141,184 weights of torchvggish. Relative error")
+    assert lines[2] == "400 classes from 32 frames of 256 pixels"
+    encoder = AutoProcessor.from_pretrained(tmp_path / "made" / "avaca").video_encoder
+    assert torch.equal(
+        encoder.blocks[3].multipathway_fusion.norm.bias, slowfast.blocks[3].multipathway_fusion.norm.bias
+    )
+
+
+def test_extract_distributed(tiny, tmp_path):
+    rows = [
+        {"id": str(index), "video": write_media(tmp_path / f"{index}.mp4", frame_times(25, 1.5)), "label": "normal"}
+        for index in range(4)
+    ]
+    write_manifest(rows, tmp_path / "manifest.csv")
+    script, store = str(EXAMPLES / "extract_distributed.py"), tmp_path / "store"
+    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
+    env = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "HF_HOME": str(tmp_path / "home")}
+    lines = run(*launch, script, tmp_path / "manifest.csv", tiny, store, env=env)
+    assert "4 videos stored by 2 processes, 0 failed" in lines
+    assert {"process 0: 2 of 2", "process 1: 2 of 2"} <= set(lines)
+    avad_hf.extract_features(rows, AutoProcessor.from_pretrained(tiny), tmp_path / "alone")
+    for file in (tmp_path / "alone").rglob("*.safetensors"):
+        assert file.read_bytes() == (store / file.relative_to(tmp_path / "alone")).read_bytes()
 
 
 def test_examples_are_short():

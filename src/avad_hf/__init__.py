@@ -17,6 +17,7 @@ if Path(sys.argv[0] if sys.argv else "").name not in ("avad-hf", "avad-hf.exe"):
     from .evaluation.evaluate import Evaluation, evaluate
     from .hub.errors import HubError
     from .hub.push import push_checkpoint
+    from .hub.space import push_space
     from .media.decode import MediaError
     from .models.avaca.configuration_avaca import AvacaConfig
     from .models.avaca.modeling_avaca import AvacaForAnomalyDetection, AvacaModel
@@ -67,6 +68,7 @@ if Path(sys.argv[0] if sys.argv else "").name not in ("avad-hf", "avad-hf.exe"):
         "load_dataset",
         "push_checkpoint",
         "push_corpus",
+        "push_space",
         "read_published",
         "registration",
         "train",

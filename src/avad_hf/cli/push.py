@@ -35,6 +35,9 @@ def push(
         list[Path] | None, typer.Option(help="Folder that `avad-hf evaluate` wrote: figures for the card. Repeatable.")
     ] = None,
     license: Annotated[str | None, typer.Option(help="Of the weights: apache-2.0, cc-by-nc-4.0, ...")] = None,
+    space: Annotated[
+        str | None, typer.Option(help="user/name of a Space to make too, which shows the detector on uploaded videos.")
+    ] = None,
     corpus: Annotated[Corpus | None, typer.Option(help="Which corpus a folder or manifest is.")] = None,
 ) -> None:
     """Upload a checkpoint, a feature store or a corpus to the Hub, with its card. Log in first: `hf auth login`."""
@@ -42,8 +45,10 @@ def push(
         refuse(f"{directory}: no such file or folder.")
     is_checkpoint = (directory / "config.json").is_file()
     is_store = not is_checkpoint and (directory / "recipe.json").is_file()
-    if not is_checkpoint and (subfolder or report or license):
-        refuse("--subfolder, --report and --license belong to checkpoints.")
+    if not is_checkpoint and (subfolder or report or license or space):
+        refuse("--subfolder, --report, --license and --space belong to checkpoints.")
+    if space and (subfolder or revision or not (directory / "processor_config.json").is_file()):
+        refuse("--space needs a detector with its processor, on the main branch and not in a subfolder.")
     if (is_checkpoint or is_store) and corpus is not None:
         refuse(f"--corpus belongs to corpora, and {directory} is a {'checkpoint' if is_checkpoint else 'store'}.")
     if not is_checkpoint and not is_store:
@@ -60,6 +65,7 @@ def push(
     from avad_hf.data.loading import load_dataset
     from avad_hf.data.sharing import push_corpus
     from avad_hf.hub.push import push_checkpoint
+    from avad_hf.hub.space import push_space
 
     try:
         if is_checkpoint:
@@ -80,3 +86,8 @@ def push(
     except (OSError, ValueError) as error:
         refuse(str(error))
     typer.echo(f"Pushed {directory} to {url}")
+    if space is not None:
+        try:
+            typer.echo(f"The Space is {push_space(repo, space, private=private)}")
+        except OSError as error:
+            refuse(str(error))

@@ -65,6 +65,12 @@ def card(template: str, metadata: dict[str, Any] | None = None, **values: Any) -
     return f"---\n{_card_data(template, fixed | given).to_yaml()}\n---\n{text}"
 
 
+def space_app(model: str) -> str:
+    """The program of a Space that shows a detector, ``user/name`` on the Hub."""
+    text = (template_folder() / "space_app.py").read_text(encoding="utf-8")
+    return text.replace("{{ model }}", model)
+
+
 def refreshed(text: str, template: str, only: Sequence[str] | None = None, **values: Any) -> str:
     """Write the blocks of a card anew; everything else of it stays.
 
@@ -90,4 +96,4 @@ def _card_data(template: str, metadata: dict[str, Any]) -> CardData:
     return kind(**metadata)
 
 
-__all__ = ["DATASETS", "MODELS", "SPACES", "TEMPLATES", "card", "refreshed", "template_folder"]
+__all__ = ["DATASETS", "MODELS", "SPACES", "TEMPLATES", "card", "refreshed", "space_app", "template_folder"]

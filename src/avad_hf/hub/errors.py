@@ -45,13 +45,13 @@ def explain(error: BaseException, repo_id: str, kind: str = "model") -> str | No
                 f"({constants.HF_HUB_CACHE}). Connect once, or give a folder."
             )
         if isinstance(cause, EntryNotFoundError):
-            return f"A file is missing in {repository}: {_first_line(cause)}"
+            return f"A file is missing in {repository}: {_said(error)}"
         if status == 401:
             return f"The Hub does not know who asks for {repository}: {login} (its right may have ended)."
         if status == 403:
             return f"This account may not write {repository}. Give one of your own names, or a token that may."
         if isinstance(cause, HfHubHTTPError):
-            return f"The Hub refused {repository}: {_first_line(cause)}"
+            return f"The Hub refused {repository}: {_said(error)}"
         if isinstance(cause, (httpx.HTTPError, ConnectionError)):
             return (
                 f"The connection to {constants.ENDPOINT} failed ({type(cause).__name__}). Check the network and do "
@@ -85,8 +85,8 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+def _said(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 __all__ = ["HubError", "explain", "hub_errors"]

@@ -1,0 +1,58 @@
+"""A Space that shows a detector: a page on which a video is uploaded and scored."""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from huggingface_hub import HfApi
+
+from .cards import card, space_app
+from .errors import hub_errors
+
+# Of FFmpeg PyAV brings its own; everything else comes with the library.
+REQUIREMENTS = "avad-hf\n"
+
+
+def push_space(
+    model_id: str,
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    token: str | None = None,
+    notes: Sequence[str] = (),
+) -> str:
+    """Make a Space (gradio) that scores uploaded videos with a detector on the Hub, or bring one up to date.
+
+    Args:
+        model_id: ``user/name`` of an AVACA or AVRL checkpoint with its processor.
+        repo_id: ``user/name`` of the Space; made if there is none.
+        private: Whether a new one is.
+        token: Of the account; the saved one by default.
+        notes: What its page says of the weights.
+
+    Returns:
+        Address of the Space.
+
+    Raises:
+        HubError: If the Hub refuses or cannot be reached.
+    """
+    api = HfApi(token=token)
+    with hub_errors(repo_id, "space", "uploaded"), tempfile.TemporaryDirectory() as folder:
+        url = api.create_repo(repo_id, repo_type="space", space_sdk="gradio", private=private, exist_ok=True)
+        title = url.repo_id.split("/")[-1]
+        files = {
+            "README.md": card(
+                "space", {"title": title, "models": [model_id]}, title=title, model=model_id, facts=notes
+            ),
+            "app.py": space_app(model_id),
+            "requirements.txt": REQUIREMENTS,
+        }
+        for name, text in files.items():
+            (Path(folder) / name).write_text(text, encoding="utf-8")
+        api.upload_folder(
+            repo_id=url.repo_id, repo_type="space", folder_path=folder, commit_message=f"Shows {model_id}"
+        )
+    return str(url)
+
+
+__all__ = ["push_space"]
