@@ -28,6 +28,7 @@ from avad_hf.cli import app
 from avad_hf.data.published.dataset import read_published
 from avad_hf.data.store import INDEX, recipe_sha256
 from avad_hf.evaluation.evaluate import Evaluation
+from avad_hf.hub.folders import weights_hash
 
 from .feature_stores import plant, recipe
 from .published_files import XD_TEST, make_rtfm, make_xd
@@ -277,6 +278,8 @@ def test_every_figure_follows_its_definition(store, model, tmp_path, rule, tail,
     masks = [row["frame_mask"] for row in features.rows]
     expected = definition(features.rows, clips, masks, 0.45, rule, tail, 20, stride=stride)
     given = {"audio_path": "focused", "threshold": 0.45, "threshold_origin": "given by hand"}
+    place = {"name": "store", "hub_id": None, "revision": None, "split": None, "split_seed": None, "scene": None}
+    given |= {"data": place, "weights_sha256": weights_hash(model)}
     assert_same(found.figures, expected | given)
     assert_explained(found.figures)
     # The figures say something: neither all right nor all wrong.
@@ -391,7 +394,7 @@ def test_frames_without_labels(store, model, tmp_path):
     whole = evaluate(model, FeatureDataset(store), num_resamples=0)
     normal = edited(store, tmp_path / "normal", lambda row: row if row["anomaly"] else row | {"frame_mask": None})
     found = evaluate(model, FeatureDataset(normal), num_resamples=0)
-    assert found.figures == whole.figures
+    assert found.figures == whole.figures | {"data": found.figures["data"]}
     assert found.videos == whole.videos
     some = edited(store, tmp_path / "some", lambda row: row | {"frame_mask": None} if row["label"] == "bus" else row)
     found = evaluate(model, FeatureDataset(some), num_resamples=0)
@@ -402,7 +405,7 @@ def test_frames_without_labels(store, model, tmp_path):
     }
     assert [video["id"] for video in found.videos if video["anomalous_frames"] is None] == without
     assert_explained(found.figures)
-    rest = {name: value for name, value in whole.figures.items() if name not in ("frame", "undefined")}
+    rest = {name: value for name, value in whole.figures.items() if name not in ("data", "frame", "undefined")}
     assert rest.items() <= found.figures.items()
 
 
@@ -680,7 +683,8 @@ def test_stretches_of_one_video_are_no_crops(store, model, tmp_path):
     """A manifest's column of one's own may well be called video_id."""
     other = edited(store, tmp_path / "store", lambda row: row | {"video_id": "recording"})
     found = evaluate(model, FeatureDataset(other), num_resamples=0)
-    assert found.figures == evaluate(model, FeatureDataset(store), num_resamples=0).figures
+    whole = evaluate(model, FeatureDataset(store), num_resamples=0).figures
+    assert found.figures == whole | {"data": found.figures["data"]}
     other = edited(store, tmp_path / "crops", lambda row: row | {"video_id": "recording", "crop": 0})
     with pytest.raises(ValueError, match="recording: its crops have different numbers of clips"):
         evaluate(model, FeatureDataset(other), num_resamples=0)
@@ -859,7 +863,7 @@ def test_refusals_of_the_command(store, checkpoint, tmp_path):
     assert "no: no such folder. Give the folder of a checkpoint" in refused(tmp_path / "no", store, *out)
     assert "no such folder" in refused(checkpoint / "model.safetensors", store, *out)
     assert "nobody/nothing cannot be loaded: " in refused("nobody/nothing", store, *out)
-    assert "nobody/nothing: there is no such folder, and no data set" in refused(checkpoint, "nobody/nothing", *out)
+    assert "nobody/nothing is not in the cache" in refused(checkpoint, "nobody/nothing", *out)
     assert f"{store} cannot be loaded: " in refused(store, store, *out)
     shutil.copytree(checkpoint, tmp_path / "cut")
     weights = tmp_path / "cut" / "model.safetensors"

@@ -17,7 +17,7 @@ import torch
 from typer.testing import CliRunner
 
 import avad_hf
-from avad_hf import AvacaForAnomalyDetection, AvacaProcessor, FeatureDataset, extract_features
+from avad_hf import AvacaForAnomalyDetection, AvacaProcessor, FeatureDataset, HubError, extract_features
 from avad_hf.cli import app
 from avad_hf.data.extraction import verify_features
 from avad_hf.data.manifest import COLUMNS, write_manifest
@@ -398,7 +398,7 @@ def test_refusals(media, processor, tmp_path):
     assert not (tmp_path / "s").exists()
     with pytest.raises(FileNotFoundError, match=r"no finished feature store: recipe.json and index.jsonl missing"):
         verify_features([odd], processor, tmp_path / "s")
-    with pytest.raises(FileNotFoundError, match=r"runs/typo: there is no such folder, and no data set of that name"):
+    with pytest.raises(HubError, match=r"There is no such folder here, .* runs/typo is not in the cache"):
         FeatureDataset("runs/typo")
     with pytest.raises(ValueError, match="Rows need id and video each"):
         extract_features([{"path": video}], processor, tmp_path / "s")

@@ -177,7 +177,7 @@ def test_a_moved_checkpoint_still_loads(tmp_path, tiny):
     AvacaProcessor.from_pretrained(tmp_path / "elsewhere")
 
 
-def test_encoders_from_folders_and_hub_ids(tmp_path, processor, monkeypatch):
+def test_encoders_from_folders_are_saved_inside(tmp_path, processor):
     video, audio = tmp_path / "slowfast", tmp_path / "vggish"
     processor.video_encoder.save_pretrained(video)
     processor.audio_encoder.save_pretrained(audio)
@@ -185,21 +185,6 @@ def test_encoders_from_folders_and_hub_ids(tmp_path, processor, monkeypatch):
     from_folders = AvacaProcessor(VggishFeatureExtractor(), video, str(audio), **size)
     from_folders.save_pretrained(tmp_path / "a")
     assert (tmp_path / "a" / "video_encoder" / "model.safetensors").exists()
-
-    # A Hub id, as the local cache would answer it.
-    original = SlowFastModel.from_pretrained.__func__
-    monkeypatch.setattr(
-        SlowFastModel,
-        "from_pretrained",
-        classmethod(lambda cls, name, *a, **k: original(cls, video if name == "lab/slowfast" else name, *a, **k)),
-    )
-    shared = AvacaProcessor(VggishFeatureExtractor(), "lab/slowfast", audio, **size)
-    shared.save_pretrained(tmp_path / "b")
-    assert not (tmp_path / "b" / "video_encoder").exists()
-    again = AvacaProcessor.from_pretrained(tmp_path / "b")
-    assert again.to_dict()["video_encoder"] == "lab/slowfast"
-    for name, value in processor.video_encoder.state_dict().items():
-        assert torch.equal(again.video_encoder.state_dict()[name], value)
 
 
 def test_arguments_replace_what_is_stored(tiny):

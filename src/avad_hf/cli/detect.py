@@ -133,6 +133,7 @@ def _output_paths(
 def _load_pipeline(model: str | None, device: str | None, dtype: DType):
     from transformers import pipeline
 
+    from avad_hf.hub.errors import explain
     from avad_hf.pipeline import DEMO_MODEL
 
     check_device(device)
@@ -145,7 +146,7 @@ def _load_pipeline(model: str | None, device: str | None, dtype: DType):
     # last line says what is wrong.
     except Exception as error:
         lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-        refuse(f"{model} cannot be loaded: {lines[-1]}")
+        refuse(f"{model} cannot be loaded: {explain(error, model) or lines[-1]}")
 
 
 def _print_result(video: str, result: dict) -> None:

@@ -115,6 +115,7 @@ def _load(model: str):
     from transformers import AutoModelForVideoClassification
 
     from avad_hf import registration  # noqa: F401
+    from avad_hf.hub.errors import explain
 
     # What looks like a path is none of the Hub's names.
     if not Path(model).is_dir() and (model.startswith((".", "/", "~")) or model.count("/") > 1):
@@ -123,7 +124,8 @@ def _load(model: str):
         return AutoModelForVideoClassification.from_pretrained(model)
     # A broken checkpoint raises whatever its reader does.
     except Exception as error:
-        raise ValueError(f"{model} cannot be loaded: {error or type(error).__name__}") from error
+        reason = explain(error, model) or error or type(error).__name__
+        raise ValueError(f"{model} cannot be loaded: {reason}") from error
 
 
 def _print_figures(figures: dict) -> None:

@@ -2,8 +2,8 @@
 
 import os
 import tempfile
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -186,18 +186,14 @@ def convert_resnet3d(
         return _write(directory, model, extractor, path, origin, None, "3D ResNet", facts)
 
 
-class _file(ExitStack):
+@contextmanager
+def _file(source: str | os.PathLike | None, official: Download | None) -> Iterator[Path]:
     """A file that is there, or one that is downloaded to a folder that goes away."""
-
-    def __init__(self, source: str | os.PathLike | None, official: Download | None):
-        super().__init__()
-        self.source, self.official = source, official
-
-    def __enter__(self) -> Path:
-        super().__enter__()
-        if self.source is not None:
-            return Path(self.source)
-        return fetch(self.official, self.enter_context(tempfile.TemporaryDirectory()))
+    if source is not None:
+        yield Path(source)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield fetch(official, folder)
 
 
 def _named(

@@ -3,12 +3,12 @@
 import hashlib
 import os
 import pickle
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import fsspec
 import numpy as np
 import torch
@@ -55,10 +55,13 @@ def fetch(download: Download, folder: str | os.PathLike, progress: bool = True) 
     """
     path = Path(folder) / download.url.rsplit("/", 1)[1]
     bar = TqdmCallback(tqdm_kwargs={"desc": path.name, "unit": "B", "unit_scale": True, "disable": not progress})
+    # However long all of it takes, for which aiohttp would give five minutes.
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)
     try:
-        filesystem, place = fsspec.core.url_to_fs(download.url)
+        filesystem, place = fsspec.core.url_to_fs(download.url, client_kwargs={"timeout": timeout})
         size = filesystem.info(place).get("size")
-        filesystem.get_file(place, str(path), callback=bar)
+        with bar:
+            filesystem.get_file(place, str(path), callback=bar)
     # Clients of HTTP have errors of their own.
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".rstrip(": ")
@@ -100,7 +103,7 @@ def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
         if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
             content = content[name]
             break
-    if not isinstance(content, Mapping) or not content:
+    if not isinstance(content, Mapping) or not content or not all(isinstance(name, str) for name in content):
         raise ValueError(f"{path} holds no weights by name, but a {type(content).__name__}. {ADVICE}")
     tensors = {}
     for name, value in content.items():
@@ -133,7 +136,8 @@ def _read(path: Path) -> Any:
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 return dict(arrays)
-        except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        # A damaged file raises nearly anything.
+        except Exception as error:
             raise ValueError(f"{path} cannot be read ({type(error).__name__}: {error}). {ADVICE}") from error
     if start.startswith((ARCHIVE, LEGACY)):
         try:

@@ -58,7 +58,10 @@ def compare_slowfast(model: SlowFastForVideoClassification, own: Mapping[str, Te
     slow, fast = config.num_slow_frames, config.num_frames
     original = create_slowfast(
         model_num_class=config.num_labels,
+        stem_dim_outs=(config.stem_width, config.stem_width // config.fast_ratio),
+        slowfast_channel_reduction_ratio=(config.fast_ratio,),
         slowfast_fusion_conv_kernel_size=(config.fusion_kernel_size, 1, 1),
+        slowfast_fusion_conv_stride=(config.slow_ratio, 1, 1),
         head_pool_kernel_sizes=(
             (slow, config.pool_size, config.pool_size),
             (fast, config.pool_size, config.pool_size),
@@ -103,6 +106,8 @@ def _load(original: nn.Module, weights: Mapping[str, Tensor]) -> bool:
     """Give the original these weights; false if it is built in other sizes, and cannot be compared."""
     shapes = {name: tensor.shape for name, tensor in original.state_dict().items()}
     counters = {name for name in shapes if name.endswith("num_batches_tracked")}
+    if weights.keys() - shapes.keys():
+        return False
     if any(shapes[name] != weights[name].shape if name in weights else name not in counters for name in shapes):
         return False
     original.load_state_dict(dict(weights), strict=False)

@@ -216,22 +216,14 @@ class FeatureDataset(Dataset):
             HubError: If the Hub refuses or cannot be reached.
         """
         rows = read_jsonl(self.directory / INDEX)
+        described = {"num_videos": len(rows), "content": contents(rows), "recipe": _recipe_facts(self.recipe)}
         api = HfApi(token=token)
         with hub_errors(repo_id, "dataset", "uploaded"):
             url = api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
             if revision is not None:
                 api.create_branch(url.repo_id, repo_type="dataset", branch=revision, exist_ok=True)
-            upload_card(
-                api,
-                url.repo_id,
-                "feature_store",
-                revision,
-                title=url.repo_id.split("/")[-1],
-                location=url.repo_id,
-                num_videos=len(rows),
-                content=contents(rows),
-                recipe=_recipe_facts(self.recipe),
-            )
+            title = url.repo_id.split("/")[-1]
+            upload_card(api, url.repo_id, "feature_store", revision, title=title, location=url.repo_id, **described)
             api.upload_folder(
                 repo_id=url.repo_id,
                 repo_type="dataset",
@@ -247,18 +239,14 @@ class FeatureDataset(Dataset):
 
 def _recipe_facts(recipe: dict[str, Any]) -> list[str]:
     """What a card says of how features were made."""
-    settings = recipe["processor"]
-    facts = [f"Made by {settings['processor_class']}, " + ", ".join(f"{k} {v}" for k, v in _plain(settings))]
+    settings = {name: value for name, value in recipe["processor"].items() if name != "feature_extractor"}
+    facts = [", ".join(f"{name}: {value}" for name, value in settings.items())]
     for role in ("video_encoder", "audio_encoder"):
-        if role in recipe:
-            encoder = recipe[role]
-            facts.append(f"{role}: {encoder['dtype']}, SHA-256 of its weights `{encoder['weights_sha256']}`")
-    versions = ", ".join(f"{name} {value}" for name, value in recipe["versions"].items())
-    return [*facts, f"Computed with {versions}", *recipe["notices"]]
-
-
-def _plain(settings: dict[str, Any]) -> list[tuple[str, Any]]:
-    return [(name, value) for name, value in settings.items() if name not in ("processor_class", "feature_extractor")]
+        if "weights_sha256" in recipe.get(role, {}):
+            facts.append(f"{role}: SHA-256 of its weights `{recipe[role]['weights_sha256']}`")
+    if recipe.get("versions"):
+        facts.append("computed with " + ", ".join(f"{name} {value}" for name, value in recipe["versions"].items()))
+    return [*facts, *recipe.get("notices", ())]
 
 
 def _local(source: str | os.PathLike, revision: str | None) -> Path:

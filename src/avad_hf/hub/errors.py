@@ -1,9 +1,11 @@
 """What the Hub's client raises, in words that say what to do."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from huggingface_hub import constants
+from huggingface_hub import constants, hf_hub_download
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -31,7 +33,9 @@ def explain(error: BaseException, repo_id: str, kind: str = "model") -> str | No
         if isinstance(cause, GatedRepoError):
             return f"Access to {repository} must be asked for: open its page, accept its terms, and {login}."
         if isinstance(cause, RepositoryNotFoundError):
-            return f"There is no {repository[4:]}, or it is private. Check the name, or {login}."
+            return (
+                f"There is no {repository[4:]}, or it is private, and no such folder here. Check the name, or {login}."
+            )
         if isinstance(cause, RevisionNotFoundError):
             return f"There is no such branch, tag or commit in {repository}: see its page."
         if isinstance(cause, OfflineModeIsEnabled):
@@ -41,8 +45,8 @@ def explain(error: BaseException, repo_id: str, kind: str = "model") -> str | No
             )
         if isinstance(cause, LocalEntryNotFoundError):
             return (
-                f"No network, or none to {constants.ENDPOINT}, and {repo_id} is not in the cache "
-                f"({constants.HF_HUB_CACHE}). Connect once, or give a folder."
+                f"There is no such folder here, no network (or none to {constants.ENDPOINT}), and {repo_id} is not in "
+                f"the cache ({constants.HF_HUB_CACHE}). Connect once, or give a folder that is there."
             )
         if isinstance(cause, EntryNotFoundError):
             return f"A file is missing in {repository}: {_said(error)}"
@@ -79,6 +83,21 @@ def hub_errors(repo_id: str, kind: str, done: str) -> Iterator[None]:
         raise HubError(f"{repo_id} was not {done}. {meaning}") from error
 
 
+def refuse_unreachable(place: str | os.PathLike, filename: str, **options: Any) -> None:
+    """Raise the reason why a file of a repository is not there: transformers goes on without, whatever it is.
+
+    Args:
+        place: Folder or Hub id.
+        filename: In it.
+        options: Of ``from_pretrained``.
+    """
+    known = ("cache_dir", "force_download", "token", "local_files_only", "revision", "subfolder")
+    if not os.path.isdir(place):
+        hf_hub_download(
+            os.fspath(place), filename, **{name: options[name] for name in known if options.get(name) is not None}
+        )
+
+
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
@@ -89,4 +108,4 @@ def _said(error: BaseException) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
-__all__ = ["HubError", "explain", "hub_errors"]
+__all__ = ["HubError", "explain", "hub_errors", "refuse_unreachable"]

@@ -1,5 +1,6 @@
 """Uploads to the Hub: a whole checkpoint with its card in one commit."""
 
+import json
 import os
 import shutil
 import tempfile
@@ -26,6 +27,8 @@ SHARED = (
     "model.safetensors.index.json",
     "LICENSE*",
 )
+# Folders of the encoders that a processor carries, and what processor_config.json calls them.
+PARTS = ("video_encoder", "audio_encoder")
 SUMMARIES = {
     "avaca": "An AVACA detector.",
     "avrl": "An AVRL detector.",
@@ -78,7 +81,7 @@ def push_checkpoint(
         staged = Path(folder)
         for path in sorted({path for pattern in SHARED for path in place.glob(pattern)}):
             _stage(path, staged / path.name)
-        for part in _parts(place):
+        for part in (part for part in PARTS if (place / part / "config.json").is_file()):
             (staged / part).mkdir()
             for path in sorted({path for pattern in SHARED for path in (place / part).glob(pattern)}):
                 _stage(path, staged / part / path.name)
@@ -124,9 +127,12 @@ def _load(place: Path) -> PreTrainedModel:
     return model
 
 
-def _parts(place: Path) -> list[str]:
-    """Folders of the encoders that a processor carries."""
-    return [name for name in ("video_encoder", "audio_encoder") if (place / name / "config.json").is_file()]
+def _named_encoders(place: Path) -> list[str]:
+    """Names on the Hub of the encoders that a checkpoint does not carry itself."""
+    path = place / "processor_config.json"
+    settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    named = (settings.get(part) for part in PARTS)
+    return [name.partition("@")[0] for name in named if name is not None and not name.startswith("./")]
 
 
 def _stage(path: Path, target: Path) -> None:
@@ -150,9 +156,13 @@ def _card(
     text = path.read_text(encoding="utf-8") if path.is_file() else plain_card(model.config, repo_id)
     only = None if is_main else ["results"]
     results = [report.shown() for report in reports]
-    filled = ModelCard(refreshed(text, TEMPLATES[kind], only, location=repo_id, kind=kind, results=results))
+    values = {"location": repo_id, "kind": kind, "results": results}
+    values["has_processor"] = (place / "processor_config.json").is_file()
+    filled = ModelCard(refreshed(text, TEMPLATES[kind], only, **values))
     if license is not None:
         filled.data.license = license
+    if is_main and (named := _named_encoders(place)):
+        filled.data.base_model = named
     filled.data.eval_results = [result for report in reports if is_main for result in report.model_index()] or None
     filled.data.model_name = repo_id.split("/")[-1] if filled.data.eval_results else None
     return str(filled)

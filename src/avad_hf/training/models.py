@@ -129,11 +129,17 @@ def model_card(
         else "No encoders: this checkpoint reads stored features."
     )
     origin = result["threshold_origin"] or "nobody has looked for one"
+    split = "as fixed" if config.split_seed is None else f"seed {config.split_seed}"
+    recipe = model.config.recipe_sha256
     notes = [
-        f"Trained for {result['epochs']} epochs on `{Path(config.data).name}`"
+        f"Trained for {result['epochs']} epochs on `{_named(config.data)}`"
         + (f", scene {config.scene}" if config.scene else "")
-        + f", split seed {config.split_seed}, seed {config.seed}; epoch {result['best_epoch']} is kept."
-        + (f" It began with the weights of `{Path(config.model).name}`." if config.fine_tune else ""),
+        + f", split {split}, training seed {config.seed}; epoch {result['best_epoch']} is kept."
+        + (f" It began with the weights of `{_named(config.model)}`." if config.fine_tune else ""),
+        f"Recipe: {config.optimizer}, learning rate {config.learning_rate:g} ({config.scheduler}), weight decay "
+        f"{config.weight_decay:g}, batches of {config.batch_size} videos, at most {config.epochs} epochs, precision "
+        f"{'float32' if config.mixed_precision == 'no' else config.mixed_precision}.",
+        *([f"It reads {'videos' if is_avrl else 'features'} of the recipe `{recipe}` (SHA-256)."] if recipe else []),
         f"Validation videos: {figure}. This figure chose the epoch; it is no test result.",
         f"Threshold {result['threshold']:.4f}: {origin}.",
         *(processor.notices if processor else [no_processor]),
@@ -145,8 +151,14 @@ def model_card(
         summary=f"An {name} detector, trained by avad_hf.",
         location=Path(config.output_dir).resolve().name,
         facts=notes,
+        has_processor=processor is not None,
         **model.config.describe(),
     )
+
+
+def _named(place: str) -> str:
+    """A folder without its path, which is nobody else's business; or a Hub id."""
+    return Path(place).resolve().name if Path(place).is_dir() else place
 
 
 __all__ = ["load_processor", "model_card", "new_model"]

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from huggingface_hub import hf_hub_download
 from torch import Tensor
 from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
-from transformers.utils import CONFIG_NAME
+from transformers.utils import CONFIG_NAME, PROCESSOR_NAME
 
-from avad_hf.hub.errors import hub_errors
+from avad_hf.hub.errors import hub_errors, refuse_unreachable
 from avad_hf.hub.folders import weights_hash
 from avad_hf.hub.push import PartPushedWithCard
 from avad_hf.media.clips import Clip, Frame, cut_clips, join_ends
@@ -131,8 +131,13 @@ class AvacaProcessor(PartPushedWithCard, ProcessorMixin):
         settings = {key: value for key, value in self.to_dict().items() if key not in ENCODERS}
         encoders = {
             role: {
-                # Its own fields: what transformers adds says nothing about what is computed.
-                "config": {name: getattr(encoder.config, name) for name in type(encoder.config).__annotations__},
+                # Its own fields: what transformers adds says nothing about what is computed. Nor does a PCA, which
+                # follows what is used here.
+                "config": {
+                    name: getattr(encoder.config, name)
+                    for name in type(encoder.config).__annotations__
+                    if name != "has_pca"
+                },
                 "dtype": str(encoder.dtype).removeprefix("torch."),
                 "weights_sha256": weights_hash(encoder),
             }
@@ -187,6 +192,8 @@ class AvacaProcessor(PartPushedWithCard, ProcessorMixin):
         processor_dict, rest = super().get_processor_dict(pretrained_model_name_or_path, **kwargs)
         hub_names = ("cache_dir", "force_download", "token", "local_files_only", "revision")
         hub_kwargs = {name: kwargs[name] for name in hub_names if kwargs.get(name) is not None}
+        if not processor_dict:
+            refuse_unreachable(pretrained_model_name_or_path, PROCESSOR_NAME, **kwargs)
         for role in ENCODERS:
             place = processor_dict.get(role)
             if role in rest:

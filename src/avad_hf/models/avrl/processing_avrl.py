@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import BatchFeature, ProcessorMixin
+from transformers.utils import PROCESSOR_NAME
 
-from avad_hf.hub.errors import hub_errors
+from avad_hf.hub.errors import hub_errors, refuse_unreachable
 from avad_hf.hub.push import PartPushedWithCard
 from avad_hf.media.sources import Media, open_media
 from avad_hf.media.windows import Window, normalised, read_whole, read_windows
@@ -114,6 +115,8 @@ class AvrlProcessor(PartPushedWithCard, ProcessorMixin):
     def get_processor_dict(cls, pretrained_model_name_or_path, **kwargs) -> tuple[dict[str, Any], dict[str, Any]]:
         """Read ``processor_config.json``; raises ``ValueError`` for that of another processor."""
         processor_dict, rest = super().get_processor_dict(pretrained_model_name_or_path, **kwargs)
+        if not processor_dict:
+            refuse_unreachable(pretrained_model_name_or_path, PROCESSOR_NAME, **kwargs)
         if (found := processor_dict.get("processor_class", cls.__name__)) != cls.__name__:
             raise ValueError(
                 f"{pretrained_model_name_or_path} holds a processor of class {found}, but {cls.__name__} reads its "
