@@ -64,6 +64,7 @@ def _places(places: list[Path]) -> tuple[Path | None, Path]:
 
 def _run(convert: Callable, source: Path | None, directory: Path, **options) -> None:
     from avad_hf import registration  # noqa: F401
+    from avad_hf.convert.encoders import NOT_COMPARED
 
     quiet()
     if source is None and directory.is_file():
@@ -73,5 +74,5 @@ def _run(convert: Callable, source: Path | None, directory: Path, **options) -> 
     except (OSError, ValueError) as error:
         refuse(str(error))
     typer.echo(f"Read {done.num_parameters:,} weights in the format of {done.origin}, SHA-256 {done.source_sha256}.")
-    typer.echo(f"{done.parity or 'The original network is not installed: nothing was compared'}.")
+    typer.echo(f"{done.parity}." if done.parity else NOT_COMPARED)
     typer.echo(f"Wrote {done.directory}")

@@ -39,6 +39,10 @@ PCA_FILE = Download(
 INPUT_2018 = {"rescale_factor": 1.0, "image_mean": (114.7748, 107.7354, 99.4750), "image_std": (1.0, 1.0, 1.0)}
 
 
+# What is said where there is no parity.
+NOT_COMPARED = "Its output was compared with nothing: the original network is not installed, or not in this size."
+
+
 @dataclass(frozen=True)
 class Conversion:
     """What a converter has written.
@@ -48,7 +52,7 @@ class Conversion:
         origin: Name of the format that the file was in.
         source_sha256: Of the file.
         num_parameters: Of the network.
-        parity: How far its output is from the original network's; ``None`` if that is not installed.
+        parity: How far its output is from the original network's; ``None`` if that is not installed, or not in this size.
     """
 
     directory: str
@@ -148,7 +152,7 @@ def convert_resnet3d(
         source: The file as published.
         directory: Where to write the checkpoint; new or empty.
         pixel_range: 1 or 255, for weights that were trained otherwise than the published ones of their type.
-        config: Of another network than the 3D-ResNet-34.
+        config: Of another network than the 3D-ResNet-34; it says what pixels the weights want.
 
     Raises:
         FileExistsError: If the directory holds something.
@@ -165,6 +169,8 @@ def convert_resnet3d(
         )
     if pixel_range not in (None, 1, 255):
         raise ValueError(f"pixel_range must be 1 or 255, got {pixel_range!r}.")
+    if pixel_range is not None and config is not None:
+        raise ValueError("Give pixel_range or config, not both: the config says what pixels the weights want.")
     with _file(source, None) as path:
         origin, tensors, unused = _named(read_weights(path), path, RESNET3D)
         if config is None:
@@ -270,7 +276,7 @@ def _write(
         f"Converted from `{path.name}`, in the format of [{origin.name}]({origin.project}), SHA-256 `{sha256}`.",
         *facts,
         f"Licence of that project: {origin.license}. None is stated for the weights apart from it.",
-        str(parity) if parity else "The original network was not installed, and nothing was compared with it.",
+        str(parity) if parity else NOT_COMPARED,
         f"SHA-256 of the weights here: `{weights_hash(model)}`.",
     ]
     text = card(
@@ -287,4 +293,4 @@ def _write(
     return Conversion(os.fspath(directory), origin.name, sha256, parameters, parity)
 
 
-__all__ = ["Conversion", "convert_resnet3d", "convert_slowfast", "convert_vggish"]
+__all__ = ["NOT_COMPARED", "Conversion", "convert_resnet3d", "convert_slowfast", "convert_vggish"]

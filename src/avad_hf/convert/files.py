@@ -58,13 +58,15 @@ def fetch(download: Download, folder: str | os.PathLike, progress: bool = True) 
     # However long all of it takes, for which aiohttp would give five minutes.
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)
     try:
-        filesystem, place = fsspec.core.url_to_fs(download.url, client_kwargs={"timeout": timeout})
+        filesystem, place = fsspec.core.url_to_fs(download.url, client_kwargs={"timeout": timeout, "trust_env": True})
         size = filesystem.info(place).get("size")
         with bar:
             filesystem.get_file(place, str(path), callback=bar)
     # Clients of HTTP have errors of their own.
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}".rstrip(": ")
+        # fsspec says of every address that does not answer that there is no such file.
+        cause = (isinstance(error, FileNotFoundError) and error.__cause__) or error
+        reason = f"{type(cause).__name__}: {cause}".rstrip(": ")
         raise ConnectionError(
             f"{download.url} cannot be downloaded ({reason}). Check the network and run the same command again, or "
             "download it in another way and give the file."
@@ -109,7 +111,7 @@ def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
     for name, value in content.items():
         is_array = isinstance(value, np.ndarray) and value.dtype.kind in "fiu"
         tensors[name] = torch.from_numpy(np.array(value)) if is_array else value
-    if strange := {name: type(value).__name__ for name, value in tensors.items() if not isinstance(value, Tensor)}:
+    if strange := {name: type(value).__name__ for name, value in tensors.items() if not _is_plain(value)}:
         # Counters of an optimizer in Caffe2, for one.
         numbers = (int, float, np.integer, np.floating)
         if any(not isinstance(content[name], numbers) for name in strange):
@@ -117,6 +119,15 @@ def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
             raise ValueError(f"{path} holds what is no tensor: {listed}. {ADVICE}")
         tensors |= {name: torch.tensor(content[name]) for name in strange}
     return tensors
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether something is a tensor of real numbers that are all there: not sparse, quantised or without content."""
+    return (
+        isinstance(value, Tensor)
+        and value.layout is torch.strided
+        and not (value.is_meta or value.is_quantized or value.is_complex())
+    )
 
 
 ADVICE = "Give the file as it is published, or download it again; nothing was written."
@@ -144,9 +155,9 @@ def _read(path: Path) -> Any:
             with torch.serialization.safe_globals(ARRAYS):
                 return torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
-            reason = next(
-                (line for line in str(error).splitlines() if "GLOBAL" in line or "nsupported" in line), error
-            )
+            # Without torch's advice to allow it.
+            lines = (line.strip().partition(" Please use")[0] for line in str(error).splitlines())
+            reason = next((line for line in lines if "GLOBAL" in line or "nsupported" in line), error)
             raise ValueError(
                 f"{path} is not read: it holds more than tensors, which could run code ({reason}). {ADVICE}"
             ) from error
