@@ -10,11 +10,15 @@ import subprocess
 import sys
 import textwrap
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path, PurePosixPath
+from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
+
+import yaml
 
 # A name without a namespace is asked for as well, although nothing here has one.
 API = r"/api/(?P<kind>models|datasets|spaces)/(?P<repo>[^/]+(?:/[^/]+)?)"
@@ -25,6 +29,22 @@ PATH = r"/(?P<path>.+)"
 LFS_SUFFIXES = (".bin", ".mp4", ".npy", ".parquet", ".pt", ".safetensors", ".wav", ".zip")
 LFS_SIZE = 10 * 2**20
 GITATTRIBUTES = "".join(f"*{suffix} filter=lfs diff=lfs merge=lfs -text\n" for suffix in LFS_SUFFIXES).encode()
+
+# Some of what the Hub asks of the metadata of cards: sets are choices.
+LICENSES = {"apache-2.0", "mit", "bsd-2-clause", "cc-by-4.0", "cc-by-nc-4.0", "other"}
+COLOURS = {"red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray"}
+TASKS = {"video-classification", "audio-classification", "image-classification", "feature-extraction"}
+RESULT = {
+    "task": {"type": str},
+    "dataset": {"type": str, "name": str},
+    "metrics": [{"type": str, "value": (int, float, str)}],
+}
+SHARED_FIELDS = {"license": LICENSES, "tags": [str]}
+FIELDS = {
+    "model": {"library_name": str, "pipeline_tag": str, "model-index": [{"name": str, "results": [RESULT]}]},
+    "dataset": {"pretty_name": str, "task_categories": [str], "configs": [{"config_name": str}]},
+    "space": {"sdk": {"gradio", "docker", "static"}, "colorFrom": COLOURS, "colorTo": COLOURS, "app_file": str},
+}
 
 ROUTES = []
 
@@ -55,6 +75,46 @@ def refusal(status: int, message: str, code: str | None = None, **body) -> Reply
 
 def not_found(path: str) -> Reply:
     return refusal(404, f"Entry not found: {path}", "EntryNotFound")
+
+
+def misfits(value: Any, schema: Any, where: str) -> Iterator[str]:
+    """What of a card's metadata is not as the Hub has it."""
+    if isinstance(schema, set):
+        if value not in schema:
+            yield f'"{where}" must be one of [{", ".join(sorted(schema))}]'
+    elif isinstance(schema, list):
+        if not isinstance(value, list):
+            yield f'"{where}" must be an array'
+        else:
+            for index, item in enumerate(value):
+                yield from misfits(item, schema[0], f"{where}[{index}]")
+    elif isinstance(schema, dict):
+        for name, inner in schema.items():
+            if not isinstance(value, dict) or name not in value:
+                yield f'"{where}.{name}" is required'
+            else:
+                yield from misfits(value[name], inner, f"{where}.{name}")
+    elif not isinstance(value, schema):
+        yield f'"{where}" is of the wrong type'
+
+
+def check_card(kind: str, content: str) -> dict[str, list[str]]:
+    """Errors, for which the Hub refuses a card, and warnings."""
+    front = re.match(r"---\n(.*?)\n---(\n|$)", content, re.DOTALL)
+    try:
+        data = (yaml.safe_load(front[1]) if front else None) or {}
+    except yaml.YAMLError as error:
+        return {"errors": [str(error)], "warnings": []}
+    fields = SHARED_FIELDS | FIELDS[kind]
+    errors = [text for name in fields if name in data for text in misfits(data[name], fields[name], name)]
+    if kind == "space" and not {"sdk", "emoji"} <= data.keys():
+        errors.append('"sdk" and "emoji" are required')
+    if "emoji" in data and data["emoji"].isascii():
+        errors.append('"emoji" must be an emoji')
+    warnings = [] if data else ["empty or missing yaml metadata in repo card"]
+    for task in {data.get("pipeline_tag"), *data.get("task_categories", [])} - {None, *TASKS}:
+        warnings.append(f'The task "{task}" is not in the official list')
+    return {"errors": errors, "warnings": warnings}
 
 
 @dataclass(frozen=True)
@@ -134,6 +194,21 @@ class Repo:
         return self.commits[sha]
 
 
+@dataclass
+class Drop:
+    """Connections that break: those of the next requests of a method for a path in which a pattern is found.
+
+    Args:
+        after: Bytes of an upload that are read before, or of the answer to a GET that are sent.
+        times: How many requests.
+    """
+
+    method: str
+    path: str
+    after: int = 0
+    times: int = 1
+
+
 class Handler(BaseHTTPRequestHandler):
     """Answers requests one at a time, each by the endpoint below whose route it matches."""
 
@@ -145,7 +220,14 @@ class Handler(BaseHTTPRequestHandler):
         """The server keeps its own list of requests."""
 
     def respond(self):
-        self.body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        size = int(self.headers.get("Content-Length", 0))
+        drop = self.server.drop_of(self.command, self.path)
+        if drop is not None and self.command != "GET":
+            self.rfile.read(min(size, drop.after))
+            self.server.requests.append((self.command, self.path, 0))
+            self.close_connection = True
+            return
+        self.body = self.rfile.read(size)
         with self.server.lock:
             try:
                 reply = self.dispatch()
@@ -161,6 +243,8 @@ class Handler(BaseHTTPRequestHandler):
         for name, value in {"Content-Type": kind, "Content-Length": str(len(content)), **reply.headers}.items():
             self.send_header(name, value)
         self.end_headers()
+        if drop is not None:
+            content, self.close_connection = content[: drop.after], True
         if self.command != "HEAD":
             self.wfile.write(content)
 
@@ -212,7 +296,10 @@ class Handler(BaseHTTPRequestHandler):
 
     @route("POST", "/api/validate-yaml")
     def validate_yaml(self):
-        return {"errors": [], "warnings": []}
+        asked = json.loads(self.body)
+        found = check_card(asked["repoType"], asked["content"])
+        answer = {name: [{"message": text} for text in texts] for name, texts in found.items()}
+        return Reply(400 if found["errors"] else 200, answer)
 
     @route("POST", "/api/repos/create")
     def create(self):
@@ -362,9 +449,10 @@ class HubServer(ThreadingHTTPServer):
         self.tokens = tokens
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.repos: dict[tuple[str, str], Repo] = {}
-        self.requests: list[tuple[str, str, int]] = []  # method, path with query, status
+        self.requests: list[tuple[str, str, int]] = []  # method, path with query, status (0: broken off)
         self.unknown: list[str] = []  # method and path of what no endpoint serves
         self.uploads: dict[str, tuple[Repo, str, int]] = {}  # LFS uploads by ticket: repo, sha256, size
+        self.drops: list[Drop] = []  # connections to break, each of the first that fits
         self.lock = threading.Lock()
 
     def __enter__(self):
@@ -375,7 +463,16 @@ class HubServer(ThreadingHTTPServer):
         self.shutdown()
         self.server_close()
 
-    def env(self, home, token: str | None = None) -> dict[str, str]:
+    def drop_of(self, method: str, path: str) -> Drop | None:
+        """Whether, and where, to break this request's connection."""
+        with self.lock:
+            for drop in self.drops:
+                if drop.times and drop.method == method and re.search(drop.path, path):
+                    drop.times -= 1
+                    return drop
+        return None
+
+    def env(self, home, token: str | None = None, **settings: str) -> dict[str, str]:
         """The environment of a child process with caches in `home` and the first token ("" as token: nobody's)."""
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING", "TRANSFORMERS_"))}
         return inherited | {
@@ -389,12 +486,13 @@ class HubServer(ThreadingHTTPServer):
             "HF_UPDATE_DOWNLOAD_COUNTS": "0",
             "NO_PROXY": "127.0.0.1",
             "no_proxy": "127.0.0.1",
+            **settings,
         }
 
-    def run(self, code: str, home, token: str | None = None) -> str:
+    def run(self, code: str, home, token: str | None = None, **settings: str) -> str:
         """Run Python code in a child process, in the folder `home` (made if missing); returns what it printed."""
         Path(home).mkdir(parents=True, exist_ok=True)
-        command, env = [sys.executable, "-c", textwrap.dedent(code)], self.env(home, token)
+        command, env = [sys.executable, "-c", textwrap.dedent(code)], self.env(home, token, **settings)
         done = subprocess.run(command, cwd=home, env=env, capture_output=True, text=True, timeout=300)
         if done.returncode:
             raise AssertionError(f"the child process failed:\n{done.stdout}{done.stderr}")

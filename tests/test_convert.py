@@ -128,7 +128,9 @@ def test_slowfast_checkpoint_is_whole(slowfast):
 
 def test_slowfast_card_says_where_it_comes_from(slowfast):
     card = ModelCard.load(slowfast.directory / "README.md")
-    assert (card.data.license, card.data.library_name) == ("apache-2.0", "avad-hf")
+    # Whose file it is nobody knows: it was not downloaded.
+    assert (card.data.license, card.data.library_name) == (None, "avad-hf")
+    assert card.data.pipeline_tag == "video-classification"
     assert slowfast.done.source_sha256 == encoders.sha256_of(slowfast.file)
     said = facts(slowfast.directory)
     for words in (
@@ -163,9 +165,11 @@ def test_slowfast_names_are_those_that_pyslowfast_says():
 )
 def test_every_weight_of_slowfast_arrives(small, tmp_path, save, origin):
     weights = small_slowfast(num_labels=6)
-    done = convert_slowfast(save(weights, tmp_path / "a.pyth"), tmp_path / "new")
-    # Compared from Caffe2's names too: its weights go to pytorchvideo under the names that they got.
-    assert done.origin == origin and done.parity.original == "pytorchvideo"
+    config = SlowFastConfig(**SMALL_SLOWFAST, num_labels=6)
+    done = convert_slowfast(save(weights, tmp_path / "a.pyth"), tmp_path / "new", config)
+    # Compared from Caffe2's names too: its weights go to pytorchvideo under the names that they got, which is said.
+    renamed = "" if save is save_pytorchvideo else "'s network with the weights as converted"
+    assert done.origin == origin and done.parity.original == f"pytorchvideo{renamed}"
     assert 0 < done.parity.relative_error < 1e-5
     found = saved(tmp_path / "new")
     assert len(found) == len(weights) == 662 and found["proj.weight"].shape == (6, 256 + 64)
@@ -240,7 +244,7 @@ def test_vggish_checkpoint_is_whole(vggish):
         f"SHA-256 `{vggish.done.source_sha256}`",
         "Licence of that project: apache-2.0",
         f"embeddings against torchvggish: {vggish.done.parity.relative_error:.1e} on random input",
-        "Carries the PCA and the quantisation that AudioSet's features had",
+        "Carries the PCA of `",
     ):
         assert words in said
 
@@ -283,7 +287,7 @@ def test_vggish_of_torchaudio(small, tmp_path):
     found = VggishModel.from_pretrained(tmp_path / "new").state_dict()
     assert done.origin == "torchaudio" and found.keys() == weights.keys()
     assert all(torch.equal(found[name], tensor) for name, tensor in weights.items())
-    assert ModelCard.load(tmp_path / "new" / "README.md").data.license == "bsd-2-clause"
+    assert "Licence of that project: bsd-2-clause" in facts(tmp_path / "new")
 
 
 @pytest.mark.parametrize("kind", ["archive", "legacy", "numpy 1", "npz", "in the file"])
@@ -344,7 +348,7 @@ def test_originals_need_not_be_installed(small, vggish, tmp_path, monkeypatch):
     beside = vggish.file.with_name("uncompared")
     assert convert_vggish(vggish.file, beside).parity is None
     for directory in (tmp_path / "slowfast", beside):
-        assert "was compared with nothing: the original network is not installed" in facts(directory)
+        assert "was not compared with that of the original network" in facts(directory)
         assert "Relative error" not in facts(directory)
 
 
@@ -368,7 +372,7 @@ def test_resnet3d_of_2018_in_the_published_size(tmp_path):
     assert expected.std() > 0.1 and near(model(frames).logits, expected)
     assert all(tensor == 0 for name, tensor in model.state_dict().items() if name.endswith("num_batches_tracked"))
     assert type(AutoModel.from_pretrained(tmp_path / "new")) is ResNet3dModel
-    assert ModelCard.load(tmp_path / "new" / "README.md").data.license == "mit"
+    assert "Licence of that project: mit" in facts(tmp_path / "new")
     said = facts(tmp_path / "new")
     assert "Shortcuts of type A. Reads RGB frames with pixels of 0 to 255, mean [114.7748, 107.7354, 99.475]" in said
     assert f"(https://github.com/kenshohara/3D-ResNets-PyTorch), SHA-256 `{done.source_sha256}`" in said

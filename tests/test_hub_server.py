@@ -1,13 +1,14 @@
 """The real clients against the Hub of the tests, each in child processes, as they read their settings at import."""
 
 import hashlib
+import http.client
 import json
 import urllib.error
 import urllib.request
 
 import pytest
 
-from .hub_server import GITATTRIBUTES, HubServer
+from .hub_server import GITATTRIBUTES, Drop, HubServer
 
 
 @pytest.fixture
@@ -255,3 +256,99 @@ def test_transformers(hub, tmp_path):
         """,
         tmp_path / "reader",
     )
+
+
+def test_connections_break_where_they_are_told_to(hub):
+    send(hub, "POST", "/api/repos/create", {"name": "m"})
+    operation = {"key": "file", "value": {"path": "f", "content": "Z29vZA=="}}
+    hub.drops = [
+        Drop("POST", "/commit/", after=10),
+        Drop("GET", "/m/resolve/main/f", after=3, times=2),
+        Drop("HEAD", "/resolve/"),
+    ]
+    with pytest.raises((urllib.error.URLError, ConnectionError)):
+        commit(hub, operation)
+    assert hub.files("model", "alice/m").keys() == {".gitattributes"}
+    assert commit(hub, operation) == 200
+    for _ in range(2):
+        with pytest.raises(http.client.IncompleteRead) as broken:
+            send(hub, "GET", "/alice/m/resolve/main/f")
+        assert broken.value.partial == b"goo" and broken.value.expected == 1
+    with pytest.raises((urllib.error.URLError, ConnectionError)):
+        send(hub, "HEAD", "/alice/m/resolve/main/f")
+    assert send(hub, "GET", "/alice/m/resolve/main/f")[1] == b"good"
+    assert send(hub, "HEAD", "/alice/m/resolve/main/f")[0] == 200
+    assert [drop.times for drop in hub.drops] == [0, 0, 0]
+    assert sum(status == 0 for _, _, status in hub.requests) == 2
+
+
+RESULT = {"task": {"type": "t"}, "dataset": {"type": "d", "name": "D"}, "metrics": [{"type": "auc", "value": 0.5}]}
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "errors"),
+    [
+        ("model", {"license": "mit", "tags": ["a"], "model-index": [{"name": "m", "results": [RESULT]}]}, []),
+        ("model", {"license": "free"}, ['"license" must be one of [apache-2.0, ']),
+        ("model", {"tags": "a"}, ['"tags" must be an array']),
+        ("model", {"tags": [1]}, ['"tags[0]" is of the wrong type']),
+        ("model", {"model-index": [{"results": []}]}, ['"model-index[0].name" is required']),
+        (
+            "model",
+            {"model-index": [{"name": "m", "results": [RESULT | {"dataset": {}, "metrics": [{"type": "auc"}]}]}]},
+            [
+                f'"model-index[0].results[0].{name}" is'
+                for name in ("dataset.type", "dataset.name", "metrics[0].value")
+            ],
+        ),
+        ("dataset", {"configs": [{"config_name": "default", "data_files": "x.jsonl"}]}, []),
+        ("dataset", {"configs": [{}]}, ['"configs[0].config_name" is required']),
+        ("space", {"sdk": "gradio", "emoji": "🚦", "colorFrom": "red", "colorTo": "gray"}, []),
+        (
+            "space",
+            {"sdk": "qt", "emoji": ":)", "colorFrom": "black"},
+            ['"sdk" must', '"colorFrom" must', '"emoji" must'],
+        ),
+        ("space", {"title": "T"}, ['"sdk" and "emoji" are required']),
+    ],
+)
+def test_metadata_of_cards_are_checked(hub, kind, data, errors):
+    body = {"repoType": kind, "content": f"---\n{json.dumps(data)}\n---\n# Title\n"}
+    status, answer, _ = send(hub, "POST", "/api/validate-yaml", body)
+    found = [error["message"] for error in json.loads(answer)["errors"]]
+    assert status == (400 if errors else 200) and len(found) == len(errors)
+    assert all(text.startswith(start) for text, start in zip(found, errors, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("content", "errors", "warnings"),
+    [
+        ("---\n{\n---\n", ["expected"], []),
+        ("# Title\n", [], ["empty or missing yaml metadata"]),
+        ("---\npipeline_tag: guessing\n---\n", [], ["not in the official list"]),
+    ],
+)
+def test_what_is_said_of_odd_cards(hub, content, errors, warnings):
+    _, answer, _ = send(hub, "POST", "/api/validate-yaml", {"repoType": "model", "content": content})
+    for name, words in (("errors", errors), ("warnings", warnings)):
+        found = [item["message"] for item in json.loads(answer)[name]]
+        assert len(found) == len(words) and all(word in text for text, word in zip(found, words, strict=True))
+
+
+def test_the_client_refuses_a_card_that_the_hub_refuses(hub, tmp_path):
+    printed = hub.run(
+        """
+        from huggingface_hub import HfApi, ModelCard
+        HfApi().create_repo("alice/m")
+        card = "---\\nlicense: free\\n---\\n"
+        for call in (ModelCard(card).validate, lambda: HfApi().upload_file(
+            path_or_fileobj=card.encode(), path_in_repo="README.md", repo_id="alice/m")):
+            try:
+                call()
+            except ValueError as error:
+                print("license" in str(error))
+        """,
+        tmp_path,
+    )
+    assert printed.split() == ["True", "True"]
+    assert hub.files("model", "alice/m").keys() == {".gitattributes"}

@@ -7,9 +7,11 @@ from typing import Any
 
 from transformers import AutoProcessor, PreTrainedModel, ProcessorMixin
 from transformers.pipelines.base import ChunkPipeline
+from transformers.utils import PROCESSOR_NAME, has_file
 
 from avad_hf.detection import ScoredClip, detect_events
-from avad_hf.hub.push import PushedWithCard, plain_card
+from avad_hf.hub.errors import explain
+from avad_hf.hub.push import PushedWithCard
 from avad_hf.media.sources import open_media
 
 SUPPORTED_MODEL_TYPES = ("avaca", "avrl")
@@ -204,10 +206,6 @@ class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory, **kwargs)
 
-    def card_text(self, location: str) -> str:
-        """The card of a repository that had none."""
-        return plain_card(self.model.config, location)
-
 
 def _why_no_processor(model: PreTrainedModel) -> str:
     """Say why: transformers keeps the reason to itself; loading the processor once more shows it."""
@@ -218,8 +216,13 @@ def _why_no_processor(model: PreTrainedModel) -> str:
     try:
         AutoProcessor.from_pretrained(place)
     except Exception as error:
-        return f"The processor of {place} cannot be loaded: {error}"
-    return f"No processor was given beside the model of {place}. {advice}"
+        if (reason := explain(error, place)) is None and not has_file(place, PROCESSOR_NAME):
+            return (
+                f"{place} holds no processor: it was trained on stored features, and reads no videos by itself. Pass "
+                "processor=AutoProcessor.from_pretrained(...) of the checkpoint that made the features."
+            )
+        return f"The processor of {place} cannot be loaded: {reason or error}"
+    return f"The processor of {place} was not loaded. Try again, or pass it: {advice}"
 
 
 __all__ = ["AudioVisualAnomalyPipeline"]

@@ -7,10 +7,11 @@ from typing import Literal
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from transformers import PreTrainedModel
 
 from avad_hf.data.classes import is_normal
 from avad_hf.hub.cards import card
-from avad_hf.hub.folders import check_new, write_checkpoint
+from avad_hf.hub.folders import check_new, weights_hash, write_checkpoint
 from avad_hf.models.avaca.configuration_avaca import AvacaConfig
 from avad_hf.models.avaca.modeling_avaca import AvacaForAnomalyDetection
 from avad_hf.models.avaca.processing_avaca import AvacaProcessor
@@ -106,7 +107,12 @@ def init_avaca(
         title="Untrained AVACA",
         summary=summary,
         location=Path(directory).resolve().name,
-        facts=[config.notice, *processor.notices],
+        facts=[
+            config.notice,
+            *processor.notices,
+            *_brought(video_encoder, processor.video_encoder, "video"),
+            *_brought(audio_encoder, processor.audio_encoder, "audio"),
+        ],
     )
     write_checkpoint(directory, [model, processor], text)
     return processor
@@ -195,7 +201,7 @@ def init_avrl(
         title="Untrained AVRL",
         summary=f"**Untrained.** An AVRL checkpoint of size {size} to begin training from. Its scores mean nothing.",
         location=Path(directory).resolve().name,
-        facts=[config.notice],
+        facts=[config.notice, *_brought(video_encoder, video, "video"), *_brought(audio_encoder, audio, "audio")],
         **config.describe(),
     )
     write_checkpoint(directory, [model, processor], text)
@@ -206,6 +212,17 @@ def _check(directory: str | os.PathLike, size: str) -> None:
     if size not in SIZES:
         raise ValueError(f"size must be one of {', '.join(SIZES)}, got {size!r}.")
     check_new(directory)
+
+
+def _brought(place: str | os.PathLike | None, encoder: PreTrainedModel | None, what: str) -> list[str]:
+    """What a card says of an encoder that was brought along: by its hash the encoder's own card is found."""
+    if place is None:
+        return []
+    name = Path(place).resolve().name if os.path.isdir(place) else os.fspath(place)
+    return [
+        f"Its {what} encoder is that of `{name}`, whose card says where it is from; SHA-256 of its weights: "
+        f"`{weights_hash(encoder)}`."
+    ]
 
 
 def _untrained(what: str, seed: int) -> str:

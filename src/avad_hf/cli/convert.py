@@ -67,8 +67,8 @@ def _run(convert: Callable, source: Path | None, directory: Path, **options) -> 
     from avad_hf.convert.encoders import NOT_COMPARED
 
     quiet()
-    if source is None and directory.is_file():
-        refuse(f"{directory} is a file. Give the new folder too: avad-hf convert ... {directory} OUT.")
+    if source is None and (directory.is_file() or directory.suffix in (".pyth", ".pth", ".pt", ".pkl", ".ckpt")):
+        refuse(f"{directory} is a file, or called like one. Give the new folder too: {directory} OUT.")
     try:
         done = convert(source, directory, **options)
     except (OSError, ValueError) as error:

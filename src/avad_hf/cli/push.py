@@ -25,7 +25,8 @@ def push(
     ],
     repo: Annotated[str, typer.Argument(help="user/name; made if there is none.", show_default=False)],
     private: Annotated[
-        bool | None, typer.Option("--private/--public", help="Whether a new one is. Of a corpus this must be said.")
+        bool | None,
+        typer.Option("--private/--public", help="Must be said of stores and corpora, which show people."),
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Branch to write to.")] = None,
     subfolder: Annotated[
@@ -36,7 +37,7 @@ def push(
     ] = None,
     license: Annotated[str | None, typer.Option(help="Of the weights: apache-2.0, cc-by-nc-4.0, ...")] = None,
     space: Annotated[
-        str | None, typer.Option(help="user/name of a Space to make too, which shows the detector on uploaded videos.")
+        str | None, typer.Option(help="user/name of a Space to make too (gradio), which scores uploaded videos.")
     ] = None,
     corpus: Annotated[Corpus | None, typer.Option(help="Which corpus a folder or manifest is.")] = None,
 ) -> None:
@@ -51,14 +52,13 @@ def push(
         refuse("--space needs a detector with its processor, on the main branch and not in a subfolder.")
     if (is_checkpoint or is_store) and corpus is not None:
         refuse(f"--corpus belongs to corpora, and {directory} is a {'checkpoint' if is_checkpoint else 'store'}.")
-    if not is_checkpoint and not is_store:
-        if corpus is None:
-            refuse(
-                f"{directory} is no checkpoint (config.json) and no feature store (recipe.json). If it is a corpus or "
-                "a manifest, say which: --corpus manifest, mavad, shade or shanghaitech."
-            )
-        if private is None:
-            refuse("Say --private or --public: who is seen in these videos has not been asked.")
+    if not is_checkpoint and not is_store and corpus is None:
+        refuse(
+            f"{directory} is no checkpoint (config.json) and no feature store (recipe.json). If it is a corpus or a "
+            "manifest, say which: --corpus manifest, mavad, shade or shanghaitech."
+        )
+    if not is_checkpoint and private is None:
+        refuse("Say --private or --public: who is seen in these videos has not been asked.")
     quiet()
     from avad_hf import registration  # noqa: F401
     from avad_hf.data.features import FeatureDataset
@@ -89,5 +89,7 @@ def push(
     if space is not None:
         try:
             typer.echo(f"The Space is {push_space(repo, space, private=private)}")
+            if private:
+                typer.echo("It needs a token that may read the detector: add HF_TOKEN to the secrets in its settings.")
         except OSError as error:
             refuse(str(error))

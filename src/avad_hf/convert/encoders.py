@@ -14,6 +14,7 @@ from transformers import FeatureExtractionMixin, PreTrainedModel
 
 from avad_hf.hub.cards import card
 from avad_hf.hub.folders import check_new, weights_hash, write_checkpoint
+from avad_hf.hub.push import PIPELINE_TAGS
 from avad_hf.models.feature_extraction_video import VideoFeatureExtractor
 from avad_hf.models.resnet3d.configuration_resnet3d import ResNet3dConfig
 from avad_hf.models.resnet3d.modeling_resnet3d import ResNet3dForVideoClassification
@@ -39,8 +40,15 @@ PCA_FILE = Download(
 INPUT_2018 = {"rescale_factor": 1.0, "image_mean": (114.7748, 107.7354, 99.4750), "image_std": (1.0, 1.0, 1.0)}
 
 
+# What its authors' files of so many classes were trained on.
+CORPORA_3D = {
+    101: "UCF-101, after Kinetics",
+    400: "Kinetics-400",
+    700: "Kinetics-700",
+    1039: "Kinetics-700 and Moments in Time",
+}
 # What is said where there is no parity.
-NOT_COMPARED = "Its output was compared with nothing: the original network is not installed, or not in this size."
+NOT_COMPARED = "Its output was not compared with that of the original network."
 
 
 @dataclass(frozen=True)
@@ -52,7 +60,7 @@ class Conversion:
         origin: Name of the format that the file was in.
         source_sha256: Of the file.
         num_parameters: Of the network.
-        parity: How far its output is from the original network's; ``None`` if that is not installed, or not in this size.
+        parity: How far its output is from the original network's; ``None`` if that is not installed.
     """
 
     directory: str
@@ -83,16 +91,26 @@ def convert_slowfast(
     with _file(source, SLOWFAST_FILE) as path:
         own = read_weights(path)
         origin, tensors, unused = _named(own, path, SLOWFAST)
-        config = config or SlowFastConfig(**_classes(tensors, "proj.weight"))
+        if config is None:
+            config = SlowFastConfig(**_classes(tensors, "proj.weight"))
+            if config.num_labels != len(SlowFastConfig().id2label):
+                raise ValueError(
+                    f"{path} has {config.num_labels} classes, and the network of Kinetics-400 has 400. Others have "
+                    "weights of the same shapes and differ in what those do not show: 64 frames, channels in another "
+                    "order, another stride. If you are sure of yours, call convert_slowfast(..., config="
+                    f"SlowFastConfig(num_labels={config.num_labels})) in Python. Nothing was written."
+                )
         model = _model(SlowFastForVideoClassification, config, tensors, unused, path)
         parity = compare_slowfast(model, own if origin.name == "pytorchvideo" else None)
         _refuse_difference(parity, path)
         facts = [
-            "Trained on Kinetics-400 by its authors, if this is the file that they published.",
+            "Trained on Kinetics-400 by its authors, if this is the file that they published."
+            if config.num_labels == 400
+            else f"Its classifier has {config.num_labels} classes.",
             f"Reads {config.num_frames} RGB frames as (x / 255 - 0.45) / 0.225.",
         ]
         extractor = VideoFeatureExtractor(num_frames=config.num_frames)
-        return _write(directory, model, extractor, path, origin, parity, "SlowFast", facts)
+        return _write(directory, model, extractor, path, origin, parity, "SlowFast", facts, source is None)
 
 
 def convert_vggish(
@@ -120,21 +138,26 @@ def convert_vggish(
     with _file(source, VGGISH_FILE) as path:
         own = read_weights(path)
         origin, tensors, unused = _named(own, path, VGGISH)
+        facts = []
         if pca:
+            if "pproc.pca_means" in tensors:
+                raise ValueError(f"{path} carries a PCA of its own. Leave the other one out; nothing was written.")
             with _file(None if pca is True else pca, PCA_FILE) as pca_path:
-                tensors |= {f"pproc.{name}": value for name, value in read_weights(pca_path).items()}
+                tensors |= _pca(pca_path, (config or VggishConfig()).embedding_size)
+                facts.append(f"Carries the PCA of `{pca_path.name}`, SHA-256 `{sha256_of(pca_path)}`.")
         if "pproc.pca_means" in tensors:  # a column in the published file
             tensors["pproc.pca_means"] = tensors["pproc.pca_means"].flatten()
         config = config or VggishConfig(has_pca=any(name.startswith("pproc.") for name in tensors))
         model = _model(VggishModel, config, tensors, unused, path)
         parity = compare_vggish(model, own if origin.name == "torchvggish" else None)
         _refuse_difference(parity, path)
-        facts = [
+        facts += [
             "Trained on a forerunner of YouTube-8M by its authors, if this is the file that they published.",
             "Reads log-mel spectrograms of sound at 16 kHz, 0.96 s each. A ReLU follows the last layer.",
-            *(["Carries the PCA and the quantisation that AudioSet's features had."] if config.has_pca else []),
         ]
-        return _write(directory, model, VggishFeatureExtractor(), path, origin, parity, "VGGish", facts)
+        return _write(
+            directory, model, VggishFeatureExtractor(), path, origin, parity, "VGGish", facts, source is None
+        )
 
 
 def convert_resnet3d(
@@ -181,15 +204,18 @@ def convert_resnet3d(
             )
         model = _model(ResNet3dForVideoClassification, config, tensors, unused, path)
         settings = {name: getattr(config, name) for name in ("rescale_factor", "image_mean", "image_std")}
+        known = CORPORA_3D.get(config.num_labels)
         span = "0 to 255" if config.rescale_factor == 1 else "0 to 1"
         facts = [
             f"Shortcuts of type {config.shortcut_type}. Reads RGB frames with pixels of {span}, mean "
             f"{list(config.image_mean)} and standard deviation {list(config.image_std)}.",
-            "Trained on Kinetics by its authors, if this is a file that they published.",
+            f"{config.num_labels} classes"
+            + (f", as files of its authors that were trained on {known} have." if known else "."),
+            "Its feature extractor scales 16 frames to 112 x 112, where the authors crop.",
         ]
         # As its authors test it, but for the crop.
         extractor = VideoFeatureExtractor(num_frames=16, size=(112, 112), **settings)
-        return _write(directory, model, extractor, path, origin, None, "3D ResNet", facts)
+        return _write(directory, model, extractor, path, origin, None, "3D ResNet", facts, False)
 
 
 @contextmanager
@@ -211,6 +237,18 @@ def _named(
     except ValueError as error:
         raise ValueError(f"{path} is of another network: {error}. Nothing was written.") from error
     return origin, *renamed(tensors, origin)
+
+
+def _pca(path: Path, size: int) -> dict[str, Tensor]:
+    """The PCA under the names that the network has for it."""
+    tensors = read_weights(path)
+    found = {name: tensor.numel() for name, tensor in tensors.items()}
+    if found != {"pca_eigen_vectors": size * size, "pca_means": size}:
+        raise ValueError(
+            f"{path} is no PCA of {size} values: it holds {', '.join(f'{n} ({c} values)' for n, c in found.items())}. "
+            "Give vggish_pca_params as it is published; nothing was written."
+        )
+    return {f"pproc.{name}": tensor for name, tensor in tensors.items()}
 
 
 def _classes(tensors: Mapping[str, Tensor], name: str) -> dict[str, int]:
@@ -270,6 +308,7 @@ def _write(
     parity: Parity | None,
     title: str,
     facts: list[str],
+    is_official: bool,
 ) -> Conversion:
     sha256 = sha256_of(path)
     written = [
@@ -281,9 +320,9 @@ def _write(
     ]
     text = card(
         "encoder",
-        {"license": origin.license},
+        {"license": origin.license if is_official else None, "pipeline_tag": PIPELINE_TAGS[model.config.model_type]},
         title=f"{title} for avad_hf",
-        summary=f"{title} with weights of {origin.name}, in the form of transformers.",
+        summary=f"{title} from a file in the format of {origin.name}, in the form of transformers.",
         location=Path(directory).resolve().name,
         kind=model.config.model_type,
         facts=written,

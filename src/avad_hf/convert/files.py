@@ -46,7 +46,7 @@ class Download:
     sha256: str | None = None
 
 
-def fetch(download: Download, folder: str | os.PathLike, progress: bool = True) -> Path:
+def fetch(download: Download, folder: str | os.PathLike) -> Path:
     """Download a file, with a bar, and check it.
 
     Raises:
@@ -54,7 +54,7 @@ def fetch(download: Download, folder: str | os.PathLike, progress: bool = True) 
         ValueError: If its hash is another than the published one.
     """
     path = Path(folder) / download.url.rsplit("/", 1)[1]
-    bar = TqdmCallback(tqdm_kwargs={"desc": path.name, "unit": "B", "unit_scale": True, "disable": not progress})
+    bar = TqdmCallback(tqdm_kwargs={"desc": path.name, "unit": "B", "unit_scale": True})
     # However long all of it takes, for which aiohttp would give five minutes.
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)
     try:

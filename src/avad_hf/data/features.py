@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from avad_hf.hub.errors import hub_errors
+from avad_hf.hub.repository import open_repository
 from avad_hf.media.windows import normalised
 
 from .sharing import contents, upload_card
@@ -199,15 +200,16 @@ class FeatureDataset(Dataset):
         return batch
 
     def push_to_hub(
-        self, repo_id: str, private: bool | None = None, token: str | None = None, revision: str | None = None
+        self, repo_id: str, private: bool = True, token: str | None = None, revision: str | None = None
     ) -> str:
         """Upload the whole store, whatever part of it this object shows, as a data set.
 
         Args:
             repo_id: ``user/name``; made if there is none.
-            private: Whether a new one is.
+            private: Whether a new one is; one that is there must be so. Features can tell who is in a video, and a
+                store for AVRL holds frames of it.
             token: Of the account; the saved one by default.
-            revision: Branch to write to.
+            revision: Branch to write to; made if there is none.
 
         Returns:
             Address of the data set.
@@ -216,16 +218,13 @@ class FeatureDataset(Dataset):
             HubError: If the Hub refuses or cannot be reached.
         """
         rows = read_jsonl(self.directory / INDEX)
-        described = {"num_videos": len(rows), "content": contents(rows), "recipe": _recipe_facts(self.recipe)}
+        described = {"content": contents(rows), "recipe": _recipe_facts(self.recipe)}
         api = HfApi(token=token)
         with hub_errors(repo_id, "dataset", "uploaded"):
-            url = api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
-            if revision is not None:
-                api.create_branch(url.repo_id, repo_type="dataset", branch=revision, exist_ok=True)
-            title = url.repo_id.split("/")[-1]
-            upload_card(api, url.repo_id, "feature_store", revision, title=title, location=url.repo_id, **described)
+            repo = open_repository(api, repo_id, "dataset", private, revision)
+            upload_card(api, repo, "feature_store", revision, title=repo.split("/")[-1], location=repo, **described)
             api.upload_folder(
-                repo_id=url.repo_id,
+                repo_id=repo,
                 repo_type="dataset",
                 folder_path=self.directory,
                 revision=revision,
@@ -234,7 +233,7 @@ class FeatureDataset(Dataset):
                 delete_patterns=f"{FEATURES}/*",
                 commit_message=f"Features of {len(rows)} videos",
             )
-        return str(url)
+        return f"{api.endpoint}/datasets/{repo}"
 
 
 def _recipe_facts(recipe: dict[str, Any]) -> list[str]:
@@ -258,7 +257,17 @@ def _local(source: str | os.PathLike, revision: str | None) -> Path:
                 f"{name}: no such folder. Give the folder that `avad-hf extract` wrote, or a Hub id."
             )
         with hub_errors(name, "dataset", "downloaded"):
-            name = snapshot_download(name, repo_type="dataset", revision=revision)
+            folder = Path(snapshot_download(name, repo_type="dataset", revision=revision))
+        # Where the Hub cannot be asked, its client gives what the cache has of a data set, whole or not.
+        needed = [RECIPE, INDEX]
+        if (folder / INDEX).is_file():
+            needed += [row["file"] for row in read_jsonl(folder / INDEX)]
+        if missing := [file for file in needed if not (folder / file).is_file()]:
+            raise FileNotFoundError(
+                f"{name}: {len(missing)} files of a feature store are missing, first {missing[0]}. If the download "
+                "broke off, connect and do the same again; if the upload did, push the store again."
+            )
+        return folder
     return Path(name)
 
 

@@ -10,11 +10,12 @@ from huggingface_hub import DatasetCard, HfApi
 
 from avad_hf.hub.cards import card, refreshed
 from avad_hf.hub.errors import hub_errors
+from avad_hf.hub.repository import open_repository
 
 from .manifest import ManifestError
 
 # Which card the corpus of each builder has; any other has the one of own manifests.
-TEMPLATES = {"mavad": "mavad", "shade": "shade", "shanghai_tech": "shanghaitech", "synthetic": "synthetic"}
+CARDS = {"mavad": "mavad", "shade": "shade", "shanghaitech": "shanghaitech", "synthetic": "synthetic"}
 # Columns that name files, and how `datasets` takes the files in; without decoding, which needs torchcodec.
 FILES = {"video": Video(decode=False), "audio": Audio(decode=False)}
 
@@ -32,7 +33,8 @@ def push_corpus(
     Args:
         corpus: All splits, or one.
         repo_id: ``user/name``; made if there is none.
-        private: Whether a new one is. There is no default: who is seen in the videos has not been asked.
+        private: Whether a new one is; one that is there must be so. There is no default: who is seen in the videos has
+            not been asked.
         token: Of the account; the saved one by default.
         revision: Branch to write to; made if there is none.
 
@@ -40,27 +42,31 @@ def push_corpus(
         Address of the data set.
 
     Raises:
-        ManifestError: If a video is missing, a folder of pictures or a URL, which a data set cannot take in.
+        ManifestError: If a video is missing, a folder of pictures or a URL, which a data set cannot take in; if rows
+            are stretches of one video, each of which would carry the whole. A single stretch does.
         HubError: If the Hub refuses or cannot be reached.
     """
     splits = corpus if isinstance(corpus, DatasetDict) else DatasetDict({str(corpus.split or "train"): corpus})
     for rows in splits.values():
         _check_files(rows)
+    videos = Counter(place for rows in splits.values() for place in rows["video"])
+    if shared := [place for place, count in videos.items() if count > 1]:
+        raise ManifestError(
+            f"{len(shared)} videos stand in several rows, as stretches, first {shared[0]}: each row would carry the "
+            "whole file. Cut them into files of their own first, with ffmpeg for example."
+        )
     builder = next(iter(splits.values())).info.builder_name
     counted = contents(row for part, rows in splits.items() for row in _described(rows, part))
     for name, feature in FILES.items():
         splits = splits.cast_column(name, feature)
     api = HfApi(token=token)
     with hub_errors(repo_id, "dataset", "uploaded"):
-        url = api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
-        repo = url.repo_id
-        if revision is not None:
-            api.create_branch(repo, repo_type="dataset", branch=revision, exist_ok=True)
+        repo = open_repository(api, repo_id, "dataset", private, revision)
         # Before the rows: `datasets` adds what it knows of their columns to the metadata of a card that is there.
         values = {"title": repo.split("/")[-1], "location": repo, "content": counted}
-        upload_card(api, repo, TEMPLATES.get(builder or "", "manifest"), revision, **values)
+        upload_card(api, repo, CARDS.get(builder or "", "manifest"), revision, **values)
         splits.push_to_hub(repo, token=token, revision=revision, private=private)
-    return str(url)
+    return f"{api.endpoint}/datasets/{repo}"
 
 
 def _check_files(rows: Dataset) -> None:

@@ -15,7 +15,7 @@ import yaml
 from huggingface_hub import DatasetCardData, ModelCardData, SpaceCardData
 from huggingface_hub.repocard_data import CardData
 
-MODELS = ("avaca", "avrl", "encoder")
+MODELS = ("avaca", "avrl", "encoder", "part")
 # Which card a model of each type has.
 TEMPLATES = {"avaca": "avaca", "avrl": "avrl", "slowfast": "encoder", "vggish": "encoder", "resnet3d": "encoder"}
 DATASETS = ("mavad", "shade", "shanghaitech", "synthetic", "manifest", "feature_store")

@@ -27,7 +27,7 @@ class HubError(OSError):
 def explain(error: BaseException, repo_id: str, kind: str = "model") -> str | None:
     """What an error of the Hub's client means for a repository; ``None`` if it is none of its errors."""
     repository = f"the {NAMES[kind]} {repo_id} on {constants.ENDPOINT}"
-    login = "log in with `hf auth login`, or set HF_TOKEN" if get_token() is None else "use a token that may read it"
+    login = "log in with `hf auth login`, or set HF_TOKEN" if get_token() is None else "use a token that may do this"
     for cause in _causes(error):
         status = cause.response.status_code if isinstance(cause, HfHubHTTPError) else None
         if isinstance(cause, GatedRepoError):
@@ -53,7 +53,7 @@ def explain(error: BaseException, repo_id: str, kind: str = "model") -> str | No
         if status == 401:
             return f"The Hub does not know who asks for {repository}: {login} (its right may have ended)."
         if status == 403:
-            return f"This account may not write {repository}. Give one of your own names, or a token that may."
+            return f"This account may not write {repository}, or see it. Give a name of your own, or a token that may."
         if isinstance(cause, HfHubHTTPError):
             return f"The Hub refused {repository}: {_said(error)}"
         if isinstance(cause, (httpx.HTTPError, ConnectionError)):
@@ -101,7 +101,7 @@ def refuse_unreachable(place: str | os.PathLike, filename: str, **options: Any) 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
-        error = error.__cause__ or error.__context__
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
 def _said(error: BaseException) -> str:

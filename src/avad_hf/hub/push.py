@@ -1,42 +1,59 @@
 """Uploads to the Hub: a whole checkpoint with its card in one commit."""
 
+import fnmatch
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
-from huggingface_hub import HfApi, ModelCard, eval_result_entries_to_yaml
-from transformers import AutoConfig, AutoModel, AutoModelForVideoClassification, AutoProcessor, PreTrainedModel
+from huggingface_hub import CommitInfo, HfApi, ModelCard, eval_result_entries_to_yaml
+from huggingface_hub.utils import validate_repo_id
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoModel,
+    AutoModelForVideoClassification,
+    AutoProcessor,
+    PreTrainedModel,
+)
 
 from .cards import TEMPLATES, card, refreshed
 from .errors import hub_errors
 from .folders import weights_hash
+from .repository import commit_files, open_repository
 from .results import Report, read_report
 
 # What from_pretrained reads, and what a person does. Nothing else leaves the machine: a training's folder also holds
 # its settings, with paths, and states to resume from.
-SHARED = (
-    "config.json",
-    "processor_config.json",
-    "preprocessor_config.json",
-    "model*.safetensors",
-    "model.safetensors.index.json",
-    "LICENSE*",
-)
+WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")
+CONFIGS = ("config.json", "processor_config.json", "preprocessor_config.json")
+LICENSES = ("LICENSE", "LICENSE.txt", "LICENSE.md")
 # Folders of the encoders that a processor carries, and what processor_config.json calls them.
 PARTS = ("video_encoder", "audio_encoder")
+# Where figures go.
+RESULTS = ".eval_results/avad_hf.yaml"
+# Part of a card that stands for no model.
+PART_MARK = "<!-- part -->"
+PIPELINE_TAGS = {
+    "avaca": "video-classification",
+    "avrl": "video-classification",
+    "slowfast": "video-classification",
+    "vggish": "feature-extraction",
+    "resnet3d": "video-classification",
+}
 SUMMARIES = {
     "avaca": "An AVACA detector.",
     "avrl": "An AVRL detector.",
     "slowfast": "A SlowFast video encoder.",
     "vggish": "A VGGish audio encoder.",
     "resnet3d": "A 3D ResNet video encoder.",
+    "video": "A video encoder.",
 }
-RESULTS = ".eval_results/avad_hf.yaml"
+UNKNOWN = "Nobody has written down how these weights came about."
 
 
 def push_checkpoint(
@@ -75,39 +92,42 @@ def push_checkpoint(
     place = Path(directory)
     model = _load(place)
     sha256 = weights_hash(model)
-    found = [read_report(report, sha256) for report in reports]
+    found = [read_report(report, sha256) for report in dict.fromkeys(Path(report).resolve() for report in reports)]
+    files = _files(place)
+    prefix = "" if subfolder is None else f"{subfolder}/"
+    validate_repo_id(repo_id)
     api = HfApi(token=token)
-    with tempfile.TemporaryDirectory() as folder, hub_errors(repo_id, "model", "uploaded"):
-        staged = Path(folder)
-        for path in sorted({path for pattern in SHARED for path in place.glob(pattern)}):
-            _stage(path, staged / path.name)
-        for part in (part for part in PARTS if (place / part / "config.json").is_file()):
-            (staged / part).mkdir()
-            for path in sorted({path for pattern in SHARED for path in (place / part).glob(pattern)}):
-                _stage(path, staged / part / path.name)
-        url = api.create_repo(repo_id, private=private, exist_ok=True)
-        if revision is not None:
-            api.create_branch(url.repo_id, branch=revision, exist_ok=True)
-        text = _card(place, model, url.repo_id, found, license, is_main=subfolder is None)
-        (staged / "README.md").write_text(text, encoding="utf-8")
+    with hub_errors(repo_id, "model", "uploaded"):
+        # Before there is a repository: the Hub may not know the licence, for example.
+        _validate(ModelCard(_card(place, model, repo_id, subfolder, found, license)))
+        repo = open_repository(api, repo_id, "model", private, revision)
+        files["README.md"] = _card(place, model, repo, subfolder, found, license).encode()
         entries = [entry for report in found if (entry := report.entry()) is not None]
-        if entries and subfolder is None:
-            (staged / RESULTS).parent.mkdir()
-            (staged / RESULTS).write_text(yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False))
-        commit = api.upload_folder(
-            repo_id=url.repo_id,
-            folder_path=folder,
-            path_in_repo=subfolder,
-            revision=revision,
-            commit_message=f"{type(model).__name__}, {len(found)} reports",
-            # Figures of weights that were there before would be claimed for these.
-            delete_patterns=[RESULTS] if subfolder is None else None,
+        if entries and not prefix:
+            files[RESULTS] = yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False).encode()
+        # Of another checkpoint: its weights might be loaded in place of these, and its figures be claimed for them.
+        stale = [*WEIGHTS, *CONFIGS, *(f"{part}/*" for part in PARTS)]
+        commit = commit_files(
+            api,
+            repo,
+            {f"{prefix}{name}": content for name, content in files.items()},
+            [*(f"{prefix}{name}" for name in stale), *([] if prefix else [RESULTS])],
+            f"{type(model).__name__} with figures of {len(found)} reports",
+            revision,
         )
     return str(commit.commit_url)
 
 
+def _files(place: Path) -> dict[str, str | bytes]:
+    """What is uploaded besides the card: names in the repository, and paths here."""
+    folders = [place, *(place / part for part in PARTS if (place / part / "config.json").is_file())]
+    patterns = (*CONFIGS, *WEIGHTS, *LICENSES)
+    paths = sorted({path for folder in folders for pattern in patterns for path in folder.glob(pattern)})
+    return {path.relative_to(place).as_posix(): str(path) for path in paths}
+
+
 def _load(place: Path) -> PreTrainedModel:
-    """The model of a whole checkpoint, whose processor loads too."""
+    """The model of a whole checkpoint, whose processor and card can be read too."""
     if not place.is_dir():
         raise FileNotFoundError(f"{place}: no such folder. Give the folder of a checkpoint.")
     if not (place / "config.json").is_file():
@@ -118,12 +138,21 @@ def _load(place: Path) -> PreTrainedModel:
             raise ValueError(f"it holds a model of type '{config.model_type}', which is none of this library's.")
         named = (config.architectures or [""])[0]
         auto = AutoModelForVideoClassification if "For" in named else AutoModel
-        model = auto.from_pretrained(place)
+        model, info = auto.from_pretrained(place, output_loading_info=True)
+        if foreign := sorted(info["unexpected_keys"]):
+            raise ValueError(f"its weights hold what is no part of {type(model).__name__}: {', '.join(foreign[:3])}.")
         if (place / "processor_config.json").is_file():
             AutoProcessor.from_pretrained(place)
+        if (place / "preprocessor_config.json").is_file():
+            AutoFeatureExtractor.from_pretrained(place)
     # A broken checkpoint raises whatever its reader does.
     except Exception as error:
         raise ValueError(f"{place} is no whole checkpoint, and nothing was uploaded: {error}") from error
+    if (place / "README.md").is_file():
+        try:
+            ModelCard.load(place / "README.md")
+        except Exception as error:
+            raise ValueError(f"The metadata of {place / 'README.md'} cannot be read: {error}") from error
     return model
 
 
@@ -135,98 +164,159 @@ def _named_encoders(place: Path) -> list[str]:
     return [name.partition("@")[0] for name in named if name is not None and not name.startswith("./")]
 
 
-def _stage(path: Path, target: Path) -> None:
-    # Not copied: weights are large.
-    try:
-        os.link(path.resolve(), target)
-    except OSError:
-        shutil.copyfile(path, target)
-
-
 def _card(
-    place: Path, model: PreTrainedModel, repo_id: str, reports: Sequence[Report], license: str | None, is_main: bool
+    place: Path,
+    model: PreTrainedModel,
+    repo_id: str,
+    subfolder: str | None,
+    reports: Sequence[Report],
+    license: str | None,
 ) -> str:
     """The folder's own card, or a plain one, with the repository's name and the figures of the reports in it.
 
-    Figures of other weights are dropped, whoever wrote them. The card of a subfolder is not the repository's: it keeps
-    its example, which would need more than a name, and has no metadata of results.
+    Figures of other weights are dropped, whoever wrote them. The card of a subfolder is not the repository's, and has
+    no metadata of results.
     """
     kind = model.config.model_type
+    has_processor = (place / "processor_config.json").is_file()
     path = place / "README.md"
-    text = path.read_text(encoding="utf-8") if path.is_file() else plain_card(model.config, repo_id)
-    only = None if is_main else ["results"]
-    results = [report.shown() for report in reports]
-    values = {"location": repo_id, "kind": kind, "results": results}
-    values["has_processor"] = (place / "processor_config.json").is_file()
-    filled = ModelCard(refreshed(text, TEMPLATES[kind], only, **values))
+    text = path.read_text(encoding="utf-8") if path.is_file() else plain_card(model.config, repo_id, has_processor)
+    if reports and "<!-- results -->" not in text:
+        text = f"{text.rstrip()}\n\n## Results\n\n<!-- results -->\n<!-- /results -->\n"
+    filled = ModelCard(
+        refreshed(
+            text,
+            TEMPLATES[kind],
+            location=repo_id,
+            subfolder=subfolder,
+            kind=kind,
+            has_processor=has_processor,
+            results=[report.shown() for report in reports],
+        )
+    )
     if license is not None:
         filled.data.license = license
-    if is_main and (named := _named_encoders(place)):
+    if named := _named_encoders(place):
         filled.data.base_model = named
-    filled.data.eval_results = [result for report in reports if is_main for result in report.model_index()] or None
-    filled.data.model_name = repo_id.split("/")[-1] if filled.data.eval_results else None
+    _claim(filled, [] if subfolder else reports, repo_id)
     return str(filled)
 
 
-def plain_card(config: Any, location: str) -> str:
+def _validate(filled: ModelCard) -> None:
+    """Raise ``ValueError`` with what the Hub says against a card."""
+    try:
+        filled.validate()
+    except ValueError as error:
+        text = str(error)
+        with suppress(ValueError, KeyError, TypeError):
+            text = "; ".join(item["message"] for item in json.loads(text)["errors"])
+        raise ValueError(f"The Hub does not take the card's metadata, and nothing was uploaded: {text}") from None
+
+
+def _claim(filled: ModelCard, reports: Sequence[Report], repo_id: str) -> None:
+    """Put the figures of these reports, and no others, into a card's metadata."""
+    filled.data.eval_results = [result for report in reports for result in report.model_index()] or None
+    filled.data.model_name = repo_id.split("/")[-1] if filled.data.eval_results else None
+
+
+def plain_card(config: Any, location: str, has_processor: bool) -> str:
     """A card for a model of which nothing is known but its config."""
-    template = TEMPLATES[config.model_type]
+    kind = config.model_type
     return card(
-        template,
+        TEMPLATES[kind],
+        {"pipeline_tag": PIPELINE_TAGS[kind]},
         title=location.split("/")[-1],
-        summary=SUMMARIES[config.model_type],
+        summary=SUMMARIES[kind],
         location=location,
-        kind=config.model_type,
-        facts=[config.notice or "Nobody has written down how these weights came about."],
-        results=[],
+        kind=kind,
+        has_processor=has_processor,
+        facts=[config.notice or UNKNOWN],
         **config.describe(),
     )
 
 
 class PushedWithCard:
-    """Gives whatever has ``push_to_hub`` this library's card, where transformers would write a general one."""
+    """Pushes in one commit, with this library's card, where transformers would write a general one.
 
-    def push_to_hub(self, repo_id: str, **kwargs) -> Any:
-        """Upload to the Hub, with a card if the repository has none.
+    A card that is there stays, but for its example, and for figures, which are those of other weights.
+    """
+
+    # Type of the model that it is a part of, for parts without weights.
+    part_of: str | None = None
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        commit_message: str | None = None,
+        commit_description: str | None = None,
+        private: bool | None = None,
+        token: str | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+        max_shard_size: int | str = "50GB",
+        tags: Sequence[str] | None = None,
+    ) -> CommitInfo:
+        """Upload to the Hub, with a card.
 
         Args:
             repo_id: ``user/name``; made if there is none.
-            kwargs: As for every ``push_to_hub`` of transformers: ``private``, ``token``, ``revision``,
-                ``commit_message``, ``create_pr``, ...
+            commit_message: Of the commit.
+            commit_description: Of the commit.
+            private: Whether a new one is; one that is there must be so.
+            token: Of the account; the saved one by default.
+            revision: Branch to write to; made if there is none.
+            create_pr: Whether to propose it and not to do it.
+            max_shard_size: Of a file of weights.
+            tags: Added to the card's.
 
         Raises:
             HubError: If the Hub refuses or cannot be reached.
         """
-        with hub_errors(repo_id, "model", "uploaded"):
-            if not kwargs.get("create_pr"):
-                api = HfApi(token=kwargs.get("token"))
-                repo = api.create_repo(repo_id, private=kwargs.get("private"), exist_ok=True).repo_id
-                if not api.file_exists(repo, "README.md"):
-                    text = self.card_text(repo).encode()
-                    api.upload_file(path_or_fileobj=text, path_in_repo="README.md", repo_id=repo)
-            return super().push_to_hub(repo_id, **kwargs)
+        api = HfApi(token=token)
+        with hub_errors(repo_id, "model", "uploaded"), tempfile.TemporaryDirectory() as folder:
+            repo = open_repository(api, repo_id, "model", private, None if create_pr else revision)
+            self.save_pretrained(folder, max_shard_size=max_shard_size)
+            files: dict[str, str | bytes] = {
+                path.relative_to(folder).as_posix(): str(path) for path in Path(folder).rglob("*") if path.is_file()
+            }
+            present = set(api.list_repo_files(repo, revision=revision))
+            before = None
+            if "README.md" in present:
+                before = Path(api.hf_hub_download(repo, "README.md", revision=revision)).read_text(encoding="utf-8")
+            brings_weights = any(fnmatch.filter(files, pattern) for pattern in WEIGHTS)
+            filled = ModelCard(self._card(repo, before, present | files.keys(), brings_weights))
+            if brings_weights:
+                _claim(filled, [], repo)
+            if tags:
+                filled.data.tags = list(dict.fromkeys([*(filled.data.tags or []), *tags]))
+            files["README.md"] = str(filled).encode()
+            return commit_files(
+                api,
+                repo,
+                files,
+                [*WEIGHTS, RESULTS] if brings_weights else [],
+                commit_message or f"Upload {type(self).__name__}",
+                revision,
+                commit_description,
+                create_pr,
+            )
 
-    def card_text(self, location: str) -> str:
-        """The card of a repository that had none."""
-        return plain_card(self.config, location)
+    def _card(self, repo: str, before: str | None, names: set[str], brings_weights: bool) -> str:
+        """The card of the repository once it holds these names."""
+        config = getattr(getattr(self, "model", self), "config", self)
+        kind = self.part_of or config.model_type
+        has_processor = "processor_config.json" in names
+        if brings_weights and (before is None or PART_MARK in before):
+            return plain_card(config, repo, has_processor)
+        if before is None:
+            values = {"title": repo.split("/")[-1], "part": type(self).__name__, "location": repo}
+            whole = SUMMARIES[kind][0].lower() + SUMMARIES[kind][1:-1]
+            return card("part", **values, whole=whole, facts=getattr(self, "notices", []))
+        if PART_MARK in before or not (brings_weights or kind in ("avaca", "avrl")):
+            return before
+        values = {"location": repo, "subfolder": None, "kind": kind, "has_processor": has_processor, "results": []}
+        return refreshed(before, TEMPLATES[kind], None if brings_weights else ["use"], **values)
 
 
-class PartPushedWithCard(PushedWithCard):
-    """The same for what has no config of a model: processors and feature extractors."""
-
-    # Type of the model that it belongs to.
-    part_of: str
-
-    def card_text(self, location: str) -> str:
-        """The card of a repository that had none."""
-        return card(
-            TEMPLATES[self.part_of],
-            title=location.split("/")[-1],
-            summary=f"{type(self).__name__} alone, without a detector.",
-            location=location,
-            kind=self.part_of,
-            facts=getattr(self, "notices", None) or ["Nobody has written down how these weights came about."],
-        )
-
-
-__all__ = ["PartPushedWithCard", "PushedWithCard", "plain_card", "push_checkpoint"]
+__all__ = ["PushedWithCard", "plain_card", "push_checkpoint"]

@@ -73,7 +73,7 @@ class Report:
     def model_index(self) -> list[EvalResult]:
         """The figures for the card's metadata."""
         data = self.data
-        given = {"split_seed": data["split_seed"], "scene": data["scene"]}
+        given = {"split_seed": data["split_seed"], "scene": data["scene"], "audio_path": self.figures["audio_path"]}
         return [
             EvalResult(
                 task_type="video-classification",

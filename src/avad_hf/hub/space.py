@@ -8,9 +8,7 @@ from huggingface_hub import HfApi
 
 from .cards import card, space_app
 from .errors import hub_errors
-
-# Of FFmpeg PyAV brings its own; everything else comes with the library.
-REQUIREMENTS = "avad-hf\n"
+from .repository import open_repository
 
 
 def push_space(
@@ -20,8 +18,11 @@ def push_space(
     private: bool | None = None,
     token: str | None = None,
     notes: Sequence[str] = (),
+    requirement: str = "avad-hf",
 ) -> str:
     """Make a Space (gradio) that scores uploaded videos with a detector on the Hub, or bring one up to date.
+
+    For a private detector the Space needs a token that may read it, as the secret ``HF_TOKEN`` in its settings.
 
     Args:
         model_id: ``user/name`` of an AVACA or AVRL checkpoint with its processor.
@@ -29,6 +30,7 @@ def push_space(
         private: Whether a new one is.
         token: Of the account; the saved one by default.
         notes: What its page says of the weights.
+        requirement: What pip installs there: this library by its name in the package index, or an address of it.
 
     Returns:
         Address of the Space.
@@ -38,21 +40,19 @@ def push_space(
     """
     api = HfApi(token=token)
     with hub_errors(repo_id, "space", "uploaded"), tempfile.TemporaryDirectory() as folder:
-        url = api.create_repo(repo_id, repo_type="space", space_sdk="gradio", private=private, exist_ok=True)
-        title = url.repo_id.split("/")[-1]
+        repo = open_repository(api, repo_id, "space", private, space_sdk="gradio")
+        title = repo.split("/")[-1]
         files = {
             "README.md": card(
                 "space", {"title": title, "models": [model_id]}, title=title, model=model_id, facts=notes
             ),
             "app.py": space_app(model_id),
-            "requirements.txt": REQUIREMENTS,
+            "requirements.txt": f"{requirement}\n",
         }
         for name, text in files.items():
             (Path(folder) / name).write_text(text, encoding="utf-8")
-        api.upload_folder(
-            repo_id=url.repo_id, repo_type="space", folder_path=folder, commit_message=f"Shows {model_id}"
-        )
-    return str(url)
+        api.upload_folder(repo_id=repo, repo_type="space", folder_path=folder, commit_message=f"Shows {model_id}")
+    return f"{api.endpoint}/spaces/{repo}"
 
 
 __all__ = ["push_space"]

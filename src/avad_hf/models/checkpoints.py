@@ -8,7 +8,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from avad_hf.hub.errors import hub_errors
-from avad_hf.hub.push import PushedWithCard, plain_card
+from avad_hf.hub.push import PushedWithCard
 
 
 class CheckpointConfig(PushedWithCard, PreTrainedConfig):
@@ -24,10 +24,6 @@ class CheckpointConfig(PushedWithCard, PreTrainedConfig):
     def describe(self) -> dict[str, str]:
         """What a card says of the architecture, by the names of the card's template."""
         return {}
-
-    def card_text(self, location: str) -> str:
-        """The card of a repository that had none."""
-        return plain_card(self, location)
 
     def to_dict(self) -> dict[str, Any]:
         """All settings; without the folders of this machine that parts were loaded from."""

@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from transformers import BatchFeature, FeatureExtractionMixin
 
-from avad_hf.hub.push import PartPushedWithCard
+from avad_hf.hub.push import PushedWithCard
 from avad_hf.media.sources import open_media
 from avad_hf.media.windows import normalised, read_whole
 
 
-class VideoFeatureExtractor(PartPushedWithCard, FeatureExtractionMixin):
+class VideoFeatureExtractor(PushedWithCard, FeatureExtractionMixin):
     r"""Turns videos into the normalised frames that [`SlowFastModel`] and [`ResNet3dModel`] read.
 
     Args:
@@ -23,7 +23,7 @@ class VideoFeatureExtractor(PartPushedWithCard, FeatureExtractionMixin):
         image_std: Divides then, by channel.
     """
 
-    part_of = "slowfast"
+    part_of = "video"
     model_input_names = ("pixel_values_videos",)
 
     def __init__(
@@ -36,11 +36,33 @@ class VideoFeatureExtractor(PartPushedWithCard, FeatureExtractionMixin):
         **kwargs,
     ):
         super().__init__(**kwargs)
+        sides = [size] if isinstance(size, int) else list(size)
+        if len(sides) not in (1, 2) or min(sides) < 1 or num_frames < 1:
+            raise ValueError(
+                "num_frames must be 1 or more, and size the short side or height and width in pixels, got "
+                f"{num_frames!r} and {size!r}."
+            )
+        if len(image_mean) != 3 or len(image_std) != 3 or min(*image_std, rescale_factor) <= 0:
+            raise ValueError(
+                "image_mean and image_std must be three numbers each, and image_std and rescale_factor above 0, got "
+                f"{image_mean!r}, {image_std!r} and {rescale_factor!r}."
+            )
         self.num_frames = num_frames
         self.size = size if isinstance(size, int) else tuple(size)
         self.rescale_factor = rescale_factor
         self.image_mean = tuple(image_mean)
         self.image_std = tuple(image_std)
+
+    @classmethod
+    def from_dict(cls, feature_extractor_dict: dict[str, Any], **kwargs) -> "VideoFeatureExtractor":
+        """Build it from its JSON; raises ``ValueError`` for that of another feature extractor."""
+        found = feature_extractor_dict.get("feature_extractor_type", cls.__name__)
+        if found != cls.__name__:
+            raise ValueError(
+                f"This repository holds a {found}, and no {cls.__name__}. Give a video encoder's, or load this one "
+                "with AutoFeatureExtractor or AutoProcessor."
+            )
+        return super().from_dict(feature_extractor_dict, **kwargs)
 
     def __call__(self, videos: Any) -> BatchFeature:
         """Read one video or several.

@@ -16,9 +16,9 @@ from torch import Tensor
 from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
 from transformers.utils import CONFIG_NAME, PROCESSOR_NAME
 
-from avad_hf.hub.errors import hub_errors, refuse_unreachable
+from avad_hf.hub.errors import HubError, hub_errors, refuse_unreachable
 from avad_hf.hub.folders import weights_hash
-from avad_hf.hub.push import PartPushedWithCard
+from avad_hf.hub.push import PushedWithCard
 from avad_hf.media.clips import Clip, Frame, cut_clips, join_ends
 from avad_hf.media.sources import Media, open_media
 from avad_hf.models.slowfast.modeling_slowfast import SlowFastModel
@@ -37,14 +37,15 @@ ENCODERS = {"video_encoder": SlowFastModel, "audio_encoder": VggishModel}
 HUB_ID = "hub_id"
 
 
-class AvacaProcessor(PartPushedWithCard, ProcessorMixin):
+class AvacaProcessor(PushedWithCard, ProcessorMixin):
     r"""Turns videos into the features that AVACA reads, with a frozen video encoder and a frozen audio encoder.
 
     Args:
         feature_extractor: [`VggishFeatureExtractor`] for the audio encoder.
         video_encoder: A [`SlowFastModel`], or the folder or Hub id of one. A Hub id is kept as such by
             `save_pretrained`, with the commit that was loaded, so that checkpoints can share an encoder and it never
-            changes under them; ``user/name@revision`` chooses one. Anything else is saved with the processor.
+            changes under them; ``user/name@revision`` chooses one. Anything else is saved with the processor; an
+            encoder that you have changed must be saved to a folder, and given by that.
         audio_encoder: A [`VggishModel`], likewise.
         size: Short side of the frames that the video encoder sees, in pixels; the long side keeps the proportion and
             nothing is cropped.
@@ -347,10 +348,13 @@ class AvacaProcessor(PartPushedWithCard, ProcessorMixin):
 def _from_hub(role: str, place: str, **kwargs) -> PreTrainedModel:
     """Load an encoder from ``user/name`` or ``user/name@revision``, and remember the commit."""
     name, _, revision = place.partition("@")
-    with hub_errors(name, "model", f"loaded as {role}"):
-        # The cache keeps a commit's files in a folder of its name.
-        config = Path(hf_hub_download(name, CONFIG_NAME, revision=revision or None, **kwargs))
-        encoder = ENCODERS[role].from_pretrained(name, revision=config.parent.name, **kwargs)
+    try:
+        with hub_errors(place, "model", f"loaded as {role}"):
+            # The cache keeps a commit's files in a folder of its name.
+            config = Path(hf_hub_download(name, CONFIG_NAME, revision=revision or None, **kwargs))
+            encoder = ENCODERS[role].from_pretrained(name, revision=config.parent.name, **kwargs)
+    except HubError as error:
+        raise HubError(f"{error} To use another one: AvacaProcessor.from_pretrained(..., {role}=...).") from error
     setattr(encoder, HUB_ID, f"{name}@{config.parent.name}")
     return encoder
 

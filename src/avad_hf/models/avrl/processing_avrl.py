@@ -15,7 +15,7 @@ from transformers import BatchFeature, ProcessorMixin
 from transformers.utils import PROCESSOR_NAME
 
 from avad_hf.hub.errors import hub_errors, refuse_unreachable
-from avad_hf.hub.push import PartPushedWithCard
+from avad_hf.hub.push import PushedWithCard
 from avad_hf.media.sources import Media, open_media
 from avad_hf.media.windows import Window, normalised, read_whole, read_windows
 from avad_hf.models.vggish.feature_extraction_vggish import VggishFeatureExtractor
@@ -32,7 +32,7 @@ def _is_finite(value: Any) -> bool:
     return isinstance(value, Real) and math.isfinite(value)
 
 
-class AvrlProcessor(PartPushedWithCard, ProcessorMixin):
+class AvrlProcessor(PushedWithCard, ProcessorMixin):
     r"""Turns videos into the frames and the log-mel spectrograms that AVRL reads (sections III-A, III-B and IV-C).
 
     Args:

@@ -7,7 +7,7 @@ from avad_hf.models.checkpoints import CheckpointConfig
 
 @strict
 class VggishConfig(CheckpointConfig):
-    r"""Architecture of a VGGish network; the defaults are the one trained on AudioSet.
+    r"""Architecture of a VGGish network; the defaults are the published one.
 
     Args:
         hidden_sizes: Channels of the four groups of convolutions, which hold one, one, two and two of them.

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import BatchFeature, SequenceFeatureExtractor
 
-from avad_hf.hub.push import PartPushedWithCard
+from avad_hf.hub.push import PushedWithCard
 
 # Natural logarithm of (mel + offset): silence is log(0.01) everywhere.
 LOG_OFFSET = 0.01
@@ -36,7 +36,7 @@ def mel_filters(num_bins: int, num_frequencies: int, sampling_rate: int, low_hz:
     return weights
 
 
-class VggishFeatureExtractor(PartPushedWithCard, SequenceFeatureExtractor):
+class VggishFeatureExtractor(PushedWithCard, SequenceFeatureExtractor):
     r"""Turns mono waveforms at 16 kHz into log-mel frames.
 
     A frame is 25 ms long and a new one begins every 10 ms; nothing is padded or centred, so that one second gives 98
