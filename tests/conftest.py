@@ -4,6 +4,9 @@ import importlib.util
 import os
 from pathlib import Path
 
+# Read when torch is imported: several threads of several processes would wait for each other.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Read when huggingface_hub is imported, so before everything else.
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", TOKENIZERS_PARALLELISM="false")
 

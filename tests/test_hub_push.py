@@ -32,6 +32,7 @@ from avad_hf import (
 )
 from avad_hf.cli import app
 from avad_hf.data.manifest import ManifestError
+from avad_hf.hub.cards import card
 from avad_hf.hub.results import SHOWN, read_report
 from avad_hf.untrained import AVRL_SIZES, init_avrl
 
@@ -823,6 +824,8 @@ def test_figures_of_before_are_not_claimed_for_new_weights(tmp_path):
     item = FeatureDataset(store)[0]["visual_features"]
     model = AvacaForAnomalyDetection(AvacaConfig(visual_size=item.shape[1], audio_size=5, num_audio_steps=8))
     model.save_pretrained(tmp_path / "checkpoint")
+    values = {"title": "T", "summary": "S.", "location": "x", "facts": ["Drawn by lot."]}
+    (tmp_path / "checkpoint" / "README.md").write_text(card("avaca", **values))
     with HubServer(tokens={"tok": "alice"}) as hub:
         first = f"""
         from avad_hf import FeatureDataset, evaluate
@@ -844,6 +847,7 @@ def test_figures_of_before_are_not_claimed_for_new_weights(tmp_path):
     assert ".eval_results/avad_hf.yaml" not in after
     assert b"model-index" not in after["README.md"] and b"ROC AUC" not in after["README.md"]
     assert b"No evaluation has been added to this card." in after["README.md"]
+    assert b"Drawn by lot." in before["README.md"] and b"Drawn by lot." not in after["README.md"]
 
 
 def test_a_public_repository_is_not_taken_for_a_private_one(tiny, tmp_path):

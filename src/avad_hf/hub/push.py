@@ -72,7 +72,7 @@ def push_checkpoint(
     Args:
         directory: Of a detector or an encoder: what ``init``, ``train`` and ``convert`` write, or `save_pretrained`.
         repo_id: ``user/name``; made if there is none.
-        private: Whether a new one is.
+        private: Whether a new one is; one that is there must be so.
         token: Of the account; the saved one by default.
         revision: Branch to write to; made if there is none.
         subfolder: Folder of the repository to write to; then without the figures' metadata, which belong to the whole
@@ -187,6 +187,7 @@ def _card(
         refreshed(
             text,
             TEMPLATES[kind],
+            ["use", "results"],
             location=repo_id,
             subfolder=subfolder,
             kind=kind,
@@ -238,7 +239,7 @@ def plain_card(config: Any, location: str, has_processor: bool) -> str:
 class PushedWithCard:
     """Pushes in one commit, with this library's card, where transformers would write a general one.
 
-    A card that is there stays, but for its example, and for figures, which are those of other weights.
+    A card that is there stays, but for its example; new weights drop what it says of the old ones, and their figures.
     """
 
     # Type of the model that it is a part of, for parts without weights.
@@ -316,7 +317,9 @@ class PushedWithCard:
         if PART_MARK in before or not (brings_weights or kind in ("avaca", "avrl")):
             return before
         values = {"location": repo, "subfolder": None, "kind": kind, "has_processor": has_processor, "results": []}
-        return refreshed(before, TEMPLATES[kind], None if brings_weights else ["use"], **values)
+        # What was said of other weights is not true of these.
+        facts = [getattr(config, "notice", None) or UNKNOWN]
+        return refreshed(before, TEMPLATES[kind], None if brings_weights else ["use"], facts=facts, **values)
 
 
 __all__ = ["PushedWithCard", "plain_card", "push_checkpoint"]
