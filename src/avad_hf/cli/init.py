@@ -38,7 +38,7 @@ def init_avaca(
         refuse(str(error))
     parts = ["the detector", *(f"the {kind} encoder" for kind in ("video", "audio") if kind in str(processor.notices))]
     typer.echo(
-        f"Wrote an untrained checkpoint to {directory} ({' and '.join(parts)} have random weights, seed {seed})."
+        f"Wrote an untrained checkpoint to {directory} (random weights, seed {seed}: {' and '.join(parts)})."
     )
 
 
