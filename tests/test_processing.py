@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -232,3 +233,18 @@ def test_refusals(tmp_path, tiny, processor):
     (folder / "processor_config.json").write_text(json.dumps(stored | {"video_encoder": "./video_encoder"}))
     with pytest.raises(ValueError, match=r"its video_encoder cannot be loaded from video_encoder: .*cut or damaged"):
         AvacaProcessor.from_pretrained(folder)
+
+
+def test_encoders_that_change_are_heeded(tiny, bikes):
+    """The inference form of the video encoder is made anew when its weights are written to, moved or replaced."""
+    processor = AvacaProcessor.from_pretrained(tiny)
+    maps = [processor(bikes)["visual_features"]]
+    for change in (
+        lambda: [tensor.mul_(1.1) for tensor in processor.video_encoder.parameters()],
+        lambda: processor.to(dtype=torch.bfloat16),
+        lambda: setattr(processor, "video_encoder", AvacaProcessor.from_pretrained(tiny).video_encoder),
+    ):
+        change()
+        maps.append(processor(bikes)["visual_features"])
+    assert not any(torch.equal(first, second) for first, second in pairwise(maps))
+    assert torch.equal(maps[0], maps[-1])

@@ -1,11 +1,15 @@
 """SlowFast against pytorchvideo's, with the same random weights."""
 
+import copy
+
 import pytest
 import torch
 from pytorchvideo.models.slowfast import create_slowfast
 from transformers import AutoModel, AutoModelForVideoClassification
 
 from avad_hf import SlowFastConfig, SlowFastForVideoClassification, SlowFastModel
+from avad_hf.models.checkpoints import weights_state
+from avad_hf.models.slowfast.inference_slowfast import inference_form
 
 SLOW_FRAMES = [0, 4, 8, 13, 17, 22, 26, 31]
 TINY = {"stem_width": 8, "fast_ratio": 4, "depths": (1, 1, 1, 1)}
@@ -113,3 +117,37 @@ def test_refuses_other_shapes(shape, message):
 def test_refuses_impossible_configs(fields, message):
     with pytest.raises(Exception, match=message):
         SlowFastConfig(**fields)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.no_grad()
+def test_inference_form_gives_the_same_maps(dtype):
+    model = SlowFastModel(SlowFastConfig(**TINY, pool_size=2))
+    randomise(model)
+    model.to(dtype).eval()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    form = inference_form(model)
+    video = torch.randn(2, 32, 3, 64, 96)
+    reference = copy.deepcopy(model).float()(video).feature_map
+    error = (form(video).feature_map.float() - reference).norm() / reference.norm()
+    assert error < (1e-5 if dtype == torch.float32 else 1e-2)
+    # Not a batch norm is left, and the model itself is as it was.
+    assert not [module for module in form.modules() if isinstance(module, torch.nn.BatchNorm3d)]
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+@torch.no_grad()
+def test_weights_state_tells_every_change():
+    model = SlowFastModel(SlowFastConfig(**TINY, pool_size=2))
+    states = [weights_state(model)]
+    assert weights_state(model) == states[0]
+    changes = (
+        lambda: model.blocks[0].multipathway_blocks[0].norm.running_mean.add_(1),
+        lambda: model.load_state_dict({name: tensor + 1 for name, tensor in model.state_dict().items()}),
+        lambda: model.to(torch.bfloat16),
+        lambda: setattr(model.blocks[1], "multipathway_fusion", None),
+    )
+    for change in changes:
+        change()
+        states.append(weights_state(model))
+    assert len(set(states)) == len(states)

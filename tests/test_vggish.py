@@ -11,6 +11,7 @@ from torchvggish.vggish_input import waveform_to_examples
 from transformers import AutoFeatureExtractor, AutoModel
 
 from avad_hf import VggishConfig, VggishFeatureExtractor, VggishModel
+from avad_hf.models.vggish.inference_vggish import inference_form
 
 TINY = {"hidden_sizes": (4, 4, 8, 8), "intermediate_size": 16, "embedding_size": 8}
 TONE = np.sin(2 * np.pi * 1000 * np.arange(16000) / 16000)
@@ -144,3 +145,18 @@ def test_extractor_refuses(extractor, call, message):
 def test_model_refuses_other_shapes(shape):
     with pytest.raises(ValueError, match=r"needs input_features of shape \(N, frames, 64\)"):
         VggishModel(VggishConfig(**TINY))(torch.zeros(shape))
+
+
+@torch.no_grad()
+def test_inference_form_gives_the_same_embeddings():
+    model = VggishModel(VggishConfig(hidden_sizes=(8, 16, 32, 64), intermediate_size=64, embedding_size=32)).eval()
+    form = inference_form(model)
+    for frames in (96, 130):
+        log_mel = torch.randn(5, frames, 64)
+        expected, found = model(log_mel), form(log_mel)
+        torch.testing.assert_close(found.feature_map, expected.feature_map, rtol=1e-5, atol=1e-5)
+        assert (found.pooler_output is None) is (frames == 130)
+    torch.testing.assert_close(form(log_mel[:, :96]).pooler_output, model(log_mel[:, :96]).pooler_output)
+    # Only the convolutions are copied, and the model keeps its own.
+    assert form.embeddings is model.embeddings and form.features is not model.features
+    assert model.features[3].weight.is_contiguous() and not form.features[3].weight.is_contiguous()

@@ -37,9 +37,7 @@ def init_avaca(
     except (OSError, ValueError) as error:
         refuse(str(error))
     parts = ["the detector", *(f"the {kind} encoder" for kind in ("video", "audio") if kind in str(processor.notices))]
-    typer.echo(
-        f"Wrote an untrained checkpoint to {directory} (random weights, seed {seed}: {' and '.join(parts)})."
-    )
+    typer.echo(f"Wrote an untrained checkpoint to {directory} (random weights, seed {seed}: {' and '.join(parts)}).")
 
 
 class Fusion(StrEnum):

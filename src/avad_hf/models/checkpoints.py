@@ -5,6 +5,7 @@ from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
+from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from avad_hf.hub.errors import hub_errors
@@ -46,6 +47,12 @@ class CheckpointConfig(PushedWithCard, PreTrainedConfig):
             return super().from_dict(config_dict, **kwargs)
         except StrictDataclassError as error:  # which is no ValueError
             raise ValueError(f"The config of this '{cls.model_type}' checkpoint is not valid: {error}") from error
+
+
+def weights_state(model: nn.Module) -> tuple:
+    """What changes whenever a model's weights are moved, replaced or written to."""
+    tensors = (*model.parameters(), *model.buffers())
+    return tuple((tensor.data_ptr(), tensor._version, tensor.dtype, tensor.device) for tensor in tensors)
 
 
 class CheckpointModel(PushedWithCard, PreTrainedModel):

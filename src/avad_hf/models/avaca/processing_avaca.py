@@ -21,8 +21,11 @@ from avad_hf.hub.folders import weights_hash
 from avad_hf.hub.push import PushedWithCard
 from avad_hf.media.clips import Clip, Frame, cut_clips, join_ends
 from avad_hf.media.sources import Media, open_media
+from avad_hf.models.checkpoints import weights_state
+from avad_hf.models.slowfast.inference_slowfast import inference_form as slowfast_form
 from avad_hf.models.slowfast.modeling_slowfast import SlowFastModel
 from avad_hf.models.vggish.feature_extraction_vggish import VggishFeatureExtractor
+from avad_hf.models.vggish.inference_vggish import inference_form as vggish_form
 from avad_hf.models.vggish.modeling_vggish import VggishModel
 
 logger = logging.getLogger(__name__)
@@ -33,6 +36,7 @@ SOUND_WINDOW_S = 1.0
 PER_CLIP = ("visual_features", "audio_features", "clip_mask", "clip_times")
 # Where the encoders lie in a checkpoint that carries them, and how processor_config.json says so.
 ENCODERS = {"video_encoder": SlowFastModel, "audio_encoder": VggishModel}
+FORMS = {"video_encoder": slowfast_form, "audio_encoder": vggish_form}
 # Attribute of an encoder that says which repository of the Hub, at which commit, it came from.
 HUB_ID = "hub_id"
 
@@ -84,6 +88,7 @@ class AvacaProcessor(PushedWithCard, ProcessorMixin):
         self.feature_grid = tuple(feature_grid)
         self.image_mean = image_mean
         self.image_std = image_std
+        self._forms: dict[str, tuple[tuple, PreTrainedModel]] = {}
         self.video_encoder = self._frozen("video_encoder", video_encoder)
         self.audio_encoder = self._frozen("audio_encoder", audio_encoder)
         self.clip_length = self.video_encoder.config.num_frames
@@ -331,15 +336,23 @@ class AvacaProcessor(PushedWithCard, ProcessorMixin):
     def _encode_frames(self, pixels: Tensor) -> Tensor:
         """Frames of shape `(clips * clip_length, 3, H, W)` to maps of shape `(clips, hidden_size, *feature_grid)`."""
         # Whatever was done to the encoder since, say by train() of a model around it: it stays frozen.
-        encoder = self.video_encoder.eval()
+        encoder = self._fast("video_encoder")
         scaled = pixels.to(encoder.device).to(torch.float32).div_(255.0 * self.image_std)
         normalised = scaled.sub_(self.image_mean / self.image_std).unflatten(0, (-1, self.clip_length))
         maps = encoder(normalised.to(encoder.dtype)).feature_map.float()
         return maps if maps.shape[-2:] == self.feature_grid else F.adaptive_avg_pool2d(maps, self.feature_grid)
 
+    def _fast(self, role: str) -> PreTrainedModel:
+        """An encoder in its inference form, made anew after its weights have been moved or changed."""
+        encoder = getattr(self, role)
+        state = weights_state(encoder)
+        if self._forms.get(role, (None,))[0] != state:
+            self._forms[role] = state, FORMS[role](encoder.eval())
+        return self._forms[role][1]
+
     def _encode_sound(self, windows: Tensor) -> Tensor:
         """Windows of shape `(N, samples)` to embeddings of shape `(N, embedding_size)`."""
-        encoder = self.audio_encoder.eval()
+        encoder = self._fast("audio_encoder")
         # One second makes 98 frames; VGGish takes the first 96 and leaves the last 25 ms (as all public versions do).
         log_mel = self.feature_extractor.log_mel(windows)[:, : encoder.config.num_frames]
         return encoder(log_mel.to(encoder.device, encoder.dtype)).pooler_output.float()

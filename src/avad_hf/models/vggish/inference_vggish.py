@@ -1,0 +1,24 @@
+"""VGGish as it computes fastest while it is frozen: the same network, laid out otherwise."""
+
+import copy
+
+import torch
+
+from .modeling_vggish import VggishModel
+
+
+def inference_form(model: VggishModel) -> VggishModel:
+    """A copy whose convolutions have their channels last in memory; the linear layers, most of it, are shared.
+
+    It gives the same embeddings to 1e-5. On two cores with AVX-512 it took 0.7 of the time in float32 and 0.6 in
+    bfloat16 (tests/benchmarks/bench_encoders.py).
+    """
+    if model.device.type != "cpu":  # measured on CPUs alone
+        return model
+    copied = copy.copy(model)
+    copied._modules = dict(model._modules)
+    copied.features = copy.deepcopy(model.features).to(memory_format=torch.channels_last)
+    return copied
+
+
+__all__ = ["inference_form"]
