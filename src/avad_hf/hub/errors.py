@@ -71,7 +71,7 @@ def hub_errors(repo_id: str, kind: str, done: str) -> Iterator[None]:
     Args:
         repo_id: ``user/name``.
         kind: ``"model"``, ``"dataset"`` or ``"space"``.
-        done: What was not done: ``"uploaded"`` or ``"downloaded"``.
+        done: What was not done: ``"uploaded"``, ``"downloaded"``, ``"loaded"``.
     """
     try:
         yield

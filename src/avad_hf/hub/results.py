@@ -44,6 +44,7 @@ class Report:
             f"{data['split'] or 'all'} videos",
             *([f"scene {data['scene']}"] if data["scene"] else []),
             *([f"split seed {data['split_seed']}"] if data["split_seed"] is not None else []),
+            *(["split as the data fix it, or else of seed 0"] if data["split"] and data["split_seed"] is None else []),
             f"{figures['num_videos']} videos, {figures['num_anomalous']} anomalous",
             *([f"sound {figures['audio_path']}"] if figures["audio_path"] else []),
         ]

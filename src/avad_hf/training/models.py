@@ -129,7 +129,7 @@ def model_card(
         else "No encoders: this checkpoint reads stored features."
     )
     origin = result["threshold_origin"] or "nobody has looked for one"
-    split = "as fixed" if config.split_seed is None else f"seed {config.split_seed}"
+    split = "as the data fix it, or else of seed 0" if config.split_seed is None else f"of seed {config.split_seed}"
     recipe = model.config.recipe_sha256
     notes = [
         f"Trained for {result['epochs']} epochs on `{_named(config.data)}`"

@@ -88,7 +88,7 @@ class AvacaProcessor(PushedWithCard, ProcessorMixin):
         self.feature_grid = tuple(feature_grid)
         self.image_mean = image_mean
         self.image_std = image_std
-        self._forms: dict[str, tuple[tuple, PreTrainedModel]] = {}
+        self._forms: dict[str, tuple[PreTrainedModel, tuple, PreTrainedModel]] = {}
         self.video_encoder = self._frozen("video_encoder", video_encoder)
         self.audio_encoder = self._frozen("audio_encoder", audio_encoder)
         self.clip_length = self.video_encoder.config.num_frames
@@ -346,9 +346,12 @@ class AvacaProcessor(PushedWithCard, ProcessorMixin):
         """An encoder in its inference form, made anew after its weights have been moved or changed."""
         encoder = getattr(self, role)
         state = weights_state(encoder)
-        if self._forms.get(role, (None,))[0] != state:
-            self._forms[role] = state, FORMS[role](encoder.eval())
-        return self._forms[role][1]
+        # The encoder is kept beside its form: another one must not be taken for it because it lies at the same place.
+        known, before, form = self._forms.get(role, (None, None, None))
+        if known is not encoder or before != state:
+            form = FORMS[role](encoder.eval())
+            self._forms[role] = encoder, state, form
+        return form
 
     def _encode_sound(self, windows: Tensor) -> Tensor:
         """Windows of shape `(N, samples)` to embeddings of shape `(N, embedding_size)`."""
