@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from safetensors.torch import save
 from torch import Tensor
 from transformers import ProcessorMixin
 
-from avad_hf.media.ahead import read_ahead
+from avad_hf.media.ahead import read_together
 from avad_hf.media.sources import open_media
 
 from .store import (
@@ -45,6 +46,8 @@ logger = logging.getLogger(__name__)
 # A process waits for the slowest one at the end, however many hours that takes.
 PATIENCE = timedelta(days=30)
 VISUAL_DTYPES = ("float16", "float32")
+# Videos that are decoded at the same time for a GPU; their batches wait in its memory.
+MOST_DECODERS = 4
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,8 @@ def extract_features(
     processor: ProcessorMixin,
     output_dir: str | os.PathLike,
     *,
-    clips_per_batch: int = 1,
+    clips_per_batch: int | None = None,
+    decoders: int | None = None,
     visual_dtype: Literal["float16", "float32"] = "float16",
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Extraction:
@@ -83,7 +87,10 @@ def extract_features(
             (``process_state().device`` is each process's own); or an [`AvrlProcessor`], of which the picked frames
             and the log-mel spectrogram of each video are kept, since its networks are trained.
         output_dir: The store. Videos that other calls have put there stay.
-        clips_per_batch: Clips that go through the encoders together.
+        clips_per_batch: Clips that go through the encoders together; by default one on a CPU, and on a GPU as many as
+            fit into its memory, up to 16.
+        decoders: Videos that are decoded at the same time, each in a thread; by default one for encoders on a CPU,
+            and for those on a GPU, which wait for pictures, one for every two cores up to four.
         visual_dtype: Of the stored visual features; sound features are float32, and frames 8 bits.
         on_progress: Called after each video of this process with the number that are done and their total.
 
@@ -93,10 +100,10 @@ def extract_features(
         OSError: If the store cannot be written, because the disk is full for example. What is stored stays, and the
             same call goes on once there is room.
     """
-    if visual_dtype not in VISUAL_DTYPES or clips_per_batch < 1:
+    if visual_dtype not in VISUAL_DTYPES or min(clips_per_batch or 1, decoders or 1) < 1:
         raise ValueError(
-            f"visual_dtype must be {' or '.join(VISUAL_DTYPES)} and clips_per_batch 1 or more, got {visual_dtype!r} "
-            f"and {clips_per_batch}."
+            f"visual_dtype must be {' or '.join(VISUAL_DTYPES)}, clips_per_batch and decoders 1 or more, got "
+            f"{visual_dtype!r}, {clips_per_batch} and {decoders}."
         )
     state = process_state()
     rows = index_rows(dataset)
@@ -104,7 +111,7 @@ def extract_features(
     recipe = {"visual_dtype": visual_dtype, "audio_dtype": "float32"} | processor.recipe()
     try:
         with only_run(store, state.is_main_process):
-            return _extract(rows, processor, store, recipe, state, clips_per_batch, on_progress)
+            return _extract(rows, processor, store, recipe, state, clips_per_batch, decoders, on_progress)
     except OSError as error:
         raise OSError(
             error.errno,
@@ -119,7 +126,8 @@ def _extract(
     store: Path,
     recipe: dict[str, Any],
     state: PartialState,
-    clips_per_batch: int,
+    clips_per_batch: int | None,
+    decoders: int | None,
     on_progress: Callable[[int, int], None] | None,
 ) -> Extraction:
     with state.main_process_first():
@@ -130,7 +138,10 @@ def _extract(
     failed = []
     if on_progress is not None:
         on_progress(done, len(own))
-    for row, features, facts in _encoded(pending, processor, clips_per_batch, recipe["visual_dtype"]):
+    cores = share_cores()
+    if decoders is None:
+        decoders = 1 if processor.device.type == "cpu" else max(1, min(MOST_DECODERS, cores // 2))
+    for row, features, facts in _encoded(pending, processor, recipe["visual_dtype"], clips_per_batch, decoders):
         if isinstance(facts, dict):
             write_file(store / feature_file(row["id"]), save(features, {FACTS: json_line(facts)}))
         else:
@@ -160,6 +171,19 @@ def process_state() -> PartialState:
             "machines without GPU set ACCELERATE_USE_CPU=true."
         )
     return state
+
+
+def share_cores() -> int:
+    """Divide the cores evenly between the processes of this machine; returns this one's.
+
+    torchrun gives each process one thread, however many cores there are for it. Exported engines follow torch when
+    they are loaded, so this comes first.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    beside = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    if beside > 1 and os.environ.get("OMP_NUM_THREADS", "1") == "1":
+        torch.set_num_threads(max(1, cores // beside))
+    return max(1, cores // beside)
 
 
 def index_rows(dataset: Dataset | DatasetDict | Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -233,7 +257,7 @@ def verify_features(
     step = max(1, len(stored) // num_videos)
     sample = [given[row["id"]] for row in stored[::step][:num_videos]]
     differences = {}
-    for row, features, facts in _encoded(sample, processor, 1, recipe["visual_dtype"]):
+    for row, features, facts in _encoded(sample, processor, recipe["visual_dtype"]):
         if not isinstance(facts, dict):
             raise ValueError(f"{row['video']} cannot be read any more: {facts}")
         _, before = read_features(store / feature_file(row["id"]))
@@ -251,55 +275,57 @@ def _difference(now: Tensor, before: Tensor) -> float:
 
 
 def _encoded(
-    rows: Sequence[dict[str, Any]], processor: ProcessorMixin, clips_per_batch: int, visual_dtype: str
+    rows: Sequence[dict[str, Any]],
+    processor: ProcessorMixin,
+    visual_dtype: str,
+    clips_per_batch: int | None = None,
+    decoders: int = 1,
 ) -> Iterator[tuple[dict[str, Any], dict[str, Tensor], dict[str, Any] | Exception]]:
     """Row, features and facts of each video; an exception in place of the facts of one that cannot be read."""
-    clips, chunks = [], []
-
-    def encode() -> None:
-        if clips:
-            chunks.append(processor.stored(clips, visual_dtype))
-            clips.clear()
-
-    # The next clips, and the next video, are decoded while these ones are encoded.
-    with closing(read_ahead(_decoded(rows, processor), depth=2 * clips_per_batch)) as decoded:
-        for row, clip, facts in decoded:
-            if clip is not None:
-                clips.append(clip)
-                if len(clips) == clips_per_batch:
-                    encode()
+    # The next clips, and the next videos, are decoded while these ones are encoded.
+    readers = (_decoded(row, processor, clips_per_batch) for row in rows)
+    chunks: defaultdict[int, list[tuple[dict[str, Tensor], bool]]] = defaultdict(list)
+    with closing(read_together(readers, at_once=max(1, min(decoders, len(rows))), depth=2)) as decoded:
+        for number, entry, error in decoded:
+            if entry is None:
+                if not isinstance(error, StopIteration):
+                    raise error
                 continue
-            features = {}
+            row, batch, facts = entry
+            if batch is not None:
+                chunks[number].append(processor.stored(batch, visual_dtype))
+                continue
+            done, features = chunks.pop(number, []), {}
             if isinstance(facts, dict):
-                encode()
-                features = {name: torch.cat([chunk[name] for chunk, _ in chunks]) for name in chunks[0][0]}
-                facts |= {"num_clips": len(features["clip_times"]), "has_audio": chunks[0][1]}
+                features = {name: torch.cat([chunk[name] for chunk, _ in done]) for name in done[0][0]}
+                times = features["clip_times"]
+                facts |= {
+                    "duration": times[-1, 1].item() - (row.get("start") or 0.0),
+                    "num_clips": len(times),
+                    "has_audio": done[0][1],
+                }
                 if not all(tensor.isfinite().all() for tensor in features.values()):
                     facts = ValueError(f"{row['video']}: its features are not finite in {visual_dtype}. Try float32.")
-            clips.clear()
-            chunks.clear()
             yield row, features, facts
 
 
-def _decoded(rows: Sequence[dict[str, Any]], processor: ProcessorMixin) -> Iterator[tuple]:
-    """Row and clip for every clip, then row, ``None`` and the facts of the whole video, or what went wrong."""
-    for row in rows:
-        try:
-            with open_media(row) as media:
-                for clip in processor.clips(media):
-                    yield row, clip, None
-                facts = {
-                    "id": row["id"],
-                    "duration": clip.end - (row.get("start") or 0.0),
-                    "fps": media.info.fps,
-                    "warnings": media.problems,
-                    "source_sha256": fingerprint(row),
-                }
-        # Whatever one file does, the others go on; what the encoders raise is not caught here.
-        except Exception as error:
-            logger.warning("%s: %s", row["id"], error)
-            facts = error
-        yield row, None, facts
+def _decoded(row: dict[str, Any], processor: ProcessorMixin, clips_per_batch: int | None) -> Iterator[tuple]:
+    """Row and some clips, then row, ``None`` and the facts of the whole video, or what went wrong."""
+    try:
+        with open_media(row) as media:
+            for batch in processor.decode(media, clips_per_batch, whole=True):
+                yield row, batch, None
+            facts = {
+                "id": row["id"],
+                "fps": media.info.fps,
+                "warnings": media.problems,
+                "source_sha256": fingerprint(row),
+            }
+    # Whatever one file does, the others go on; what the encoders raise is not caught here.
+    except Exception as error:
+        logger.warning("%s: %s", row["id"], error)
+        facts = error
+    yield row, None, facts
 
 
 __all__ = ["Extraction", "extract_features", "verify_features"]

@@ -116,7 +116,7 @@ def recipe_sha256(recipe: dict[str, Any]) -> str:
     """SHA-256 of what features mean: encoders, their weights and settings, whatever versions computed them."""
     numerics = ("versions", "notices", "visual_dtype", "audio_dtype")
     meaning = {key: value for key, value in _flat(recipe).items() if key.split(".")[0] not in numerics}
-    meaning = {key: value for key, value in meaning.items() if not key.endswith((".dtype", ".notice"))}
+    meaning = {key: value for key, value in meaning.items() if not key.endswith((".dtype", ".runtime", ".notice"))}
     return hashlib.sha256(json_line(meaning).encode()).hexdigest()
 
 

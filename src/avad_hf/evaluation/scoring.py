@@ -70,7 +70,7 @@ def score_clips(
     batch_size = batch_size or (4 if features.holds_videos else 16)
     state: PartialState = process_state()
     own = list(range(state.process_index, len(features), state.num_processes))
-    device, scored = next(model.parameters()).device, []
+    device, scored = next(model.parameters(), torch.empty(0)).device, []  # exported ones have none, on the CPU
     model.eval()
     for begin in range(0, len(own), batch_size):
         batch = features.collate([features[index] for index in own[begin : begin + batch_size]])
@@ -96,8 +96,10 @@ def _by_video(outputs: Any, batch: dict[str, Tensor]) -> list[dict[str, np.ndarr
 
 def inputs_of(model: torch.nn.Module, batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
     """The part of a batch that the model takes, on its device; without labels."""
-    forward = getattr(model, "module", model).forward
-    names = inspect.signature(getattr(forward, "__wrapped__", forward)).parameters.keys() - {"labels"}
+    model = getattr(model, "module", model)
+    forward = getattr(model.forward, "__wrapped__", model.forward)
+    # An exported network has no arguments of its own, but knows which it was exported with.
+    names = getattr(model, "inputs", None) or inspect.signature(forward).parameters.keys() - {"labels"}
     return {name: value.to(device) for name, value in batch.items() if name in names}
 
 

@@ -30,6 +30,8 @@ from .results import Report, read_report
 # What from_pretrained reads, and what a person does. Nothing else leaves the machine: a training's folder also holds
 # its settings, with paths, and states to resume from.
 WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")
+# In place of weights: what avad-hf export writes.
+ENGINES = ("export.json", "engine.json", "parity.json", "openvino_model.*", "model.onnx", "model.onnx.data")
 CONFIGS = ("config.json", "processor_config.json", "preprocessor_config.json")
 LICENSES = ("LICENSE", "LICENSE.txt", "LICENSE.md")
 # Folders of the encoders that a processor carries, and what processor_config.json calls them.
@@ -106,7 +108,7 @@ def push_checkpoint(
         if entries and not prefix:
             files[RESULTS] = yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False).encode()
         # Of another checkpoint: its weights might be loaded in place of these, and its figures be claimed for them.
-        stale = [*WEIGHTS, *CONFIGS, *(f"{part}/*" for part in PARTS)]
+        stale = [*WEIGHTS, *ENGINES, *CONFIGS, *(f"{part}/*" for part in PARTS)]
         commit = commit_files(
             api,
             repo,
@@ -121,7 +123,7 @@ def push_checkpoint(
 def _files(place: Path) -> dict[str, str | bytes]:
     """What is uploaded besides the card: names in the repository, and paths here."""
     folders = [place, *(place / part for part in PARTS if (place / part / "config.json").is_file())]
-    patterns = (*CONFIGS, *WEIGHTS, *LICENSES)
+    patterns = (*CONFIGS, *WEIGHTS, *ENGINES, *LICENSES)
     paths = sorted({path for folder in folders for pattern in patterns for path in folder.glob(pattern)})
     return {path.relative_to(place).as_posix(): str(path) for path in paths}
 
@@ -285,7 +287,7 @@ class PushedWithCard:
             before = None
             if "README.md" in present:
                 before = Path(api.hf_hub_download(repo, "README.md", revision=revision)).read_text(encoding="utf-8")
-            brings_weights = any(fnmatch.filter(files, pattern) for pattern in WEIGHTS)
+            brings_weights = any(fnmatch.filter(files, pattern) for pattern in (*WEIGHTS, *ENGINES))
             filled = ModelCard(self._card(repo, before, present | files.keys(), brings_weights))
             if brings_weights:
                 _claim(filled, [], repo)
@@ -296,7 +298,7 @@ class PushedWithCard:
                 api,
                 repo,
                 files,
-                [*WEIGHTS, RESULTS] if brings_weights else [],
+                [*WEIGHTS, *ENGINES, RESULTS] if brings_weights else [],
                 commit_message or f"Upload {type(self).__name__}",
                 revision,
                 commit_description,

@@ -1,12 +1,16 @@
-"""Reads in a thread of its own, so that decoding goes on while the encoders compute."""
+"""Reads in threads of its own, so that decoding goes on while the encoders compute."""
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
+from itertools import islice
 from typing import TypeVar
 
 T = TypeVar("T")
+
+# How long whoever stops waits for a reader that hangs, say on a dead camera: its thread ends with the process.
+PATIENCE_S = 5.0
 
 
 def read_ahead(items: Iterator[T], depth: int) -> Iterator[T]:
@@ -17,39 +21,84 @@ def read_ahead(items: Iterator[T], depth: int) -> Iterator[T]:
             this one is closed before the end.
         depth: Items that wait at most; one more is being made.
     """
-    waiting: queue.Queue = queue.Queue(depth)
+    with closing(read_together([items], at_once=1, depth=depth)) as readers:
+        for _, item, error in readers:
+            if error is None:
+                yield item
+            elif not isinstance(error, StopIteration):
+                raise error
+
+
+def read_together(
+    generators: Iterable[Iterator[T]], at_once: int, depth: int
+) -> Iterator[tuple[int, T | None, BaseException | None]]:
+    """Run several generators in threads, and give whatever is there first: a slow one holds up no other.
+
+    Args:
+        generators: They are begun in their order, the next one where one has ended. Each is closed in its own thread.
+        at_once: How many run at a time.
+        depth: Items of each that wait at most; one more is being made.
+
+    Yields:
+        The generator's number, from 0, an item, and ``None``; at its end ``None`` and what ended it, which is
+        ``StopIteration`` for one that is through.
+    """
+    found: queue.SimpleQueue = queue.SimpleQueue()
     stopped = threading.Event()
+    waiting, lock = enumerate(generators), threading.Lock()
 
-    def hand_over(item: T | None, error: BaseException | None) -> bool:
-        while not stopped.is_set():
-            try:
-                waiting.put((item, error), timeout=0.1)
-                return True
-            except queue.Full:
-                continue
-        return False
-
-    def work() -> None:
+    def run(number: int, items: Iterator[T], room: threading.Semaphore) -> BaseException:
         try:
             with closing(items):
                 for item in items:
-                    if not hand_over(item, None):
-                        return
+                    while not room.acquire(timeout=0.1):
+                        if stopped.is_set():
+                            return StopIteration()
+                    if stopped.is_set():
+                        return StopIteration()
+                    found.put((number, item, None, room))
         except BaseException as error:  # whatever it is, the reader gets it
-            hand_over(None, error)
-        else:
-            hand_over(None, StopIteration())
+            return error
+        return StopIteration()
 
-    thread = threading.Thread(target=work, name="read_ahead", daemon=True)
-    thread.start()
+    def work() -> None:
+        try:
+            while not stopped.is_set():
+                with lock:
+                    job = next(waiting, None)
+                if job is None:
+                    break
+                number, items = job
+                found.put((number, None, run(number, items, threading.Semaphore(depth)), None))
+        except BaseException as error:  # of the list of generators itself
+            found.put((None, None, error, None))
+        finally:
+            found.put(None)
+
+    threads = [threading.Thread(target=work, name="read_ahead", daemon=True) for _ in range(at_once)]
+    for thread in threads:
+        thread.start()
     try:
-        while True:
-            item, error = waiting.get()
-            if isinstance(error, StopIteration):
-                return
-            if error is not None:
+        running = len(threads)
+        while running:
+            entry = found.get()
+            if entry is None:
+                running -= 1
+                continue
+            number, item, error, room = entry
+            if number is None:
                 raise error
-            yield item
+            if room is not None:
+                room.release()
+            yield number, item, error
     finally:
         stopped.set()
-        thread.join()
+        for thread in threads:
+            thread.join(PATIENCE_S)
+
+
+def batches(items: Iterator[T], size: int) -> Iterator[list[T]]:
+    """Lists of so many items of a generator, and a shorter one of what is left. It is closed with this one."""
+    with closing(items):
+        while batch := list(islice(items, size)):
+            yield batch

@@ -7,21 +7,23 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Frame:
-    """A picture on the clock of its file.
+    """A picture on the clock of its file. Clips that overlap hold the same frames.
 
     Args:
         start: When it appears, in seconds.
         end: When the next one appears, in seconds.
         pixels: `torch.Tensor` of shape `(3, H, W)`, RGB from 0 to 255; ``None`` for one that nobody picked.
         sound: `torch.Tensor` of shape `(samples,)`, what was heard until `start`; ``None`` without sound.
+        first_sample: Number of the first of these samples in the whole sound; below 0 before its start.
     """
 
     start: float
     end: float
     pixels: Tensor | None
     sound: Tensor | None = None
+    first_sample: int = 0
 
 
 @dataclass(frozen=True)

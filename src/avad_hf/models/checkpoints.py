@@ -3,6 +3,7 @@
 import os
 from typing import Any
 
+import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import nn
@@ -10,6 +11,12 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from avad_hf.hub.errors import hub_errors
 from avad_hf.hub.push import PushedWithCard
+
+from .engine import HUB_OPTIONS, RECORD, EngineModel, find_engine
+from .precision import choose_dtype, describe
+
+# What transformers says of the weights that it has loaded, where there were none to load.
+NOTHING_MISSING: dict[str, list] = {"missing_keys": [], "unexpected_keys": [], "mismatched_keys": [], "error_msgs": []}
 
 
 class CheckpointConfig(PushedWithCard, PreTrainedConfig):
@@ -64,16 +71,73 @@ class CheckpointModel(PushedWithCard, PreTrainedModel):
 
     # Losses are means over a batch: Trainer has to divide them by the batches that it accumulates.
     accepts_loss_kwargs = False
+    # What `from_pretrained` was asked for as `dtype`, and what came of it.
+    asked_dtype: tuple[torch.dtype | str, torch.dtype] | None = None
+    _form: tuple | None = None
+
+    @property
+    def inference_dtype(self) -> torch.dtype | str:
+        """What a pipeline's frozen networks compute in: what was asked for, or this model's own unless float32."""
+        if self.asked_dtype is not None and self.asked_dtype[1] == self.dtype:
+            return self.asked_dtype[0]
+        return "auto" if self.dtype == torch.float32 else self.dtype
+
+    @property
+    def computes_in(self) -> str:
+        """What a pipeline computes with, where, in which precision, and why, in words."""
+        return describe(self.inference_dtype, self.device)
+
+    def for_inference(self) -> PreTrainedModel:
+        """What a pipeline computes with: itself, or the same network in a form that is faster, in `inference_dtype`.
+
+        Such a form is made once, and anew after weights have been moved or changed.
+        """
+        dtype = choose_dtype(self.inference_dtype, self.device)
+        state = (dtype, weights_state(self))
+        if self._form is None or self._form[0] != state:
+            self._form = None  # not to be copied
+            self._form = state, self._make_form(dtype)
+        return self._form[1]
+
+    def train(self, mode: bool = True):
+        """Put the model into training mode, or out of it; what was made of its weights is forgotten."""
+        if mode:
+            self._form = None
+        return super().train(mode)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_form": None}
+
+    def _make_form(self, dtype: torch.dtype) -> PreTrainedModel:
+        """Make what `for_inference` gives."""
+        return self
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *args, **kwargs):
-        """Load it; raises ``ValueError`` when weights are missing or damaged, `HubError` without the Hub."""
+        """Load it, or the [`EngineModel`] where ``avad-hf export`` wrote the checkpoint.
+
+        Raises:
+            ValueError: When weights are missing or damaged.
+            ImportError: For an engine whose runtime is not installed.
+            HubError: Without the Hub.
+        """
         wants_info = kwargs.pop("output_loading_info", False)
         try:
             with hub_errors(str(pretrained_model_name_or_path), "model", "loaded"):
-                model, info = super().from_pretrained(
-                    pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
-                )
+                if os.path.isdir(pretrained_model_name_or_path):
+                    engine = cls._engine(pretrained_model_name_or_path, **kwargs)
+                    if engine is not None:
+                        return (engine, NOTHING_MISSING) if wants_info else engine
+                try:
+                    model, info = super().from_pretrained(
+                        pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
+                    )
+                except OSError:
+                    # On the Hub it is looked for where there are no weights, so that ordinary ones cost no request.
+                    engine = cls._engine(pretrained_model_name_or_path, **kwargs)
+                    if engine is None:
+                        raise
+                    return (engine, NOTHING_MISSING) if wants_info else engine
         except SafetensorError as error:
             raise ValueError(
                 f"{pretrained_model_name_or_path}: the weights file is cut or damaged ({error}). Copy or download the "
@@ -85,4 +149,22 @@ class CheckpointModel(PushedWithCard, PreTrainedModel):
                 f"({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}). Give a complete {cls.__name__} "
                 f"checkpoint; to start from new weights, build {cls.__name__}(config) instead."
             )
+        asked = kwargs.get("dtype", kwargs.get("torch_dtype"))
+        if isinstance(asked, torch.dtype) or (isinstance(asked, str) and asked != "auto"):
+            model.asked_dtype = asked, model.dtype
         return (model, info) if wants_info else model
+
+    @classmethod
+    def _engine(cls, place: str | os.PathLike, config: PreTrainedConfig | None = None, **kwargs) -> EngineModel | None:
+        """What was exported from a model of this class, if the checkpoint holds that."""
+        options = {name: kwargs[name] for name in HUB_OPTIONS if kwargs.get(name) is not None}
+        if (record := find_engine(place, **options)) is None:
+            return None
+        if any(record.parent.glob("model*.safetensors")):
+            raise ValueError(
+                f"{place} holds both weights and an exported network, and nobody can tell which is meant. Remove "
+                f"{RECORD} and what belongs to it, or model.safetensors."
+            )
+        if not isinstance(config, PreTrainedConfig):
+            config = cls.config_class.from_pretrained(place, **options)
+        return EngineModel.load(place, record, config, **options)

@@ -107,8 +107,8 @@ def load_processor(model: str, data: FeatureDataset) -> ProcessorMixin:
         # Of frozen encoders; rounding cannot be undone, so a processor of another precision is a copy.
         stored = data.recipe.get("video_encoder", {}).get("dtype", "float32")
         maker = processor
-        if stored != "float32":
-            maker = AutoProcessor.from_pretrained(model, dtype=getattr(torch, stored))
+        if stored in ("bfloat16", "float16") and "runtime" not in data.recipe["video_encoder"]:
+            maker = AutoProcessor.from_pretrained(model, dtype=stored)
         if recipe_sha256(maker.recipe()) != recipe_sha256(data.recipe):
             raise ValueError(
                 f"The features were made by other encoders or settings than those of {model}. Extract them with its "

@@ -246,7 +246,9 @@ class AvacaModel(AvacaPreTrainedModel):
             steps = config.num_audio_steps if audio_features is None else audio_features.shape[2]
             audio_features = visual_features.new_zeros(batch, num_clips, steps, config.audio_size)
 
-        if clip_mask is None:
+        # An exported graph has no shapes that hang on values: there padding is computed, and taken out at the end.
+        keeps_padding = clip_mask is None or torch.compiler.is_exporting()
+        if keeps_padding:
             visual, audio = visual_features.flatten(0, 1), audio_features.flatten(0, 1)
         else:
             clip_mask = clip_mask.bool()
@@ -266,8 +268,9 @@ class AvacaModel(AvacaPreTrainedModel):
         states = torch.cat([avt, vat], dim=1)
 
         def by_video(flat: Tensor) -> Tensor:
-            if clip_mask is None:
-                return flat.unflatten(0, (batch, num_clips))
+            if keeps_padding:
+                by_clip = flat.unflatten(0, (batch, num_clips))
+                return by_clip if clip_mask is None else by_clip.masked_fill(~clip_mask.bool()[..., None], 0.0)
             padded = flat.new_zeros(batch, num_clips, *flat.shape[1:])
             padded[clip_mask] = flat
             return padded

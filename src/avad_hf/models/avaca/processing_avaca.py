@@ -2,11 +2,13 @@
 
 import logging
 import os
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 import av
 import torch
@@ -19,9 +21,13 @@ from transformers.utils import CONFIG_NAME, PROCESSOR_NAME
 from avad_hf.hub.errors import HubError, hub_errors, refuse_unreachable
 from avad_hf.hub.folders import weights_hash
 from avad_hf.hub.push import PushedWithCard
-from avad_hf.media.clips import Clip, Frame, cut_clips, join_ends
+from avad_hf.media.ahead import batches, read_ahead
+from avad_hf.media.clips import Clip, Frame, cut_clips, join_ends, sound_window
 from avad_hf.media.sources import Media, open_media
 from avad_hf.models.checkpoints import weights_state
+from avad_hf.models.engine import EngineModel
+from avad_hf.models.placing import clips_at_once, to_device
+from avad_hf.models.precision import choose_dtype, describe
 from avad_hf.models.slowfast.inference_slowfast import inference_form as slowfast_form
 from avad_hf.models.slowfast.modeling_slowfast import SlowFastModel
 from avad_hf.models.vggish.feature_extraction_vggish import VggishFeatureExtractor
@@ -39,6 +45,19 @@ ENCODERS = {"video_encoder": SlowFastModel, "audio_encoder": VggishModel}
 FORMS = {"video_encoder": slowfast_form, "audio_encoder": vggish_form}
 # Attribute of an encoder that says which repository of the Hub, at which commit, it came from.
 HUB_ID = "hub_id"
+
+
+@dataclass(frozen=True)
+class ClipBatch:
+    """Some clips of one video, ready for the encoders.
+
+    Args:
+        clips: In their order.
+        pixels: `torch.Tensor` of shape `(len(clips) * clip_length, 3, H, W)`, as decoded, on the encoders' device.
+    """
+
+    clips: Sequence[Clip]
+    pixels: Tensor
 
 
 class AvacaProcessor(PushedWithCard, ProcessorMixin):
@@ -88,7 +107,10 @@ class AvacaProcessor(PushedWithCard, ProcessorMixin):
         self.feature_grid = tuple(feature_grid)
         self.image_mean = image_mean
         self.image_std = image_std
-        self._forms: dict[str, tuple[PreTrainedModel, tuple, PreTrainedModel]] = {}
+        self._forms: dict[str, tuple] = {}
+        self._dtype: torch.dtype | str | None = None
+        # Embeddings of what is heard before each frame, by the network that made them: clips may share frames.
+        self._heard: WeakKeyDictionary[Frame, tuple[PreTrainedModel, Tensor]] = WeakKeyDictionary()
         self.video_encoder = self._frozen("video_encoder", video_encoder)
         self.audio_encoder = self._frozen("audio_encoder", audio_encoder)
         self.clip_length = self.video_encoder.config.num_frames
@@ -103,12 +125,26 @@ class AvacaProcessor(PushedWithCard, ProcessorMixin):
         if isinstance(encoder, (str, os.PathLike)):
             is_folder = os.path.isdir(encoder)
             encoder = ENCODERS[role].from_pretrained(encoder) if is_folder else _from_hub(role, os.fspath(encoder))
-        if not isinstance(encoder, ENCODERS[role]):
+        kind = ENCODERS[role].config_class
+        is_engine = isinstance(encoder, EngineModel) and isinstance(encoder.config, kind)
+        if not is_engine and not isinstance(encoder, ENCODERS[role]):
             raise TypeError(
                 f"{role} must be a {ENCODERS[role].__name__}, or the folder or Hub id of one, got a "
                 f"{type(encoder).__name__}."
             )
         return encoder.requires_grad_(False).eval()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What is made anew when it is needed, and could not be pickled.
+        return self.__dict__ | {"_forms": {}, "_heard": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state | {"_heard": WeakKeyDictionary()})
+
+    @property
+    def chosen_dtype(self) -> torch.dtype | str | None:
+        """What `to` was told about a floating point type, if anything."""
+        return self._dtype
 
     @property
     def _hub_ids(self) -> dict[str, str]:
@@ -126,11 +162,30 @@ class AvacaProcessor(PushedWithCard, ProcessorMixin):
         """What a user must know about the encoders' weights; empty for ordinary ones."""
         return [encoder.config.notice for encoder in (self.video_encoder, self.audio_encoder) if encoder.config.notice]
 
-    def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> "AvacaProcessor":
-        """Move both encoders to a device and, if given, to a floating point type; features stay float32."""
+    def to(self, device: str | torch.device | None = None, dtype: torch.dtype | str | None = None) -> "AvacaProcessor":
+        """Move both encoders to a device, and choose what they compute in; their weights stay as they are.
+
+        Args:
+            device: Where to.
+            dtype: A floating point type, or ``"auto"`` for bfloat16 where the device has hardware for it and float32
+                elsewhere. At first it is that of the weights. Features are float32 always.
+        """
         for encoder in (self.video_encoder, self.audio_encoder):
-            encoder.to(device=device, dtype=dtype)
+            encoder.to(device=device)
+        if dtype is not None and not isinstance(self.video_encoder, EngineModel):
+            choose_dtype(dtype, self.device)  # which refuses what is no such type
+            self._dtype = dtype
         return self
+
+    @property
+    def device(self) -> torch.device:
+        """Where the encoders are."""
+        return self.video_encoder.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the encoders compute in."""
+        return choose_dtype(self._dtype, self.device) or self.video_encoder.dtype
 
     def recipe(self) -> dict[str, Any]:
         """Everything that its features depend on, besides the video: for telling features apart that differ."""
@@ -144,8 +199,7 @@ class AvacaProcessor(PushedWithCard, ProcessorMixin):
                     for name in type(encoder.config).__annotations__
                     if name != "has_pca"
                 },
-                "dtype": str(encoder.dtype).removeprefix("torch."),
-                "weights_sha256": weights_hash(encoder),
+                **self._numerics(encoder),
             }
             for role in ENCODERS
             for encoder in [getattr(self, role)]
@@ -158,6 +212,25 @@ class AvacaProcessor(PushedWithCard, ProcessorMixin):
             "notices": self.notices,
             "versions": versions | {"ffmpeg": av.ffmpeg_version_info},
         }
+
+    def _numerics(self, encoder: PreTrainedModel) -> dict[str, str]:
+        """Which weights an encoder has, whatever it computes in; and that."""
+        if isinstance(encoder, EngineModel):
+            record = encoder.record
+            return {
+                "dtype": record["precision"],
+                "runtime": f"{record['format']} ({record['sha256'][:12]})",
+                "weights_sha256": record["source_sha256"],
+            }
+        dtype = choose_dtype(self._dtype, encoder.device) or encoder.dtype
+        return {"dtype": str(dtype).removeprefix("torch."), "weights_sha256": weights_hash(encoder)}
+
+    @property
+    def computes_in(self) -> str:
+        """What the encoders compute with, where, in which precision, and why, in words."""
+        if isinstance(self.video_encoder, EngineModel):
+            return self.video_encoder.computes_in
+        return describe(self._dtype or self.dtype, self.device)
 
     # Saving and loading
 
@@ -187,10 +260,10 @@ class AvacaProcessor(PushedWithCard, ProcessorMixin):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, dtype=None, **kwargs) -> "AvacaProcessor":
-        """Load the processor with its encoders, in float32 unless a `dtype` is given."""
+        """Load the processor with its encoders, which compute in float32 unless a `dtype` is given, as for `to`."""
         with hub_errors(str(pretrained_model_name_or_path), "model", "loaded"):
             processor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-        return processor if dtype in (None, "auto") else processor.to(dtype=dtype)
+        return processor.to(dtype=dtype)
 
     @classmethod
     def get_processor_dict(cls, pretrained_model_name_or_path, **kwargs) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -263,13 +336,15 @@ class AvacaProcessor(PushedWithCard, ProcessorMixin):
         }
         return BatchFeature(batch | {"has_audio": torch.cat([item["has_audio"] for item in items])})
 
-    def stream(self, source: Any, clips_per_batch: int = 1) -> Iterator[BatchFeature]:
+    def stream(self, source: Any, clips_per_batch: int | None = None) -> Iterator[BatchFeature]:
         """Compute the features of one video a few clips at a time, in memory that does not grow with its length.
+
+        The next clips are decoded, in a thread of their own, while these ones are encoded.
 
         Args:
             source: What `avad_hf.media.sources.ACCEPTED_SOURCES` lists, or an open `Media`.
-            clips_per_batch: Clips that go through the encoders together. More fill a GPU better; a clip at 256 x 455
-                takes about 45 MB as float32 frames, and several times that inside SlowFast.
+            clips_per_batch: Clips that go through the encoders together. By default one on a CPU, which gains nothing
+                from more, and on a GPU as many as fit into its memory, up to 16.
 
         Yields:
             [`BatchFeature`] as `__call__` returns for one video, with `clips_per_batch` clips, fewer at the end.
@@ -277,20 +352,31 @@ class AvacaProcessor(PushedWithCard, ProcessorMixin):
         Raises:
             MediaError: If the video cannot be read.
         """
-        if clips_per_batch < 1:
+        if clips_per_batch is not None and clips_per_batch < 1:
             raise ValueError(f"clips_per_batch must be 1 or more, got {clips_per_batch}.")
-        with open_media(source) as media:
-            batch: list[Clip] = []
-            for clip in self.clips(media):
-                batch.append(clip)
-                if len(batch) == clips_per_batch:
-                    yield self.encode(batch)
-                    batch = []
-            if batch:
+        with open_media(source) as media, closing(read_ahead(self.decode(media, clips_per_batch), depth=1)) as ahead:
+            for batch in ahead:
                 yield self.encode(batch)
 
+    def decode(self, media: Media, clips_per_batch: int | None = None, whole: bool = False) -> Iterator[ClipBatch]:
+        """Decode a video into batches of clips on the encoders' device: the first half of `stream`.
+
+        Args:
+            media: The video.
+            clips_per_batch: As for `stream`.
+            whole: For every detector's processor; AVACA's clips are the same either way.
+        """
+        size = clips_per_batch or clips_at_once(self.device, self.clip_length, media.info, self.size)
+        for clips in batches(self.clips(media), size):
+            yield self.prepare(clips)
+
+    def prepare(self, clips: Sequence[Clip]) -> ClipBatch:
+        """Put the pixels of some clips of one video together, in 8 bits, on the encoders' device."""
+        pixels = torch.stack([frame.pixels for clip in clips for frame in clip.frames])
+        return ClipBatch(clips, to_device(pixels, self.device))
+
     def clips(self, media: Media) -> Iterator[Clip]:
-        """Decode a video into clips with the sound of each frame, without the encoders: the first half of `stream`."""
+        """Decode a video into clips with the sound of each frame, without the encoders."""
         track = media.sound(self.feature_extractor.sampling_rate)
         if not track.has_sound:
             found = "its sound cannot be decoded" if media.info.has_audio else "it has no sound"
@@ -298,21 +384,31 @@ class AvacaProcessor(PushedWithCard, ProcessorMixin):
 
         def with_sound(frames: Iterator[Frame]) -> Iterator[Frame]:
             for frame in frames:
-                yield replace(frame, sound=track.window(frame.start, SOUND_WINDOW_S)) if track.has_sound else frame
+                if track.has_sound:
+                    first, _ = sound_window(frame.start, track.start, SOUND_WINDOW_S, track.rate)
+                    sound = track.window(frame.start, SOUND_WINDOW_S)
+                    frame = replace(frame, sound=sound, first_sample=first)
+                yield frame
 
         frames = join_ends(media.frames(self.size, self.resize))
         return cut_clips(with_sound(frames), self.clip_length, self.clip_stride)
 
     @torch.no_grad()
-    def encode(self, clips: list[Clip]) -> BatchFeature:
+    def encode(self, batch: ClipBatch | Sequence[Clip]) -> BatchFeature:
         """Run both encoders over clips of one video: the second half of `stream`."""
-        has_sound = clips[0].frames[0].sound is not None
-        visual = self._encode_frames(torch.stack([frame.pixels for clip in clips for frame in clip.frames]))
+        if not isinstance(batch, ClipBatch):
+            batch = self.prepare(batch)
+        clips = batch.clips
+        frames = [frame for clip in clips for frame in clip.frames]
+        has_sound = frames[0].sound is not None
+        if batch.pixels.is_cuda:  # until what is computed here has used it, its memory is not free
+            batch.pixels.record_stream(torch.cuda.current_stream(batch.pixels.device))
+        visual = self._encode_frames(batch.pixels)
         if has_sound:
-            audio = self._encode_sound(torch.stack([frame.sound for clip in clips for frame in clip.frames]))
+            audio = self._encode_sound(frames)
         else:
             # Zero features, not features of silence: as the paper runs corpora without sound (V-A).
-            audio = visual.new_zeros(len(clips) * self.clip_length, self.audio_encoder.config.embedding_size)
+            audio = visual.new_zeros(len(frames), self.audio_encoder.config.embedding_size)
         return BatchFeature(
             {
                 "visual_features": visual.unsqueeze(0),
@@ -323,9 +419,9 @@ class AvacaProcessor(PushedWithCard, ProcessorMixin):
             }
         )
 
-    def stored(self, clips: list[Clip], visual_dtype: str) -> tuple[dict[str, Tensor], bool]:
+    def stored(self, batch: ClipBatch, visual_dtype: str) -> tuple[dict[str, Tensor], bool]:
         """What a feature store keeps of some clips of one video, and whether it has sound."""
-        features = self.encode(clips)
+        features = self.encode(batch)
         tensors = {
             "visual_features": features["visual_features"][0].to(getattr(torch, visual_dtype)).cpu(),
             "audio_features": features["audio_features"][0].cpu(),
@@ -335,30 +431,48 @@ class AvacaProcessor(PushedWithCard, ProcessorMixin):
 
     def _encode_frames(self, pixels: Tensor) -> Tensor:
         """Frames of shape `(clips * clip_length, 3, H, W)` to maps of shape `(clips, hidden_size, *feature_grid)`."""
-        # Whatever was done to the encoder since, say by train() of a model around it: it stays frozen.
         encoder = self._fast("video_encoder")
-        scaled = pixels.to(encoder.device).to(torch.float32).div_(255.0 * self.image_std)
+        if isinstance(encoder, EngineModel):  # which normalises by itself
+            return self._on_grid(encoder(pixels=pixels.unflatten(0, (-1, self.clip_length))).feature_map)
+        # Normalised where the encoder is: as floats four times as many bytes would be copied to it.
+        scaled = pixels.to(torch.float32, copy=True).div_(255.0 * self.image_std)
         normalised = scaled.sub_(self.image_mean / self.image_std).unflatten(0, (-1, self.clip_length))
-        maps = encoder(normalised.to(encoder.dtype)).feature_map.float()
+        return self._on_grid(encoder(normalised.to(encoder.dtype)).feature_map.float())
+
+    def _on_grid(self, maps: Tensor) -> Tensor:
+        """Maps of videos of any shape, averaged to the size that all have."""
         return maps if maps.shape[-2:] == self.feature_grid else F.adaptive_avg_pool2d(maps, self.feature_grid)
+
+    def _encode_sound(self, frames: Sequence[Frame]) -> Tensor:
+        """Embeddings of the sound before each frame, of shape `(frames, embedding_size)`; of each frame once."""
+        encoder = self._fast("audio_encoder")
+        new = [frame for frame in dict.fromkeys(frames) if self._heard.get(frame, (None,))[0] is not encoder]
+        if new:
+            # One second makes 98 frames; VGGish takes the first 96 and leaves the last 25 ms (as all public versions
+            # do).
+            log_mel = self.feature_extractor.log_mel_of_windows(
+                torch.stack([frame.sound for frame in new]),
+                [frame.first_sample for frame in new],
+                encoder.config.num_frames,
+            )
+            embeddings = encoder(log_mel.to(encoder.device, encoder.dtype)).pooler_output.float()
+            self._heard.update({frame: (encoder, row) for frame, row in zip(new, embeddings, strict=True)})
+        return torch.stack([self._heard[frame][1] for frame in frames])
 
     def _fast(self, role: str) -> PreTrainedModel:
         """An encoder in its inference form, made anew after its weights have been moved or changed."""
         encoder = getattr(self, role)
-        state = weights_state(encoder)
+        if isinstance(encoder, EngineModel):
+            return encoder
+        dtype = choose_dtype(self._dtype, encoder.device)
+        state = (dtype, weights_state(encoder))
         # The encoder is kept beside its form: another one must not be taken for it because it lies at the same place.
         known, before, form = self._forms.get(role, (None, None, None))
         if known is not encoder or before != state:
-            form = FORMS[role](encoder.eval())
+            # Whatever was done to the encoder since, say by train() of a model around it: it stays frozen.
+            form = FORMS[role](encoder.eval(), dtype)
             self._forms[role] = encoder, state, form
         return form
-
-    def _encode_sound(self, windows: Tensor) -> Tensor:
-        """Windows of shape `(N, samples)` to embeddings of shape `(N, embedding_size)`."""
-        encoder = self._fast("audio_encoder")
-        # One second makes 98 frames; VGGish takes the first 96 and leaves the last 25 ms (as all public versions do).
-        log_mel = self.feature_extractor.log_mel(windows)[:, : encoder.config.num_frames]
-        return encoder(log_mel.to(encoder.device, encoder.dtype)).pooler_output.float()
 
 
 def _from_hub(role: str, place: str, **kwargs) -> PreTrainedModel:

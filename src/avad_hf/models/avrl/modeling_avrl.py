@@ -252,7 +252,7 @@ class AvrlModel(AvrlPreTrainedModel):
                 )
             _refuse_nan("pixel_values_videos", pixel_values_videos)
         if self.audio is not None:
-            num_videos = None if self.visual is None else len(pixel_values_videos)
+            num_videos = None if self.visual is None else pixel_values_videos.shape[0]
             audio_features = self._hear(num_videos, input_features, audio_frame_mask)
         if self.visual is not None:
             frames = pixel_values_videos.to(self.dtype)
@@ -279,7 +279,7 @@ class AvrlModel(AvrlPreTrainedModel):
                 )
             log_mel, mask = torch.zeros(num_videos, 0, bins, device=self.device), None
         wanted = ("B" if num_videos is None else num_videos, "frames", bins)
-        if log_mel.dim() != 3 or log_mel.shape[2] != bins or num_videos not in (None, len(log_mel)):
+        if log_mel.dim() != 3 or log_mel.shape[2] != bins or num_videos not in (None, log_mel.shape[0]):
             raise ValueError(
                 f"AVRL needs input_features of shape ({', '.join(map(str, wanted))}), got {tuple(log_mel.shape)}. "
                 "VggishFeatureExtractor makes them from a waveform at 16 kHz."
@@ -291,10 +291,10 @@ class AvrlModel(AvrlPreTrainedModel):
             silent = int((lengths == 0).sum())
             if silent:
                 logger.info("%d of %d videos have no sound: their sound features are zero.", silent, len(lengths))
-        # Padding may hold anything, and is not looked at.
-        heard = log_mel if lengths is None else log_mel[torch.arange(log_mel.shape[1], device=log_mel.device)
-                                                        < lengths.unsqueeze(1)]  # fmt: skip
-        _refuse_nan("input_features", heard)
+        if not torch.compiler.is_compiling():
+            # Padding may hold anything, and is not looked at.
+            frames = torch.arange(log_mel.shape[1], device=log_mel.device)
+            _refuse_nan("input_features", log_mel if lengths is None else log_mel[frames < lengths.unsqueeze(1)])
         # Convolved also where nothing is heard, so that every parameter has a gradient, if one of zero.
         missing = max(0, FRAMES_PER_STEP - log_mel.shape[1])
         return self.audio(F.pad(log_mel, (0, 0, 0, missing)).to(self.dtype), lengths)
@@ -390,13 +390,17 @@ class AvrlForVideoClassification(AvrlPreTrainedModel):
             ValueError: As [`AvrlModel`], and for labels that are no class.
         """
         outputs = self.avrl(pixel_values_videos, input_features, audio_frame_mask)
-        logits = self.classifier(outputs.fused_features)
-        is_normal = torch.zeros(logits.shape[1], dtype=torch.bool, device=logits.device)
-        is_normal[self.normal_ids] = True
+        logits = self.classifier(outputs.fused_features.to(self.classifier[0].weight.dtype))
+        anomalous_ids = [number for number in range(logits.shape[1]) if number not in self.normal_ids]
         scores = logits.float()
-        anomaly_logits = scores[:, ~is_normal].logsumexp(dim=1) - scores[:, is_normal].logsumexp(dim=1)
+        anomaly_logits = scores[:, anomalous_ids].logsumexp(dim=1) - scores[:, self.normal_ids].logsumexp(dim=1)
         losses = {} if labels is None else self.losses(logits, labels)
         return AvrlOutput(logits=logits, anomaly_logits=anomaly_logits, **losses)
+
+    def _make_form(self, dtype: torch.dtype) -> PreTrainedModel:
+        from .inference_avrl import inference_form  # which imports this
+
+        return inference_form(self, dtype)
 
     def losses(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Loss of class scores (equation 4), also of scores that were computed in several batches.

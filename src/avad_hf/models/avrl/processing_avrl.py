@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from importlib.metadata import version
 from numbers import Real
 from typing import Any
@@ -16,6 +17,7 @@ from transformers.utils import PROCESSOR_NAME
 
 from avad_hf.hub.errors import hub_errors, refuse_unreachable
 from avad_hf.hub.push import PushedWithCard
+from avad_hf.media.ahead import batches, read_ahead
 from avad_hf.media.sources import Media, open_media
 from avad_hf.media.windows import Window, normalised, read_whole, read_windows
 from avad_hf.models.vggish.feature_extraction_vggish import VggishFeatureExtractor
@@ -89,9 +91,14 @@ class AvrlProcessor(PushedWithCard, ProcessorMixin):
         """What a user must know besides the model's own notice: nothing, since there are no weights here."""
         return []
 
-    def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> "AvrlProcessor":
+    def to(self, device: str | torch.device | None = None, dtype: torch.dtype | str | None = None) -> "AvrlProcessor":
         """Do nothing: both networks are parts of the model. Every detector's processor can be moved."""
         return self
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes: on the CPU."""
+        return torch.device("cpu")
 
     def recipe(self) -> dict[str, Any]:
         """Everything that stored videos depend on, besides the videos: for telling stores apart that differ."""
@@ -171,12 +178,14 @@ class AvrlProcessor(PushedWithCard, ProcessorMixin):
         batch["has_audio"] = torch.tensor([window.sound is not None for window in windows])
         return batch
 
-    def stream(self, source: Any, clips_per_batch: int = 1) -> Iterator[BatchFeature]:
+    def stream(self, source: Any, clips_per_batch: int | None = None) -> Iterator[BatchFeature]:
         """Read one video: a short one whole, a longer one by windows, in memory that does not grow with its length.
+
+        The next window is decoded, in a thread of its own, while this one is used.
 
         Args:
             source: What `avad_hf.media.sources.ACCEPTED_SOURCES` lists, or an open `Media`.
-            clips_per_batch: Windows that are given together.
+            clips_per_batch: Windows that are given together; one by default.
 
         Yields:
             [`BatchFeature`] as `__call__` returns, with a window in place of each video; but ``clip_times`` of shape
@@ -185,19 +194,10 @@ class AvrlProcessor(PushedWithCard, ProcessorMixin):
         Raises:
             MediaError: If the video cannot be read.
         """
-        if clips_per_batch < 1:
+        if clips_per_batch is not None and clips_per_batch < 1:
             raise ValueError(f"clips_per_batch must be 1 or more, got {clips_per_batch}.")
-        rate = self.feature_extractor.sampling_rate
-        with open_media(source) as media:
-            batch: list[Window] = []
-            for number, window in enumerate(read_windows(media, self.num_frames, self.window_s, self.size, rate)):
-                if number == 0:
-                    _note_silence(media, window)
-                batch.append(window)
-                if len(batch) == clips_per_batch:
-                    yield self.encode(batch)
-                    batch = []
-            if batch:
+        with open_media(source) as media, closing(read_ahead(self.decode(media, clips_per_batch), depth=1)) as ahead:
+            for batch in ahead:
                 yield self.encode(batch)
 
     def clips(self, media: Media) -> Iterator[Window]:
@@ -205,6 +205,24 @@ class AvrlProcessor(PushedWithCard, ProcessorMixin):
         window = read_whole(media, self.num_frames, self.size, self.feature_extractor.sampling_rate)
         _note_silence(media, window)
         yield window
+
+    def decode(self, media: Media, clips_per_batch: int | None = None, whole: bool = False) -> Iterator[list[Window]]:
+        """Decode a video into batches of windows: the first half of `stream`.
+
+        Args:
+            media: The video.
+            clips_per_batch: As for `stream`.
+            whole: The whole video as one window, however long it is: what `stored` takes.
+        """
+        if whole:
+            yield list(self.clips(media))
+            return
+        rate = self.feature_extractor.sampling_rate
+        windows = read_windows(media, self.num_frames, self.window_s, self.size, rate)
+        for number, batch in enumerate(batches(windows, clips_per_batch or 1)):
+            if number == 0:
+                _note_silence(media, batch[0])
+            yield batch
 
     def encode(self, windows: Sequence[Window]) -> BatchFeature:
         """Normalise frames and compute log-mel spectrograms, of windows of one video."""

@@ -241,6 +241,9 @@ class SlowFastModel(SlowFastPreTrainedModel):
             )
             slow_in, fast_in = slow_out + 2 * fast_out, fast_out
         self.blocks = nn.ModuleList(blocks)
+        # Numbers, not an operation: other runtimes round linspace otherwise, and would see other frames.
+        picked = torch.linspace(0, config.num_frames - 1, config.num_slow_frames, device="cpu")
+        self.slow_frames: list[int] = picked.long().tolist()
         self.post_init()
 
     def forward(self, pixel_values_videos: Tensor, **kwargs) -> SlowFastModelOutput:
@@ -271,8 +274,7 @@ class SlowFastModel(SlowFastPreTrainedModel):
                 "AvacaProcessor cuts a video into such clips."
             )
         fast = pixel_values_videos.to(self.dtype).transpose(1, 2)
-        picked = torch.linspace(0, config.num_frames - 1, config.num_slow_frames, device=fast.device).long()
-        slow = fast.index_select(2, picked)
+        slow = fast[:, :, self.slow_frames]
         for block in self.blocks:
             slow, fast = block(slow, fast)
         if min(slow.shape[-2:]) < config.pool_size:

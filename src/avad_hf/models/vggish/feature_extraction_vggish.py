@@ -1,6 +1,7 @@
 """Log-mel spectrograms as VGGish was trained on them."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -92,9 +93,33 @@ class VggishFeatureExtractor(PushedWithCard, SequenceFeatureExtractor):
         """
         if waveforms.shape[-1] < self.window_length:
             return torch.empty(*waveforms.shape[:-1], 0, self.feature_size, device=waveforms.device)
-        frames = waveforms.double().unfold(-1, self.window_length, self.hop_length)
+        return self._log_mel_of_frames(waveforms.unfold(-1, self.window_length, self.hop_length))
+
+    def _log_mel_of_frames(self, frames: Tensor) -> Tensor:
+        """Of frames of shape `(..., window_length)`, each by itself."""
+        frames = frames.double()
         spectrum = torch.fft.rfft(frames * self.window.to(frames.device), n=self.fft_length).abs()
         return torch.log(spectrum @ self.mel_filters.to(frames.device) + LOG_OFFSET).float()
+
+    def log_mel_of_windows(self, windows: Tensor, first_samples: Sequence[int], num_frames: int) -> Tensor:
+        """Compute the log-mel frames of overlapping windows of one waveform, each frame that they share once.
+
+        Args:
+            windows (`torch.Tensor` of shape `(N, samples)`): Pieces of a waveform at 16 kHz.
+            first_samples: Where each of them begins in the waveform, in samples.
+            num_frames: Frames of each window, from its begin on; at most what `log_mel` gives.
+
+        Returns:
+            `torch.Tensor` of shape `(N, num_frames, feature_size)`, float32: what `log_mel` gives.
+        """
+        offsets = torch.arange(num_frames) * self.hop_length
+        begins = torch.as_tensor(first_samples).unsqueeze(1) + offsets
+        unique, place = begins.unique(return_inverse=True)
+        # Of the windows that hold a frame any will do.
+        holder = torch.empty(len(unique), dtype=torch.long)
+        holder[place.flatten()] = torch.arange(begins.numel())
+        framed = windows.unfold(-1, self.window_length, self.hop_length)[:, :num_frames]
+        return self._log_mel_of_frames(framed[holder // num_frames, holder % num_frames])[place]
 
     def examples(self, log_mel: Tensor, num_frames: int = 96) -> Tensor:
         """Cut log-mel frames into examples that do not overlap; an incomplete one at the end is dropped.
