@@ -96,9 +96,22 @@ def extract(
     model: Annotated[str, typer.Option(help="Folder or Hub id of the checkpoint whose processor computes.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the feature store.", show_default=False)],
     scene: Annotated[str | None, typer.Option(help="Only the videos of this scene.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Clips that go through the encoders together.", min=1)] = 1,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(help="Clips that go through the encoders together. Default: 1, on a GPU what fits.", min=1),
+    ] = None,
+    decoders: Annotated[
+        int | None,
+        typer.Option(help="Videos decoded at the same time. Default: 1, with a GPU up to 4.", min=1),
+    ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps. Default: the first GPU, or cpu.")] = None,
-    dtype: Annotated[DType, typer.Option(help="Precision of the encoders.")] = DType.float32,
+    dtype: Annotated[
+        DType,
+        typer.Option(
+            help="Precision of the encoders; auto: bfloat16 where the device has it. A detector wants the one "
+            "that it was trained with."
+        ),
+    ] = DType.float32,
     visual_dtype: Annotated[
         StoredDType, typer.Option(help="Precision of stored visual features.")
     ] = StoredDType.float16,
@@ -113,11 +126,10 @@ def extract(
     A run that was stopped goes on where it was. Videos that cannot be read are listed in failed.jsonl and the command
     ends with status 1. With several processes or machines: accelerate launch -m avad_hf.cli extract ...
     """
-    import torch
     from transformers import AutoProcessor
 
     from avad_hf import registration  # noqa: F401
-    from avad_hf.data.extraction import extract_features, process_state, verify_features
+    from avad_hf.data.extraction import extract_features, process_state, share_cores, verify_features
     from avad_hf.data.loading import load_dataset
 
     quiet()
@@ -131,9 +143,10 @@ def extract(
         disable_progress_bar()
     check_device(device)
     check_checkpoint(model)
+    share_cores()
     try:
         dataset = load_dataset("manifest", scene, data_dir=manifest)
-        processor = AutoProcessor.from_pretrained(model).to(device or state.device, getattr(torch, dtype.value))
+        processor = AutoProcessor.from_pretrained(model).to(device or state.device, dtype.value)
     # A broken checkpoint raises whatever its reader does.
     except Exception as error:
         refuse(str(error) or type(error).__name__)
@@ -147,6 +160,7 @@ def extract(
                 processor,
                 output,
                 clips_per_batch=batch_size,
+                decoders=decoders,
                 visual_dtype=visual_dtype.value,
                 on_progress=move,
             )

@@ -1,12 +1,13 @@
 """`avad-hf detect`: scores, pictures and overlays of videos."""
 
+import time
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .terminal import DType, check_checkpoint, check_device, fail, progress, quiet, refuse
+from .terminal import DType, check_checkpoint, check_device, fail, progress, progress_of_many, quiet, refuse
 
 PLOT_ENDINGS = (".png", ".svg", ".pdf")
 
@@ -37,9 +38,15 @@ def detect(
         typer.Option(help="Score from which on a clip is anomalous, 0 to 1. Default: the model's.", min=0, max=1),
     ] = None,
     audio_path: Annotated[AudioPath | None, typer.Option(help="How AVACA uses sound. Default: the model's.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Clips that go through the encoders together.", min=1)] = 1,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(help="Clips that go through the encoders together. Default: 1, on a GPU what fits.", min=1),
+    ] = None,
+    streams: Annotated[int, typer.Option(help="Videos read at the same time; they share the networks.", min=1)] = 1,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps. Default: the first GPU, or cpu.")] = None,
-    dtype: Annotated[DType, typer.Option(help="Precision of the networks.")] = DType.float32,
+    dtype: Annotated[
+        DType, typer.Option(help="Precision of the networks; auto: bfloat16 where the device has it, else float32.")
+    ] = DType.auto,
 ) -> None:
     """Score videos clip by clip, or name what happens in them, and list the events.
 
@@ -55,32 +62,34 @@ def detect(
 
     quiet()
     pipe = _load_pipeline(model, device, dtype)
+    typer.secho(f"Networks: {pipe.computes_in}.", err=True, dim=True)
     results, failed = {}, []
+    options = {"threshold": threshold, "audio_path": audio_path and audio_path.value}
+    begun = time.monotonic()
     try:
-        for video in videos:
-            try:
-                with open_media(video) as media:
-                    with progress(Path(video).name, media.info.duration) as move:
-                        result = pipe(
-                            media,
-                            batch_size=batch_size,
-                            threshold=threshold,
-                            audio_path=audio_path and audio_path.value,
-                            on_progress=move,
-                        )
+        with progress_of_many([Path(video).name for video in videos]) as move:
+            for number, result in pipe.interleave(videos, streams, batch_size=batch_size, on_progress=move, **options):
+                video = videos[number]
+                # A night's work must not end at its first odd recording.
+                try:
+                    if isinstance(result, Exception):
+                        raise result
                     results[video] = result
                     _print_result(video, result)
                     plot_path, overlay_path = outputs[video]
-                    if plot_path:
-                        plot_timeline(result, media, plot_path)
-                    if overlay_path:
-                        with progress(overlay_path.name, result["read_until"]) as move:
-                            render_overlay(result, media, overlay_path, on_progress=move)
-            # Whatever one file does, the others go on: a night's work must not end at its first odd recording.
-            except Exception as error:
-                failed.append(video)
-                fail(error if video in str(error) else f"{video}: {type(error).__name__}: {error}")
+                    if plot_path or overlay_path:
+                        with open_media(video) as media:
+                            if plot_path:
+                                plot_timeline(result, media, plot_path)
+                            if overlay_path:
+                                with progress(overlay_path.name, result["read_until"]) as drawn:
+                                    render_overlay(result, media, overlay_path, on_progress=drawn)
+                except Exception as error:
+                    failed.append(video)
+                    fail(error if video in str(error) else f"{video}: {type(error).__name__}: {error}")
+        _print_speed(results, time.monotonic() - begun)
     finally:
+        results = {video: results[video] for video in videos if video in results}
         if json:
             write_json(results, json)
         if csv:
@@ -147,6 +156,16 @@ def _load_pipeline(model: str | None, device: str | None, dtype: DType):
     except Exception as error:
         lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         refuse(f"{model} cannot be loaded: {explain(error, model) or lines[-1]}")
+
+
+def _print_speed(results: dict[str, dict], elapsed: float) -> None:
+    seconds = sum(result["read_until"] for result in results.values())
+    if seconds:
+        typer.secho(
+            f"{seconds:.1f} s of video in {elapsed:.1f} s, {elapsed / seconds:.2f} of their length.",
+            err=True,
+            dim=True,
+        )
 
 
 def _print_result(video: str, result: dict) -> None:

@@ -142,13 +142,11 @@ def reproduce(
 
 
 def _avaca(corpus, output, model, raw_dir, num_videos, device, dtype, options) -> str:
-    import torch
-
     from avad_hf.models.avaca.processing_avaca import AvacaProcessor
     from avad_hf.pipeline import DEMO_MODEL
     from avad_hf.reproduce.avaca import reproduce as run_protocol
 
-    processor = AvacaProcessor.from_pretrained(model or DEMO_MODEL, dtype=getattr(torch, dtype.value)).to(device)
+    processor = AvacaProcessor.from_pretrained(model or DEMO_MODEL, dtype=dtype.value).to(device)
     return run_protocol(
         corpus.value,
         processor,

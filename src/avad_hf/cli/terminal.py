@@ -1,6 +1,7 @@
 """What the commands share: options with fixed values, messages, and bars."""
 
 import sys
+from collections.abc import Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -10,8 +11,9 @@ import typer
 
 
 class DType(StrEnum):
-    """Floating point types of the networks."""
+    """Floating point types of the networks; ``auto`` is bfloat16 where the device has hardware for it."""
 
+    auto = "auto"
     float32 = "float32"
     bfloat16 = "bfloat16"
     float16 = "float16"
@@ -38,6 +40,23 @@ def progress(label: str, total: float | None):
 
         def move(seconds: float, *_) -> None:
             bar.update(min(seconds, total or seconds) - bar.n)
+
+        yield move
+
+
+@contextmanager
+def progress_of_many(names: Sequence[str]):
+    """A bar over the seconds of several videos; yields what moves it, with a video's number, seconds and length."""
+    from tqdm import tqdm
+
+    read, lengths = {}, {}
+    with tqdm(desc=names[0] if len(names) == 1 else f"{len(names)} videos", file=sys.stderr, unit="s") as bar:
+
+        def move(number: int, seconds: float, length: float | None) -> None:
+            read[number], lengths[number] = seconds, length
+            known = len(lengths) == len(names) and None not in lengths.values()
+            bar.total = round(sum(lengths.values()), 1) if known else None
+            bar.update(round(min(sum(read.values()), bar.total or float("inf")), 1) - bar.n)
 
         yield move
 
