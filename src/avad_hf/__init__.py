@@ -15,6 +15,7 @@ if Path(sys.argv[0] if sys.argv else "").name not in ("avad-hf", "avad-hf.exe"):
     from .data.published.dataset import read_published
     from .data.sharing import push_corpus
     from .evaluation.evaluate import Evaluation, evaluate
+    from .export.engines import export_engines
     from .hub.errors import HubError
     from .hub.push import push_checkpoint
     from .hub.space import push_space
@@ -25,6 +26,7 @@ if Path(sys.argv[0] if sys.argv else "").name not in ("avad-hf", "avad-hf.exe"):
     from .models.avrl.configuration_avrl import AvrlConfig
     from .models.avrl.modeling_avrl import AvrlForVideoClassification, AvrlModel
     from .models.avrl.processing_avrl import AvrlProcessor
+    from .models.engine import EngineModel
     from .models.feature_extraction_video import VideoFeatureExtractor
     from .models.resnet3d.configuration_resnet3d import ResNet3dConfig
     from .models.resnet3d.modeling_resnet3d import ResNet3dForVideoClassification, ResNet3dModel
@@ -47,6 +49,7 @@ if Path(sys.argv[0] if sys.argv else "").name not in ("avad-hf", "avad-hf.exe"):
         "AvrlForVideoClassification",
         "AvrlModel",
         "AvrlProcessor",
+        "EngineModel",
         "Evaluation",
         "FeatureDataset",
         "HubError",
@@ -64,6 +67,7 @@ if Path(sys.argv[0] if sys.argv else "").name not in ("avad-hf", "avad-hf.exe"):
         "VggishModel",
         "VideoFeatureExtractor",
         "evaluate",
+        "export_engines",
         "extract_features",
         "load_dataset",
         "push_checkpoint",

@@ -2,11 +2,13 @@
 
 import typer
 
+from .benchmark import benchmark
 from .convert import convert_resnet3d, convert_slowfast, convert_vggish
 from .data import extract, scan
 from .demo import demo
 from .detect import detect
 from .evaluate import evaluate
+from .export import export
 from .init import init_avaca, init_avrl
 from .push import push
 from .reproduce import reproduce
@@ -18,7 +20,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (demo, detect, scan, extract, evaluate, reproduce, push):
+for command in (demo, detect, scan, extract, evaluate, reproduce, export, benchmark, push):
     app.command()(command)
 
 init_app = typer.Typer(help="Write an untrained checkpoint to begin training from.", no_args_is_help=True)

@@ -1,0 +1,72 @@
+"""`avad-hf export`: checkpoints as engines of OpenVINO or ONNX Runtime."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .terminal import check_checkpoint, quiet, refuse
+
+
+class Format(StrEnum):
+    """What runs the engines."""
+
+    openvino = "openvino"
+    onnx = "onnx"
+
+
+class Precision(StrEnum):
+    """What they compute in."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    int8 = "int8"
+
+
+def export(
+    model: Annotated[str, typer.Argument(help="Folder or Hub id of a checkpoint.", show_default=False)],
+    output: Annotated[Path, typer.Argument(help="New folder.", show_default=False)],
+    format: Annotated[Format, typer.Option(help="OpenVINO is the faster one on processors of Intel and AMD.")] = (
+        Format.openvino
+    ),
+    precision: Annotated[
+        Precision, typer.Option(help="Of the encoders. bfloat16: OpenVINO only; int8 wants a processor with VNNI.")
+    ] = Precision.float32,
+    calibrate: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Video, or manifest (its test split is left out), like those to come: for int8, and to compare on. "
+            "Repeat it for several. Default: videos of the synthetic world."
+        ),
+    ] = None,
+    labelled: Annotated[
+        Path | None, typer.Option(help="Manifest of labelled videos, for the AUC before and after.")
+    ] = None,
+) -> None:
+    """Make engines of a detector and its encoders, and print how far they are from the checkpoint.
+
+    The folder is taken by detect, extract and push as the checkpoint is. Extras: avad-hf[openvino], avad-hf[onnx].
+    """
+    from avad_hf.export.engines import export_engines
+
+    quiet()
+    check_checkpoint(model, "MODEL")
+    try:
+        done = export_engines(
+            model,
+            output,
+            format=format.value,
+            precision=precision.value,
+            calibrate=calibrate or (),
+            labelled=labelled,
+            on_stage=lambda stage: typer.echo(f"... {stage}", err=True),
+        )
+    # A broken checkpoint or video raises whatever its reader does.
+    except Exception as error:
+        refuse(str(error) or type(error).__name__)
+    if done.calibration:
+        typer.echo(f"Calibrated on {done.calibration}.")
+    for line in done.parity.lines():
+        typer.echo(f"{line}.")
+    typer.echo(f"Wrote {done.directory} ({done.num_bytes / 1e6:.1f} MB).")
