@@ -13,8 +13,10 @@ os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", TOKENIZERS_P
 import pytest
 import torch
 import transformers
+from filelock import FileLock
 
 import avad_hf  # noqa: F401
+from avad_hf.data.synthetic_world.world import render_world
 from avad_hf.untrained import init_avaca
 
 transformers.logging.set_verbosity_error()
@@ -57,7 +59,47 @@ def base(tmp_path_factory) -> str:
 
 @pytest.fixture(scope="session")
 def tiny_pipe(tiny):
-    return transformers.pipeline("audio-visual-anomaly", model=tiny)
+    """In float32 on every machine, for comparisons to the last digits."""
+    return transformers.pipeline("audio-visual-anomaly", model=tiny, dtype="float32")
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory) -> Path:
+    """A folder that all processes of a run share, for what takes long to make."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
+@pytest.fixture(scope="session")
+def drawn(shared):
+    """Rows of some videos of the synthetic world's crossing: `drawn(count, seed)`."""
+
+    def draw(count: int, seed: int) -> list[dict]:
+        folder = shared / f"crossing-{count}-{seed}"
+        with FileLock(f"{folder}.lock"):
+            plans = render_world(folder, "crossing", count, seed, progress=False)
+        return [
+            {"id": plan.stem, "video": str(folder / f"{plan.stem}.mp4"), "label": plan.label}
+            | {"anomaly": int(plan.label != "normal")}
+            for plan in plans
+        ]
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def exported(shared):
+    """The engines of a checkpoint, made once: `exported(checkpoint, format, precision, ...)` gives their folder."""
+    from avad_hf.export.engines import export_engines
+
+    def export(checkpoint, format: str, precision: str, **options) -> Path:
+        folder = shared / f"{Path(checkpoint).name}-{format}-{precision}"
+        with FileLock(f"{folder}.lock"):
+            if not folder.exists():
+                export_engines(checkpoint, folder, format=format, precision=precision, **options)
+        return folder
+
+    return export
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ def checkpoint(tmp_path_factory) -> str:
 
 @pytest.fixture(scope="module")
 def pipe(checkpoint):
-    return pipeline(TASK, model=checkpoint)
+    return pipeline(TASK, model=checkpoint, dtype="float32")
 
 
 def command(*arguments, code=0) -> str:
@@ -45,7 +45,7 @@ def command(*arguments, code=0) -> str:
 def test_the_class_of_a_short_video_is_that_of_the_model(checkpoint, bunny):
     processor, model = (
         AvrlProcessor.from_pretrained(checkpoint),
-        AvrlForVideoClassification.from_pretrained(checkpoint),
+        AvrlForVideoClassification.from_pretrained(checkpoint, dtype="float32"),
     )
     processor.window_s = 20.0
     result = pipeline(TASK, model=model, processor=processor)(bunny)
@@ -111,7 +111,7 @@ def test_options_of_the_other_detector_are_refused(pipe, bunny):
 
 def test_a_saved_pipeline_comes_back(pipe, bunny, tmp_path):
     pipe.save_pretrained(tmp_path / "saved")
-    again = pipeline(TASK, model=str(tmp_path / "saved"))
+    again = pipeline(TASK, model=str(tmp_path / "saved"), dtype="float32")
     assert again(bunny) == pipe(bunny)
     assert isinstance(AutoModelForVideoClassification.from_pretrained(tmp_path / "saved"), AvrlForVideoClassification)
     assert isinstance(AutoProcessor.from_pretrained(tmp_path / "saved"), AvrlProcessor)

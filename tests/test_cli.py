@@ -11,6 +11,7 @@ from typing import get_args
 
 import av
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from avad_hf import AvacaConfig, AvrlConfig
@@ -25,6 +26,7 @@ from avad_hf.training.config import PROFILES
 from avad_hf.untrained import SIZES
 
 from .feature_stores import plant
+from .media_files import frame_times, sound, write_media
 
 runner = CliRunner()
 COMMAND = str(Path(sys.executable).with_name("avad-hf"))
@@ -86,6 +88,81 @@ def test_several_videos_go_on_after_a_broken_one(tmp_path, tiny, bikes):
     assert "broken.mp4 cannot be opened as video" in output and "1 of 3 videos failed" in output
     assert len(json.loads((tmp_path / "r.json").read_text())) == 2
     assert sorted(path.name for path in (tmp_path / "plots").iterdir()) == ["bikes-2.png", "bikes.png"]
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory) -> list[str]:
+    """Videos of 3, 1 and 2 clips."""
+    folder = tmp_path_factory.mktemp("short")
+    return [
+        write_media(
+            folder / f"{name}.mp4",
+            frame_times(25, clips * 1.28),
+            sound(clips, clips * 1.28, 16000),
+            16000,
+            audio_codec="aac",
+        )
+        for name, clips in (("three", 3), ("one", 1), ("two", 2))
+    ]
+
+
+def test_streams_give_what_one_after_the_other_gives(tmp_path, tiny, short):
+    (tmp_path / "broken.mp4").write_text("no video")
+    given = [short[0], tmp_path / "broken.mp4", *short[1:], tmp_path / "none.mp4"]
+    options = ("--model", tiny, "--dtype", "float32", "--threshold", 0.25)
+    found = {}
+    for streams in (1, 2):
+        outputs = {name: tmp_path / f"{streams}.{name}" for name in ("json", "csv", "plot")}
+        files = (part for name, path in outputs.items() for part in (f"--{name}", path))
+        said = run("detect", *given, *options, *files, "--streams", streams, code=1)
+        assert "broken.mp4 cannot be opened as video" in said and "none.mp4: no such file" in said
+        assert "2 of 5 videos failed" in said and "Traceback" not in said
+        assert all(f"{video}: " in said for video in short)
+        rows = sorted(outputs["csv"].read_text().splitlines())
+        plots = {path.name: path.read_bytes() for path in outputs["plot"].iterdir()}
+        found[streams] = json.loads(outputs["json"].read_text()), rows, plots
+    results, rows, plots = found[1]
+    assert results.keys() == set(short) and len(rows) == 1 + 6
+    assert plots.keys() == {"one.png", "three.png", "two.png"}
+    assert found[2] == found[1]
+    assert "greater than or equal to 1" in run("detect", *given, *options, "--streams", 0, code=2)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "words"),
+    [
+        (None, "PyTorch, bfloat16 (this processor has amx_bf16), on cpu."),
+        ("auto", "PyTorch, bfloat16 (this processor has amx_bf16), on cpu."),
+        ("float32", "PyTorch, float32, on cpu."),
+        ("bfloat16", "PyTorch, bfloat16, on cpu."),
+        ("float16", "PyTorch, float16, on cpu."),
+    ],
+)
+def test_says_what_the_networks_compute_in(tiny, short, monkeypatch, dtype, words):
+    """Beside the results, which may go into a file or another program."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"architecture": "x86_64", "amx_bf16": True})
+    options = () if dtype is None else ("--dtype", dtype)
+    done = runner.invoke(app, ["detect", short[1], "--model", tiny, "--device", "cpu", *options])
+    assert done.exit_code == 0, done.output
+    assert f"Networks: {words}\n" in done.stderr and "Networks" not in done.stdout
+    assert re.search(r"1\.3 s of video in \d+\.\d s, \d+\.\d\d of their length\.\n", done.stderr)
+    assert f"{short[1]}: " in done.stdout and "1 clips, 1.28 s, with sound" in done.stdout
+    assert "'float33' is not one of" in run("detect", short[1], "--model", tiny, "--dtype", "float33", code=2)
+
+
+def test_options_of_the_other_detector_are_no_traceback(tmp_path, short):
+    run("init", "avrl", tmp_path / "avrl", "--size", "tiny")
+    done = runner.invoke(app, ["detect", *short[1:], "--model", str(tmp_path / "avrl"), "--audio-path", "zeroed"])
+    assert "audio_path is an option of AVACA, and a model of type 'avrl' has none" in done.output.replace("\n", " ")
+    assert isinstance(done.exception, SystemExit) and done.exit_code in (1, 2)
+
+
+def test_what_can_be_read_only_once_is_drawn_too(tmp_path, tiny, short):
+    """As in `curl ... | avad-hf detect /dev/stdin`."""
+    command = [COMMAND, "detect", "/dev/stdin", "--model", tiny, "--plot", str(tmp_path / "p.png")]
+    done = subprocess.run(command, input=Path(short[0]).read_bytes(), capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+    assert (tmp_path / "p.png").stat().st_size > 5000
 
 
 def test_refusals_come_before_the_work(tmp_path, tiny, bikes):

@@ -389,9 +389,9 @@ def test_refusals(media, processor, tmp_path):
     ):
         with pytest.raises(ValueError, match=words):
             extract_features([row], processor, tmp_path / "s")
-    with pytest.raises(ValueError, match=r"visual_dtype must be float16 or float32 .* got 'bfloat16' and 1"):
+    with pytest.raises(ValueError, match=r"visual_dtype must be float16 or float32, .* got 'bfloat16', None"):
         extract_features([odd], processor, tmp_path / "s", visual_dtype="bfloat16")
-    with pytest.raises(ValueError, match="clips_per_batch 1 or more, got 'float16' and 0"):
+    with pytest.raises(ValueError, match="clips_per_batch and decoders 1 or more, got 'float16', 0 and None"):
         extract_features([odd], processor, tmp_path / "s", clips_per_batch=0)
     with pytest.raises(ValueError, match=r"v.mp4 is a file. Give a new or empty folder"):
         extract_features([odd], processor, video)

@@ -25,8 +25,10 @@ ALLOWED = {
     "training": {"media", "data", "metrics", "models", "evaluation", "hub"},
     "reproduce": {"media", "data", "evaluation", "training", "untrained"},
     "demo": {"detection", "data", "models", "pipeline", "evaluation", "report", "training"},
+    "export": {"media", "data", "models", "metrics", "pipeline", "registration", "hub"},
+    "benchmark": {"media", "models", "registration", "export", "untrained"},
     "registration": {"models", "pipeline"},
-    "__init__": {"media", "models", "data", "pipeline", "registration", "evaluation", "training", "hub"},
+    "__init__": {"media", "models", "data", "pipeline", "registration", "evaluation", "training", "hub", "export"},
 }
 # The command may use everything.
 ALLOWED["cli"] = set(ALLOWED) - {"__init__"}

@@ -1,15 +1,21 @@
 """Memory does not grow with the length of a video."""
 
 import json
+import os
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import pytest
 
 from avad_hf.untrained import init_avrl
 
 from .media_files import remux
+
+# With AVAD_HF_LONG=1 a minute against ten, which take ten minutes to decode.
+SHORT_S, LONG_S = (60, 600) if os.environ.get("AVAD_HF_LONG") == "1" else (20, 100)
 
 CODE = r"""
 import re, resource, sys
@@ -52,3 +58,32 @@ def test_ten_minutes_of_windows_take_no_more_than_one(tmp_path, bunny):
     assert (windows_one, windows_ten) == (4, 31)
     print(f"peak memory: {memory_one / 1024:.0f} MiB for one minute, {memory_ten / 1024:.0f} MiB for ten")
     assert memory_ten < 1.10 * memory_one
+
+
+def full_hd_at_60(source: str, target: Path) -> str:
+    """Four seconds of a real clip, there and back, scaled to 1920 x 1080 and played at 60 frames a second."""
+    with av.open(source) as container:
+        pictures = list(container.decode(video=0))[:120]
+    with av.open(str(target), "w") as out:
+        video = out.add_stream("libx264", rate=60, options={"preset": "veryfast"})
+        video.width, video.height, video.pix_fmt = 1920, 1080, "yuv420p"
+        for index, picture in enumerate([*pictures, *pictures[::-1]]):
+            frame = picture.reformat(1920, 1080, "yuv420p")
+            frame.pts, frame.time_base, frame.pict_type = index, Fraction(1, 60), 0
+            out.mux(video.encode(frame))
+        out.mux(video.encode(None))
+    return str(target)
+
+
+def test_large_pictures_and_many_of_them_take_no_more_when_there_are_more(tmp_path, tiny, bunny):
+    """1080p at 60 frames a second: 20 seconds against 100; with AVAD_HF_LONG=1 a minute against ten."""
+    turn = full_hd_at_60(bunny, tmp_path / "turn.mp4")
+    found = []
+    for seconds in (SHORT_S, LONG_S):
+        video = remux(turn, tmp_path / f"{seconds}.mp4", times=seconds // 4)
+        clips, memory = peak(tiny, video)
+        assert clips == pytest.approx(seconds * 60 / 32, abs=1)
+        found.append(memory)
+    short, long = found
+    print(f"peak memory: {short / 1024:.0f} MiB for {SHORT_S} s of 1080p60, {long / 1024:.0f} MiB for {LONG_S} s")
+    assert long < 1.10 * short

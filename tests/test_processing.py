@@ -1,7 +1,13 @@
 """AvacaProcessor: what it computes against a naive path, streaming, batches, saving and loading."""
 
+import copy
+import gc
 import json
+import pickle
 import shutil
+import threading
+import weakref
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,8 +19,10 @@ import torch.nn.functional as F
 from transformers import AutoProcessor
 
 from avad_hf import AvacaProcessor, SlowFastConfig, SlowFastModel, VggishConfig, VggishFeatureExtractor, VggishModel
+from avad_hf.media.sources import open_media
+from avad_hf.untrained import init_avaca
 
-from .media_files import frame_times, write_media
+from .media_files import frame_times, sound, write_media
 
 
 @pytest.fixture(scope="module")
@@ -242,9 +250,149 @@ def test_encoders_that_change_are_heeded(tiny, bikes):
     for change in (
         lambda: [tensor.mul_(1.1) for tensor in processor.video_encoder.parameters()],
         lambda: processor.to(dtype=torch.bfloat16),
-        lambda: setattr(processor, "video_encoder", AvacaProcessor.from_pretrained(tiny).video_encoder),
+        lambda: setattr(
+            processor.to(dtype="float32"), "video_encoder", AvacaProcessor.from_pretrained(tiny).video_encoder
+        ),
     ):
         change()
         maps.append(processor(bikes)["visual_features"])
     assert not any(torch.equal(first, second) for first, second in pairwise(maps))
     assert torch.equal(maps[0], maps[-1])
+
+
+# Sound that several clips hear
+
+
+@pytest.fixture
+def heard(monkeypatch) -> list[int]:
+    """Rows that go through audio encoders, call by call."""
+    rows = []
+    forward = VggishModel.forward
+
+    def counting(self, input_features, **kwargs):
+        rows.append(len(input_features))
+        return forward(self, input_features, **kwargs)
+
+    monkeypatch.setattr(VggishModel, "forward", counting)
+    return rows
+
+
+def sounding(tmp_path, frames, fps=25):
+    """A small video whose sound is another one at every moment."""
+    seconds = frames / fps
+    path, times = tmp_path / f"{frames}-{fps}.mp4", frame_times(fps, seconds)
+    return write_media(path, times, sound(0, seconds, 16000), 16000, audio_codec="aac")
+
+
+def clip_by_clip(processor, video):
+    """Features of each clip by itself, of frames that nothing else holds."""
+    with open_media(video) as media:
+        clips = [replace(clip, frames=tuple(map(replace, clip.frames))) for clip in processor.clips(media)]
+    features = [processor.encode([clip]) for clip in clips]
+    return {key: torch.cat([item[key] for item in features], dim=1) for key in features[0] if key != "has_audio"}
+
+
+@pytest.mark.parametrize(
+    ("frames", "fps", "stride", "clips"),
+    [(70, 25, 8, 6), (64, 25, 8, 5), (40, 25, 1, 9), (33, 60, 31, 2), (70, 30, 32, 3), (3, 25, 8, 1)],
+)
+@pytest.mark.parametrize("clips_per_batch", [None, 1, 3, 100])
+def test_each_frame_is_heard_once(tmp_path, tiny, heard, frames, fps, stride, clips, clips_per_batch):
+    """However many clips hold it, in one batch or several, and where the last one is repeated to fill the clip."""
+    processor = AvacaProcessor.from_pretrained(tiny, clip_stride=stride)
+    video = sounding(tmp_path, frames, fps)
+    found = list(processor.stream(video, clips_per_batch))
+    assert sum(heard) == frames and len(heard) <= len(found)
+    assert sum(chunk["clip_mask"].shape[1] for chunk in found) == clips
+    heard.clear()
+    expected = clip_by_clip(processor, video)
+    assert heard == [32] * clips
+    for key, values in expected.items():
+        joined = torch.cat([chunk[key] for chunk in found], dim=1)
+        torch.testing.assert_close(joined, values, rtol=1e-5, atol=1e-5)
+    audio = torch.cat([chunk["audio_features"] for chunk in found], dim=1)[0]
+    assert not frames > 32 or not torch.equal(audio[0], audio[-1])
+    if frames == 3:  # the last frame stands in for all that are missing
+        assert torch.equal(audio[0, 2:], audio[0, 2].expand(30, -1)) and not torch.equal(audio[0, 1], audio[0, 2])
+
+
+def test_a_real_clip_is_heard_once_a_frame(tiny, bunny, heard):
+    processor = AvacaProcessor.from_pretrained(tiny, clip_stride=8)
+    found = processor(bunny)
+    assert sum(heard) == 132 and found["audio_features"].shape == (1, 14, 32, 32)
+    for key, values in clip_by_clip(processor, bunny).items():
+        torch.testing.assert_close(found[key], values, rtol=1e-5, atol=1e-5)
+    heard.clear()
+    processor(bunny)  # other frames, if of the same video
+    assert sum(heard) == 132
+
+
+@torch.no_grad()
+def test_another_audio_encoder_hears_anew(tmp_path, tiny, heard):
+    """What was computed by other weights, in another precision, or by another network is not taken."""
+    processor = AvacaProcessor.from_pretrained(tiny)
+    with open_media(sounding(tmp_path, 40)) as media:
+        clips = list(processor.clips(media))
+    init_avaca(tmp_path / "other", size="tiny", seed=1)
+    features = [processor.encode(clips)["audio_features"]]
+    changes = (
+        lambda: [weight.mul_(1.1) for weight in processor.audio_encoder.embeddings.parameters()],
+        lambda: processor.audio_encoder.features[0].bias.add_(0.5),
+        lambda: processor.to(dtype="bfloat16"),
+        lambda: processor.to(dtype=torch.float16),
+        lambda: setattr(processor, "audio_encoder", AvacaProcessor.from_pretrained(tmp_path / "other").audio_encoder),
+        lambda: setattr(
+            processor.to(dtype="float32"), "audio_encoder", AvacaProcessor.from_pretrained(tiny).audio_encoder
+        ),
+    )
+    for number, change in enumerate(changes):
+        assert heard == [40] * (number + 1)
+        again = processor.encode(clips)["audio_features"]  # nothing has changed
+        assert heard == [40] * (number + 1) and torch.equal(again, features[-1])
+        change()
+        features.append(processor.encode(clips)["audio_features"])
+    assert heard == [40] * 7
+    assert not any(torch.equal(first, second) for first, second in pairwise(features))
+    assert torch.equal(features[0], features[-1])
+
+
+def test_embeddings_live_no_longer_than_their_frames(tmp_path, tiny):
+    processor = AvacaProcessor.from_pretrained(tiny, clip_stride=8)
+    clips = 0
+    for batch in processor.stream(sounding(tmp_path, 400)):
+        clips += batch["clip_mask"].shape[1]
+        # Three batches wait or are made, one is here; each brings 8 frames, and the next clips hold 32.
+        assert len(processor._heard) <= 32 + 8 * 4
+    assert clips == 47
+    gc.collect()
+    assert len(processor._heard) == 0
+    with open_media(sounding(tmp_path, 10)) as media:
+        clips = list(processor.clips(media))
+    processor.encode(clips)
+    frames = [weakref.ref(frame) for frame in clips[0].frames]
+    assert len(processor._heard) == 10 and all(frame() for frame in frames)
+    del clips
+    gc.collect()
+    assert len(processor._heard) == 0 and not any(frame() for frame in frames)
+
+
+def test_a_stream_that_is_broken_off_keeps_nothing(tmp_path, tiny):
+    processor = AvacaProcessor.from_pretrained(tiny, clip_stride=8)
+    stream = processor.stream(sounding(tmp_path, 400))
+    next(stream)
+    assert len(processor._heard)
+    stream.close()
+    assert not [thread for thread in threading.enumerate() if thread.name == "read_ahead"]
+    gc.collect()
+    assert len(processor._heard) == 0
+
+
+def test_copies_compute_the_same(tmp_path, tiny):
+    """By pickle, as workers of a DataLoader and other processes get a processor, and by copy."""
+    processor = AvacaProcessor.from_pretrained(tiny)
+    video = sounding(tmp_path, 40)
+    expected = processor(video)
+    for again in (copy.deepcopy(processor), pickle.loads(pickle.dumps(processor))):
+        assert again.to_dict() == processor.to_dict()
+        for key in ("visual_features", "audio_features"):
+            torch.testing.assert_close(again(video)[key], expected[key])

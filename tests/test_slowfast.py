@@ -119,6 +119,26 @@ def test_refuses_impossible_configs(fields, message):
         SlowFastConfig(**fields)
 
 
+@pytest.mark.parametrize(("frames", "ratio"), [(32, 4), (32, 8), (16, 4), (64, 2), (8, 8)])
+@torch.no_grad()
+def test_slow_frames_are_those_of_linspace(tmp_path, frames, ratio):
+    """Also in a model that was loaded, which begins on the meta device, and in its inference form."""
+    config = SlowFastConfig(**TINY, num_frames=frames, slow_ratio=ratio, pool_size=1)
+    expected = torch.linspace(0, frames - 1, frames // ratio).long().tolist()
+    SlowFastModel(config).save_pretrained(tmp_path)
+    loaded = SlowFastModel.from_pretrained(tmp_path).eval()
+    # Each frame is of one number, the frame's own.
+    video = torch.arange(frames, dtype=torch.float32).view(1, frames, 1, 1, 1).expand(-1, -1, 3, 32, 32)
+    for model in (SlowFastModel(config).eval(), loaded, inference_form(loaded), copy.deepcopy(loaded)):
+        assert model.slow_frames == expected
+        seen = []
+        model.blocks[0].register_forward_pre_hook(lambda module, inputs, seen=seen: seen.append(inputs))
+        model(video)
+        ((slow, fast),) = seen
+        assert slow[0, 0, :, 0, 0].tolist() == expected and fast[0, 0, :, 0, 0].tolist() == list(range(frames))
+    assert (frames, ratio) != (32, 4) or expected == SLOW_FRAMES
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @torch.no_grad()
 def test_inference_form_gives_the_same_maps(dtype):

@@ -160,3 +160,63 @@ def test_inference_form_gives_the_same_embeddings():
     # Only the convolutions are copied, and the model keeps its own.
     assert form.embeddings is model.embeddings and form.features is not model.features
     assert model.features[3].weight.is_contiguous() and not form.features[3].weight.is_contiguous()
+
+
+# Windows that overlap
+
+
+def windows_of(wave: torch.Tensor, first_samples: list[int], length: int = 16000) -> torch.Tensor:
+    """Pieces of a waveform, with silence before its beginning and after its end."""
+    padded = torch.nn.functional.pad(wave, (length, 20 * length))
+    return torch.stack([padded[first + length :][:length] for first in first_samples])
+
+
+@pytest.mark.parametrize("fps", [24, 25, 30000 / 1001, 30, 60, 12.5])
+def test_windows_before_frames_equal_each_by_itself(extractor, fps):
+    """One second before each of 50 frames, from the first, which hears silence, on."""
+    wave = torch.from_numpy(np.tile(NOISE, 2)[:30000]).float()
+    first = [math.floor(index / fps * 16000 + 0.5) - 16000 for index in range(50)]
+    windows = windows_of(wave, first)
+    expected = extractor.log_mel(windows)[:, :96]
+    found = extractor.log_mel_of_windows(windows, first, 96)
+    assert found.shape == (50, 96, 64) and found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    assert (expected[0] == expected[0, 0]).all() and expected[20].std() > 0.1
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        [0],
+        [-15999],
+        [0, 0, 0],
+        [640, 0, 1280, 640],
+        [-640, -320, -319, 0, 1],
+        [7, 163, 164, 167, 487, 2000, 13999],
+        [13000, 160, -8000, 160, 12840, 320],
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("num_frames", [1, 16, 96, 98])
+def test_windows_anywhere_equal_each_by_itself(extractor, first, num_frames):
+    wave = torch.from_numpy(NOISE).float()
+    windows = windows_of(wave, first)
+    found = extractor.log_mel_of_windows(windows, first, num_frames)
+    torch.testing.assert_close(found, extractor.log_mel(windows)[:, :num_frames], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("hop", "shared"), [(640, True), (160, True), (534, False), (16000, False)])
+def test_frames_that_windows_share_are_computed_once(extractor, hop, shared, monkeypatch):
+    """At 25 frames a second a window brings four new log-mel frames, and not 96."""
+    computed = []
+    whole = VggishFeatureExtractor._log_mel_of_frames
+
+    def counting(self, frames):
+        computed.append(math.prod(frames.shape[:-1]))
+        return whole(self, frames)
+
+    monkeypatch.setattr(VggishFeatureExtractor, "_log_mel_of_frames", counting)
+    first = [number * hop for number in range(20)]
+    extractor.log_mel_of_windows(windows_of(torch.from_numpy(np.tile(NOISE, 3)).float(), first), first, 96)
+    assert computed == [len({begin + 160 * step for begin in first for step in range(96)})]
+    assert computed == [96 + 19 * hop // 160 if shared else 96 * 20]

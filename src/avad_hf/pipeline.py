@@ -37,7 +37,8 @@ class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
         batch_size: Clips that go through the networks together; by default one on a CPU, and on a GPU as many as fit
             into its memory, up to 16.
         kwargs: As for every pipeline, ``device`` and ``dtype`` among them. By default frozen networks compute in
-            bfloat16 where the device has hardware for it (its scores differ by less than 0.01), else in float32.
+            bfloat16 where the device has hardware for it, else in float32; scores of the demonstration model then
+            differ by less than 0.01. Beside a model and a processor that are loaded already, ``dtype`` is theirs.
 
     Example:
     ```python
@@ -102,6 +103,8 @@ class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
                 raise ValueError(f"audio_path must be one of {', '.join(known)}, got {audio_path!r}.")
             forward["audio_path"] = audio_path
         if clips_per_batch is not None:
+            if clips_per_batch < 1:
+                raise ValueError(f"clips_per_batch must be 1 or more, got {clips_per_batch}.")
             preprocess["clips_per_batch"] = clips_per_batch
         if on_progress is not None:
             preprocess["on_progress"] = on_progress
@@ -190,7 +193,18 @@ class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
         )
         preprocess = self._preprocess_params | preprocess
         forward, postprocess = self._forward_params | forward, self._postprocess_params | postprocess
+        # Refused above, when it is called, and not when the first result is asked for.
+        return self._interleaved(videos, streams, on_progress, preprocess, forward, postprocess)
 
+    def _interleaved(
+        self,
+        videos: Iterable[Any],
+        streams: int,
+        on_progress: Callable | None,
+        preprocess: dict,
+        forward: dict,
+        postprocess: dict,
+    ) -> Iterator[tuple[int, dict | Exception]]:
         def decoded(video: Any) -> Iterator[tuple[Media, Any]]:
             with open_media(video) as media:
                 for batch in self.processor.decode(media, preprocess.get("clips_per_batch")):
@@ -233,7 +247,7 @@ class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
 
     def _together(self, videos: list, streams: int, batch_size: int | None, kwargs: dict[str, Any]) -> list[dict]:
         results: list[dict | None] = [None] * len(videos)
-        move = kwargs.pop("on_progress", None)
+        move = kwargs.pop("on_progress", None) or self._preprocess_params.get("on_progress")
         move = None if move is None else lambda number, seconds, whole, then=move: then(seconds, whole)
         for number, found in self.interleave(videos, streams, batch_size=batch_size, on_progress=move, **kwargs):
             if isinstance(found, Exception):

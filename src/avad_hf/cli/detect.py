@@ -1,9 +1,11 @@
 """`avad-hf detect`: scores, pictures and overlays of videos."""
 
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -56,37 +58,43 @@ def detect(
     outputs = _output_paths(videos, plot, overlay, json, csv)
     from avad_hf import registration  # noqa: F401
     from avad_hf.detection import write_csv, write_json
-    from avad_hf.media.sources import open_media
     from avad_hf.report.overlay import render_overlay
     from avad_hf.report.timeline import plot_timeline
 
     quiet()
     pipe = _load_pipeline(model, device, dtype)
     typer.secho(f"Networks: {pipe.computes_in}.", err=True, dim=True)
-    results, failed = {}, []
+    results, failed, kept = {}, [], {}
     options = {"threshold": threshold, "audio_path": audio_path and audio_path.value}
     begun = time.monotonic()
     try:
         with progress_of_many([Path(video).name for video in videos]) as move:
-            for number, result in pipe.interleave(videos, streams, batch_size=batch_size, on_progress=move, **options):
+            try:
+                found = pipe.interleave(
+                    _opened(videos, kept), streams, batch_size=batch_size, on_progress=move, **options
+                )
+            except ValueError as error:
+                refuse(str(error))
+            for number, result in found:
                 video = videos[number]
                 # A night's work must not end at its first odd recording.
+                stack, media = kept.pop(number)
                 try:
                     if isinstance(result, Exception):
                         raise result
                     results[video] = result
                     _print_result(video, result)
                     plot_path, overlay_path = outputs[video]
-                    if plot_path or overlay_path:
-                        with open_media(video) as media:
-                            if plot_path:
-                                plot_timeline(result, media, plot_path)
-                            if overlay_path:
-                                with progress(overlay_path.name, result["read_until"]) as drawn:
-                                    render_overlay(result, media, overlay_path, on_progress=drawn)
+                    if plot_path:
+                        plot_timeline(result, media, plot_path)
+                    if overlay_path:
+                        with progress(overlay_path.name, result["read_until"]) as drawn:
+                            render_overlay(result, media, overlay_path, on_progress=drawn)
                 except Exception as error:
                     failed.append(video)
                     fail(error if video in str(error) else f"{video}: {type(error).__name__}: {error}")
+                finally:
+                    stack.close()
         _print_speed(results, time.monotonic() - begun)
     finally:
         results = {video: results[video] for video in videos if video in results}
@@ -97,6 +105,23 @@ def detect(
     if failed:
         fail(f"{len(failed)} of {len(videos)} videos failed: {', '.join(failed)}")
         raise typer.Exit(1)
+
+
+def _opened(videos: list[str], kept: dict[int, tuple[ExitStack, Any]]) -> Iterator[Any]:
+    """Each video, open: pictures of it are drawn later, and what comes through a pipe can be read only once.
+
+    What cannot be opened is given as it is, and gives its error where it is scored.
+    """
+    from avad_hf.media.sources import open_media
+
+    for number, video in enumerate(videos):
+        stack = ExitStack()
+        try:
+            media = stack.enter_context(open_media(video))
+        except Exception:
+            media = video
+        kept[number] = stack, media
+        yield media
 
 
 def _output_paths(

@@ -100,7 +100,8 @@ def extract_features(
         OSError: If the store cannot be written, because the disk is full for example. What is stored stays, and the
             same call goes on once there is room.
     """
-    if visual_dtype not in VISUAL_DTYPES or min(clips_per_batch or 1, decoders or 1) < 1:
+    counts = [count for count in (clips_per_batch, decoders) if count is not None]
+    if visual_dtype not in VISUAL_DTYPES or min(counts, default=1) < 1:
         raise ValueError(
             f"visual_dtype must be {' or '.join(VISUAL_DTYPES)}, clips_per_batch and decoders 1 or more, got "
             f"{visual_dtype!r}, {clips_per_batch} and {decoders}."

@@ -37,7 +37,7 @@ def read_together(
     Args:
         generators: They are begun in their order, the next one where one has ended. Each is closed in its own thread.
         at_once: How many run at a time.
-        depth: Items of each that wait at most; one more is being made.
+        depth: Items of each thread that wait at most, of however many generators; one more is being made.
 
     Yields:
         The generator's number, from 0, an item, and ``None``; at its end ``None`` and what ended it, which is
@@ -62,6 +62,7 @@ def read_together(
         return StopIteration()
 
     def work() -> None:
+        room = threading.Semaphore(depth)
         try:
             while not stopped.is_set():
                 with lock:
@@ -69,7 +70,7 @@ def read_together(
                 if job is None:
                     break
                 number, items = job
-                found.put((number, None, run(number, items, threading.Semaphore(depth)), None))
+                found.put((number, None, run(number, items, room), None))
         except BaseException as error:  # of the list of generators itself
             found.put((None, None, error, None))
         finally:
@@ -94,7 +95,8 @@ def read_together(
     finally:
         stopped.set()
         for thread in threads:
-            thread.join(PATIENCE_S)
+            if thread is not threading.current_thread():  # where the garbage collector may run this
+                thread.join(PATIENCE_S)
 
 
 def batches(items: Iterator[T], size: int) -> Iterator[list[T]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import cached_file
@@ -27,6 +28,8 @@ MANIFEST, RECORD = "export.json", "engine.json"
 RUNTIMES = {"openvino": ("OpenVINO", "openvino", "openvino"), "onnx": ("ONNX Runtime", "onnxruntime", "onnx")}
 # What a checkpoint computes by options that an exported graph does not have.
 FIXED = ("labels", "output_attentions", "audio_path")
+# Log-mel frames that AVRL's convolutions make one step of.
+LEAST_FRAMES = 16
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 
 
@@ -200,6 +203,15 @@ class EngineModel(PushedWithCard, PreTrainedModel):
                 given[name] = torch.ones(like.shape[:rank], dtype=torch.bool)
             else:
                 raise ValueError(f"The exported network needs {', '.join(inputs)}; {name} is missing.")
+        if "input_features" in given and "audio_frame_mask" in given:
+            # A video without sound has no frames at all, of which the runtimes would compute nothing.
+            missing = max(0, LEAST_FRAMES - given["input_features"].shape[1])
+            given["input_features"] = F.pad(given["input_features"], (0, 0, 0, missing))
+            given["audio_frame_mask"] = F.pad(given["audio_frame_mask"], (0, missing))
+        sizes = {value.shape[0] for value in given.values() if value.dim()}
+        if all(wanted["shape"][0] == 1 for wanted in inputs.values()) and len(sizes) == 1 and sizes != {1}:
+            singles = [self(**{name: value[n : n + 1] for name, value in given.items()}) for n in range(sizes.pop())]
+            return type(singles[0])(**{name: torch.cat([one[name] for one in singles]) for name in singles[0]})
         for name, value in given.items():
             # The runtimes do not look, and would compute anything.
             shape = inputs[name]["shape"]

@@ -75,35 +75,33 @@ class AvrlAudioEncoder(CheckpointedModule):
             begin += 2 * depth + 1
         return groups
 
-    def forward(self, log_mel: Tensor, lengths: Tensor | None) -> Tensor:
+    def forward(self, log_mel: Tensor, is_sound: Tensor | None) -> Tensor:
         """Average feature map.
 
         Args:
             log_mel: Of shape `(B, frames, num_mel_bins)`.
-            lengths: Frames of each video that are sound, of shape `(B,)`: 0, or 16 and more; all if not given.
+            is_sound: True for frames that are sound, which come first: none of a video, or 16 and more; of shape
+                `(B, frames)`. All if not given.
 
         Returns:
-            Of shape `(B, hidden_sizes[-1])`; zero where a length is 0.
+            Of shape `(B, hidden_sizes[-1])`; zero where nothing is heard.
         """
-        return self.computed(self._forward, log_mel, lengths)
+        return self.computed(self._forward, log_mel, is_sound)
 
-    def _forward(self, log_mel: Tensor, lengths: Tensor | None) -> Tensor:
+    def _forward(self, log_mel: Tensor, is_sound: Tensor | None) -> Tensor:
         x = log_mel.unsqueeze(1)
-        if lengths is None:
+        if is_sound is None:
             return self.features(x).mean(dim=(2, 3))
-        # What lies beyond the sound must be what lies beyond a single spectrogram: the convolutions' own zeros.
+        # What lies beyond the sound must be what lies beyond a single spectrogram: the convolutions' own zeros. Masks
+        # and not lengths go along, which exported graphs would count in bfloat16.
         for layer in self.features:
             if isinstance(layer, nn.Conv2d):
-                x = x.masked_fill(~self._is_sound(x, lengths), 0.0)
+                x = x.masked_fill(~is_sound[:, None, :, None], 0.0)
             x = layer(x)
             if isinstance(layer, nn.MaxPool2d):
-                lengths = lengths // 2
-        x = x.masked_fill(~self._is_sound(x, lengths), 0.0)
-        return x.sum(dim=(2, 3)) / (lengths.clamp(min=1) * x.shape[3]).unsqueeze(1).to(x.dtype)
-
-    @staticmethod
-    def _is_sound(x: Tensor, lengths: Tensor) -> Tensor:
-        return (torch.arange(x.shape[2], device=x.device) < lengths.unsqueeze(1))[:, None, :, None]
+                is_sound = is_sound[:, 1::2]  # half of them, where both halves of a step are sound
+        x = x.masked_fill(~is_sound[:, None, :, None], 0.0)
+        return x.sum(dim=(2, 3)) / (is_sound.sum(dim=1).clamp(min=1) * x.shape[3]).unsqueeze(1).to(x.dtype)
 
 
 class AvrlPreTrainedModel(CheckpointModel):
@@ -291,13 +289,18 @@ class AvrlModel(AvrlPreTrainedModel):
             silent = int((lengths == 0).sum())
             if silent:
                 logger.info("%d of %d videos have no sound: their sound features are zero.", silent, len(lengths))
+        is_sound = None
+        if lengths is not None:
+            frames = torch.arange(log_mel.shape[1], device=log_mel.device)
+            is_sound = frames < lengths.unsqueeze(1) if mask is None else mask.bool()
         if not torch.compiler.is_compiling():
             # Padding may hold anything, and is not looked at.
-            frames = torch.arange(log_mel.shape[1], device=log_mel.device)
-            _refuse_nan("input_features", log_mel if lengths is None else log_mel[frames < lengths.unsqueeze(1)])
+            _refuse_nan("input_features", log_mel if is_sound is None else log_mel[is_sound])
         # Convolved also where nothing is heard, so that every parameter has a gradient, if one of zero.
         missing = max(0, FRAMES_PER_STEP - log_mel.shape[1])
-        return self.audio(F.pad(log_mel, (0, 0, 0, missing)).to(self.dtype), lengths)
+        if is_sound is not None:
+            is_sound = F.pad(is_sound, (0, missing))
+        return self.audio(F.pad(log_mel, (0, 0, 0, missing)).to(self.dtype), is_sound)
 
     @staticmethod
     def _with_sound_channel(frames: Tensor, audio_features: Tensor) -> Tensor:

