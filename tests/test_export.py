@@ -50,7 +50,6 @@ AVRL = [
     ("both", "onnx", "float32"),
     ("low_level", "openvino", "float32"),
     ("visual", "openvino", "float32"),
-    ("visual", "openvino", "int8"),
     ("audio", "openvino", "float32"),
     ("audio", "openvino", "bfloat16"),
 ]
