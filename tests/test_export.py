@@ -1,8 +1,10 @@
 """What `avad-hf export` writes: as near to the checkpoint as it promises, with figures that are true, or nothing."""
 
 import csv
+import gc
 import importlib.util
 import json
+import os
 import re
 from itertools import pairwise
 from pathlib import Path
@@ -556,6 +558,31 @@ def test_without_videos_some_are_drawn_in_a_world_of_their_own(monkeypatch, kind
             assert {Path(video).parent.name for video in part} == set(calibration.SCENES[kind])
         assert re.fullmatch(r"0 clips of 12 synthetic videos", clips.describe())
     assert set(worlds) == {7100}
+
+
+def test_drawing_leaves_alone_what_the_parent_has_not_collected(tmp_path, monkeypatch):
+    """In a forked process an engine's destructor waits forever for threads that only the parent has."""
+
+    class Engine:
+        def __del__(self):
+            (tmp_path / f"{os.getpid()}.collected").touch()
+
+    def render_clip(plan, path, *rest):
+        gc.collect()
+        path.write_text("drawn")
+
+    monkeypatch.setattr(world, "render_clip", render_clip)
+    gc.disable()
+    try:
+        cycle = [Engine()]
+        cycle.append(cycle)
+        del cycle
+        world.render_world(tmp_path, "crossing", 2, num_workers=1, progress=False)
+    finally:
+        gc.enable()
+    assert len(list(tmp_path.glob("*.mp4"))) == 2 and not list(tmp_path.glob("*.collected"))
+    gc.collect()
+    assert [path.name for path in tmp_path.glob("*.collected")] == [f"{os.getpid()}.collected"]
 
 
 # int8

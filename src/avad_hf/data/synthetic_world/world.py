@@ -6,6 +6,7 @@ and to hear: at the `crossing` both, in the `underpass` mostly sound, from the `
 `crowd` each tells a part.
 """
 
+import gc
 import hashlib
 import multiprocessing
 import os
@@ -235,13 +236,18 @@ def render_world(
     workers = min(num_workers or os.cpu_count() or 1, len(missing))
     readers, processes = [], []
     try:
-        for number in range(workers):
-            reader, writer = context.Pipe(duplex=False)
-            process = context.Process(target=_render_share, args=(missing[number::workers], directory, writer))
-            process.start()
-            writer.close()  # the other end is the child's alone, and ends with it
-            readers.append(reader)
-            processes.append(process)
+        # What the caller left to collect, a fork must not: an engine's destructor would wait for threads it has not.
+        gc.freeze()
+        try:
+            for number in range(workers):
+                reader, writer = context.Pipe(duplex=False)
+                process = context.Process(target=_render_share, args=(missing[number::workers], directory, writer))
+                process.start()
+                writer.close()  # the other end is the child's alone, and ends with it
+                readers.append(reader)
+                processes.append(process)
+        finally:
+            gc.unfreeze()
         with tqdm(total=len(missing), desc=scene, unit="clip", disable=not progress) as bar:
             while readers:
                 for reader in wait(readers):
