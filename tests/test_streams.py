@@ -136,9 +136,11 @@ def test_refuses_no_streams(tiny_pipe, videos, streams):
             act()
 
 
-def test_refuses_no_clips_before_anything_is_read(tiny_pipe):
-    with pytest.raises(ValueError, match="clips_per_batch must be 1 or more, got -1"):
-        next(tiny_pipe.interleave(["any.mp4"], 2, batch_size=-1))
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_refuses_no_clips_before_anything_is_read(tiny_pipe, batch_size):
+    for act in (tiny_pipe, tiny_pipe.interleave):
+        with pytest.raises(ValueError, match=f"clips_per_batch must be 1 or more, got {batch_size}"):
+            act(["any.mp4"], batch_size=batch_size)
 
 
 # One result after the other
@@ -205,6 +207,40 @@ def test_a_network_that_fails_ends_its_video_alone(tiny_pipe, videos, tiny_alone
     assert [seconds for number, seconds, _ in seen if number == 0] == pytest.approx([1.28, 2.56], abs=1e-4)
     with pytest.raises(RuntimeError, match="out of memory"):
         tiny_pipe(videos, streams=2)
+
+
+def test_what_has_failed_is_read_no_further(pipe, videos, alone, monkeypatch):
+    """A camera has no end at which it could be reported."""
+    decode, forward = type(pipe.processor).decode, type(pipe)._forward
+
+    def endless(self, media, *args, **kwargs):
+        for batch in decode(self, media, *args, **kwargs):
+            while media.info.name == videos[0]:
+                yield batch
+            yield batch
+
+    def failing(self, inputs, **kwargs):
+        if inputs["media"].info.name == videos[0]:
+            raise RuntimeError("out of memory")
+        return forward(self, inputs, **kwargs)
+
+    monkeypatch.setattr(type(pipe.processor), "decode", endless)
+    monkeypatch.setattr(type(pipe), "_forward", failing)
+    found = dict(pipe.interleave(videos[:3], 2))
+    assert str(found[0]) == "out of memory" and [found[1], found[2]] == alone[1:3]
+
+
+def test_a_result_that_cannot_be_made_ends_its_video_alone(pipe, videos, alone, monkeypatch):
+    postprocess = type(pipe).postprocess
+
+    def failing(self, outputs, **kwargs):
+        if outputs[-1]["media"].info.name == videos[0]:
+            raise ValueError("no number")
+        return postprocess(self, outputs, **kwargs)
+
+    monkeypatch.setattr(type(pipe), "postprocess", failing)
+    found = dict(pipe.interleave(videos[:3], 2))
+    assert str(found[0]) == "no number" and [found[1], found[2]] == alone[1:3]
 
 
 def test_progress_of_each_video(pipe, videos):

@@ -155,7 +155,7 @@ class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
             if streams > 1:
                 return self._together(inputs, streams, batch_size, kwargs)
         # Clips of one video are the batch, not videos: sizes differ between videos, never within one.
-        clips = batch_size or self._batch_size
+        clips = self._batch_size if batch_size is None else batch_size
         if clips is not None:
             kwargs["clips_per_batch"] = clips
         return super().__call__(inputs, batch_size=1, num_workers=0, **kwargs)
@@ -187,7 +187,7 @@ class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
         """
         if streams < 1:
             raise ValueError(f"streams must be 1 or more, got {streams}.")
-        clips = batch_size or self._batch_size
+        clips = self._batch_size if batch_size is None else batch_size
         preprocess, forward, postprocess = self._sanitize_parameters(
             **kwargs, **({} if clips is None else {"clips_per_batch": clips})
         )
@@ -205,45 +205,41 @@ class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
         forward: dict,
         postprocess: dict,
     ) -> Iterator[tuple[int, dict | Exception]]:
-        def decoded(video: Any) -> Iterator[tuple[Media, Any]]:
+        chunks: defaultdict[int, list[dict]] = defaultdict(list)
+        failed: dict[int, Exception] = {}
+
+        def decoded(number: int, video: Any) -> Iterator[tuple[Media, Any]]:
             with open_media(video) as media:
                 for batch in self.processor.decode(media, preprocess.get("clips_per_batch")):
+                    if number in failed:  # the rest of it, which a camera has no end of, is of no use
+                        return
                     yield media, batch
 
-        chunks: defaultdict[int, list[dict]] = defaultdict(list)
-        readers = read_together((decoded(video) for video in videos), at_once=streams, depth=1)
-        with closing(readers):
-            for number, entry, error in readers:
-                if entry is not None:
-                    # A video that has failed is read to its end, for nothing: that is simpler than stopping it.
-                    if isinstance(chunks[number], list):
-                        seconds = self._score(number, entry, chunks, forward)
-                        if on_progress is not None and seconds is not None:
-                            on_progress(number, seconds, entry[0].info.duration)
-                    continue
-                done = chunks.pop(number, [])
-                if isinstance(done, Exception):
-                    yield number, done
-                elif isinstance(error, Exception) and not isinstance(error, StopIteration):
-                    yield number, error
-                elif not isinstance(error, StopIteration):
-                    raise error
-                else:
-                    yield number, self.postprocess(done, **postprocess)
+        readers = (decoded(number, video) for number, video in enumerate(videos))
+        with closing(read_together(readers, at_once=streams, depth=1)) as entries:
+            for number, entry, ended in entries:
+                result = None
+                # Whatever one file does, the others go on.
+                try:
+                    if entry is None and number not in failed and isinstance(ended, StopIteration):
+                        result = self.postprocess(chunks.pop(number), **postprocess)
+                    elif entry is not None and number not in failed:
+                        chunks[number].append(self._score(*entry, forward))
+                except Exception as error:
+                    failed[number] = error
+                if entry is None:
+                    if not isinstance(ended, Exception):  # Ctrl-C is nobody's result
+                        raise ended
+                    chunks.pop(number, None)
+                    yield number, result or failed.pop(number, ended)
+                elif on_progress is not None and number not in failed:
+                    on_progress(number, chunks[number][-1]["clip_times"][-1][1], entry[0].info.duration)
 
-    def _score(self, number: int, entry: tuple[Media, Any], chunks: dict, forward: dict) -> float | None:
-        """Score a batch of clips; returns where it ends, in seconds, or keeps what was raised."""
-        media, batch = entry
-        try:
-            features = self.processor.encode(batch)
-            times = features.pop("clip_times")[0].tolist()
-            chunk = {**features, "clip_times": times, "media": media, "is_last": False}
-            chunks[number].append(self.forward(chunk, **forward))
-        # Whatever one file does, the others go on.
-        except Exception as error:
-            chunks[number] = error
-            return None
-        return times[-1][1]
+    def _score(self, media: Media, batch: Any, forward: dict) -> dict:
+        """Scores of a batch of clips, and where they are."""
+        features = self.processor.encode(batch)
+        times = features.pop("clip_times")[0].tolist()
+        return self.forward({**features, "clip_times": times, "media": media, "is_last": False}, **forward)
 
     def _together(self, videos: list, streams: int, batch_size: int | None, kwargs: dict[str, Any]) -> list[dict]:
         results: list[dict | None] = [None] * len(videos)

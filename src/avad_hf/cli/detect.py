@@ -9,7 +9,17 @@ from typing import Annotated, Any
 
 import typer
 
-from .terminal import DType, check_checkpoint, check_device, fail, progress, progress_of_many, quiet, refuse
+from .terminal import (
+    DType,
+    beside_bars,
+    check_checkpoint,
+    check_device,
+    fail,
+    progress,
+    progress_of_many,
+    quiet,
+    refuse,
+)
 
 PLOT_ENDINGS = (".png", ".svg", ".pdf")
 
@@ -83,7 +93,8 @@ def detect(
                     if isinstance(result, Exception):
                         raise result
                     results[video] = result
-                    _print_result(video, result)
+                    with beside_bars():
+                        _print_result(video, result)
                     plot_path, overlay_path = outputs[video]
                     if plot_path:
                         plot_timeline(result, media, plot_path)
@@ -92,7 +103,8 @@ def detect(
                             render_overlay(result, media, overlay_path, on_progress=drawn)
                 except Exception as error:
                     failed.append(video)
-                    fail(error if video in str(error) else f"{video}: {type(error).__name__}: {error}")
+                    with beside_bars():
+                        fail(error if video in str(error) else f"{video}: {type(error).__name__}: {error}")
                 finally:
                     stack.close()
         _print_speed(results, time.monotonic() - begun)

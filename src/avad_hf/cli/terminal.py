@@ -62,6 +62,15 @@ def progress_of_many(names: Sequence[str]):
 
 
 @contextmanager
+def beside_bars():
+    """Takes the bars off the terminal while something else is printed."""
+    from tqdm import tqdm
+
+    with tqdm.external_write_mode():
+        yield
+
+
+@contextmanager
 def counted(label: str, total: int, hidden: bool = False):
     """A bar over a number of videos; yields what moves it."""
     from tqdm import tqdm

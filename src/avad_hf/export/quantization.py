@@ -45,7 +45,6 @@ class CarefulQuantizer(ExportQuantizer):
 
     def quantize(self, model: openvino.Model, sample_inputs: Any, export_format: ExportFormat) -> openvino.Model:
         """Quantise a converted network; `sample_inputs` are not looked at."""
-        nncf.set_log_level(logging.ERROR)
         every = self.calibration_dataset
         few = every[:: max(1, len(every) // FEW_SAMPLES)][:FEW_SAMPLES]
         expected, expected_of_few = self._outputs(model, every[:MOST_SAMPLES]), self._outputs(model, few)
@@ -87,22 +86,28 @@ class CarefulQuantizer(ExportQuantizer):
 
 def _quantized(model: openvino.Model, floating: Sequence[str], samples: Sequence[Any]) -> openvino.Model:
     """A copy whose convolutions, but for some, are computed in int8."""
-    # NNCF writes bars of its own to the terminal.
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        return nncf.quantize(
-            model.clone(),
-            nncf.Dataset(samples),
-            # Which leaves the sums of residual blocks as they are.
-            model_type=nncf.ModelType.TRANSFORMER,
-            preset=nncf.QuantizationPreset.PERFORMANCE,
-            subset_size=len(samples),
-            ignored_scope=nncf.IgnoredScope(types=["MatMul"], names=list(floating), validate=False),
-            advanced_parameters=nncf.AdvancedQuantizationParameters(
-                activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX,
-                disable_bias_correction=True,
-                smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(convolution=-1, matmul=-1),
-            ),
-        )
+    logger = logging.getLogger("nncf")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        # NNCF writes bars of its own to the terminal.
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            return nncf.quantize(
+                model.clone(),
+                nncf.Dataset(samples),
+                # Which leaves the sums of residual blocks as they are.
+                model_type=nncf.ModelType.TRANSFORMER,
+                preset=nncf.QuantizationPreset.PERFORMANCE,
+                subset_size=len(samples),
+                ignored_scope=nncf.IgnoredScope(types=["MatMul"], names=list(floating), validate=False),
+                advanced_parameters=nncf.AdvancedQuantizationParameters(
+                    activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX,
+                    disable_bias_correction=True,
+                    smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(convolution=-1, matmul=-1),
+                ),
+            )
+    finally:
+        logger.setLevel(level)
 
 
 def _multiplications(model: openvino.Model, sample: Mapping[str, np.ndarray]) -> dict[str, int]:

@@ -4,6 +4,7 @@ import copy
 
 import torch
 
+from avad_hf.models.convolution import by_onednn
 from avad_hf.models.resnet3d.inference_resnet3d import fold_norms
 
 from .modeling_avrl import AvrlForVideoClassification
@@ -26,6 +27,7 @@ def inference_form(model: AvrlForVideoClassification, dtype: torch.dtype | None 
         fold_norms(body.visual)
     body.to(dtype or model.dtype)
     if model.device.type == "cpu":  # measured on CPUs alone
+        by_onednn(body)
         for part, layout in ((body.visual, torch.channels_last_3d), (body.audio, torch.channels_last)):
             if part is not None:
                 part.to(memory_format=layout)

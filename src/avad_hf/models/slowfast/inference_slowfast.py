@@ -6,6 +6,8 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from avad_hf.models.convolution import by_onednn
+
 from .modeling_slowfast import SlowFastModel
 
 # Each batch norm, and the convolution before it, in the modules of SlowFast.
@@ -40,8 +42,10 @@ def inference_form(model: SlowFastModel, dtype: torch.dtype | None = None) -> Sl
                     setattr(module, name, fuse_conv_bn_eval(conv, norm))
                     setattr(module, norm_name, nn.Identity())
     copied = copied.to(dtype).requires_grad_(False)
-    # Measured on CPUs alone.
-    return copied.to(memory_format=torch.channels_last_3d) if model.device.type == "cpu" else copied
+    if model.device.type != "cpu":  # measured on CPUs alone
+        return copied
+    by_onednn(copied)
+    return copied.to(memory_format=torch.channels_last_3d)
 
 
 __all__ = ["inference_form"]
