@@ -76,12 +76,16 @@ def test_measures_what_is_there_and_says_what_is_not(tmp_path, tiny, bunny, monk
         assert all(seconds >= 0 for seconds in found["seconds_per_clip"].values())
         assert found["bound"] in ("decoder", "networks") and found["share_of_matmul_peak"] > 0
     assert set(networks["peaks"]) == {"cpu-float32", "cpu-bfloat16"}
-    assert set(result["cameras"]["backends"]) == set(result["peak_memory_mib"]) == {"torch-float32", "torch-bfloat16"}
-    assert all(memory > 100 for memory in result["peak_memory_mib"].values())
+    assert (
+        set(result["cameras"]["backends"]) == set(result["peak_memory"]["mib"]) == {"torch-float32", "torch-bfloat16"}
+    )
+    assert all(memory > 100 for memory in result["peak_memory"]["mib"].values())
 
     page = (tmp_path / "out" / "benchmark.md").read_text()
     assert page in done.stdout and result["machine"]["date"][:10] in page
     assert "| 96p    | torch-float32 " in page
+    # Memory is measured at one height, and stands beside that one alone.
+    assert page.count(" MiB |") == 2 and result["peak_memory"]["height"] == 128
     assert ("torch was held to 1 of" in page) is (result["machine"]["cores"] > 1)
     assert (tmp_path / "out" / "benchmark.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     assert sorted(path.suffix for path in (tmp_path / "out").iterdir()) == [".json", ".md", ".png"]

@@ -1,11 +1,15 @@
 """Exported checkpoints in use: wherever a checkpoint is taken, stored features, the Hub; and what they refuse."""
 
+import contextlib
 import copy
 import importlib.util
 import json
 import logging
+import os
 import pickle
 import shutil
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -64,6 +68,32 @@ def damaged(engines, tmp_path):
 
 def scores(result: dict) -> list[float]:
     return [clip["score"] for clip in result["clips"]]
+
+
+# How they compute
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "sched_getaffinity"), reason="which cores a thread may use is known on Linux alone"
+)
+def test_no_thread_is_bound_to_a_core(engines, video):
+    """Processes of one machine would all be bound to its first cores, and leave the others idle."""
+    processor, every = AvacaProcessor.from_pretrained(engines()), os.sched_getaffinity(0)
+    found, through = set(), threading.Event()
+
+    def watch():
+        while not through.is_set():
+            for thread in os.listdir("/proc/self/task"):
+                with contextlib.suppress(OSError):  # of a thread that has just ended
+                    found.add(frozenset(os.sched_getaffinity(int(thread))))
+            time.sleep(0.001)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    processor(video)
+    through.set()
+    watcher.join()
+    assert found == {frozenset(every)}
 
 
 # Wherever a checkpoint is taken

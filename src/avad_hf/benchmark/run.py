@@ -146,7 +146,7 @@ def benchmark(
             result["cameras"] = _cameras(run, cameras)
         # The last, when nothing of this process is in the way.
         run.detectors.clear()
-        result["peak_memory_mib"] = _memory(run)
+        result["peak_memory"] = _memory(run)
     _write(result, place)
     return result
 
@@ -289,7 +289,7 @@ def _cameras(run: _Run, cameras: int) -> dict[str, Any]:
     return {"height": version.short_side, "backends": found}
 
 
-def _memory(run: _Run) -> dict[str, float | None]:
+def _memory(run: _Run) -> dict[str, Any]:
     found = {}
     for name, entry in run.result["backends"].items():
         if entry["status"] == "measured":
@@ -298,7 +298,7 @@ def _memory(run: _Run) -> dict[str, float | None]:
                 found[name] = peak_memory_mib(backend_named(name), run.folders[name], run.usual.path)
             except RuntimeError as error:
                 run.fail(name, "memory", error)
-    return found
+    return {"height": run.usual.short_side, "mib": found}
 
 
 def _write(result: dict[str, Any], place: Path) -> None:

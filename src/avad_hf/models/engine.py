@@ -279,6 +279,8 @@ def _runner_options(record: Mapping[str, Any]) -> dict[str, Any]:
             "config": {
                 "PERFORMANCE_HINT": "LATENCY",
                 "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+                # Each process would pin its threads to the first cores, and several would share these alone.
+                "ENABLE_CPU_PINNING": False,
                 "INFERENCE_PRECISION_HINT": hint,
             },
         }
