@@ -134,7 +134,7 @@ def demo(exported, calibrate, drawn, shared):
             if (format, precision) == ("openvino", "int8"):
                 options["labelled"] = labelled
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(quantization, "GROUPS", 10)  # of 40, which take a minute
+                patch.setattr(quantization, "GROUPS", 5)  # of 40, which take a minute
                 folder = exported(DEMO_MODEL, format, precision, **options)
             pipes[format, precision] = pipeline(TASK, model=str(folder))
         return pipes[format, precision]
