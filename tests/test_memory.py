@@ -17,9 +17,9 @@ from .media_files import remux
 
 # With AVAD_HF_LONG=1 a minute against ten, which take a quarter of an hour to decode.
 FULL = os.environ.get("AVAD_HF_LONG") == "1"
-SHORT_S, LONG_S = (60, 600) if FULL else (12, 48)
+SHORT_S, LONG_S = (60, 600) if FULL else (12, 36)
 # Turns of the clip of 5.28 s.
-SHORT_TURNS, LONG_TURNS = (12, 114) if FULL else (8, 32)
+SHORT_TURNS, LONG_TURNS = (12, 114) if FULL else (8, 24)
 TURN_S = 132 / 25
 
 CODE = r"""
@@ -79,7 +79,7 @@ def full_hd_at_60(source: str, target: Path) -> str:
 
 
 def test_large_pictures_and_many_of_them_take_no_more_when_there_are_more(tmp_path, tiny, bunny):
-    """1080p at 60 frames a second: 12 seconds against 48; with AVAD_HF_LONG=1 a minute against ten."""
+    """1080p at 60 frames a second: 12 seconds against 36; with AVAD_HF_LONG=1 a minute against ten."""
     turn = full_hd_at_60(bunny, tmp_path / "turn.mp4")
     found = []
     for seconds in (SHORT_S, LONG_S):
