@@ -244,7 +244,9 @@ def test_damaged_lists_are_named(media, processor, tmp_path):
 
 def test_two_processes_make_what_one_makes(clips, tiny, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
-    subprocess.run(command(clips, tiny, one), check=True, capture_output=True)
+    # With other numbers of threads, as it is where nobody sets them.
+    threads = os.environ | {"OMP_NUM_THREADS": "2"}
+    subprocess.run(command(clips, tiny, one), check=True, capture_output=True, env=threads)
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     done = subprocess.run(
         [*launch, "-m", *command(clips, tiny, two)[2:]],

@@ -265,12 +265,12 @@ def test_encoders_that_change_are_heeded(tiny, bikes):
 
 @pytest.fixture
 def heard(monkeypatch) -> list[int]:
-    """Rows that go through audio encoders, call by call."""
+    """Spectrograms that go through audio encoders, call by call; rows of zeros, which no sound gives, fill them up."""
     rows = []
     forward = VggishModel.forward
 
     def counting(self, input_features, **kwargs):
-        rows.append(len(input_features))
+        rows.append(int(input_features.flatten(1).any(dim=1).sum()))
         return forward(self, input_features, **kwargs)
 
     monkeypatch.setattr(VggishModel, "forward", counting)

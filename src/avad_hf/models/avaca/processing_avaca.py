@@ -38,6 +38,9 @@ logger = logging.getLogger(__name__)
 
 # The sound of a frame: one second that ends exactly at its time (AVACA IV-C).
 SOUND_WINDOW_S = 1.0
+# Windows of sound are encoded by so many, or twice that, and so on: matrices of other numbers of rows are multiplied
+# in an order that depends on the number of threads, and a store must not. Engines prepare themselves less often, too.
+WINDOWS_TOGETHER = 8
 # Features that have one row a clip.
 PER_CLIP = ("visual_features", "audio_features", "clip_mask", "clip_times")
 # Where the encoders lie in a checkpoint that carries them, and how processor_config.json says so.
@@ -455,7 +458,8 @@ class AvacaProcessor(PushedWithCard, ProcessorMixin):
                 [frame.first_sample for frame in new],
                 encoder.config.num_frames,
             )
-            embeddings = encoder(log_mel.to(encoder.device, encoder.dtype)).pooler_output.float()
+            log_mel = F.pad(log_mel, (0, 0, 0, 0, 0, -len(new) % WINDOWS_TOGETHER))
+            embeddings = encoder(log_mel.to(encoder.device, encoder.dtype)).pooler_output[: len(new)].float()
             self._heard.update({frame: (encoder, row) for frame, row in zip(new, embeddings, strict=True)})
         return torch.stack([self._heard[frame][1] for frame in frames])
 
