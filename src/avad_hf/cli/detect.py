@@ -130,7 +130,7 @@ def _opened(videos: list[str], kept: dict[int, tuple[ExitStack, Any]]) -> Iterat
         stack = ExitStack()
         try:
             media = stack.enter_context(open_media(video))
-        except Exception:
+        except Exception:  # which is raised again, and reported, where it is scored
             media = video
         kept[number] = stack, media
         yield media

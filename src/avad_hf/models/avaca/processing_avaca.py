@@ -6,19 +6,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
 import av
 import torch
 import torch.nn.functional as F
-from huggingface_hub import hf_hub_download
 from torch import Tensor
 from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
-from transformers.utils import CONFIG_NAME, PROCESSOR_NAME
+from transformers.utils import PROCESSOR_NAME
 
-from avad_hf.hub.errors import HubError, hub_errors, refuse_unreachable
+from avad_hf.hub.errors import hub_errors, refuse_unreachable
 from avad_hf.hub.folders import weights_hash
 from avad_hf.hub.push import PushedWithCard
 from avad_hf.media.ahead import batches, read_ahead
@@ -34,6 +32,8 @@ from avad_hf.models.vggish.feature_extraction_vggish import VggishFeatureExtract
 from avad_hf.models.vggish.inference_vggish import inference_form as vggish_form
 from avad_hf.models.vggish.modeling_vggish import VggishModel
 
+from .encoders import ENCODERS, HUB_ID, encoder_from_hub, frozen_encoder
+
 logger = logging.getLogger(__name__)
 
 # The sound of a frame: one second that ends exactly at its time (AVACA IV-C).
@@ -43,11 +43,7 @@ SOUND_WINDOW_S = 1.0
 WINDOWS_TOGETHER = 8
 # Features that have one row a clip.
 PER_CLIP = ("visual_features", "audio_features", "clip_mask", "clip_times")
-# Where the encoders lie in a checkpoint that carries them, and how processor_config.json says so.
-ENCODERS = {"video_encoder": SlowFastModel, "audio_encoder": VggishModel}
 FORMS = {"video_encoder": slowfast_form, "audio_encoder": vggish_form}
-# Attribute of an encoder that says which repository of the Hub, at which commit, it came from.
-HUB_ID = "hub_id"
 
 
 @dataclass(frozen=True)
@@ -114,28 +110,14 @@ class AvacaProcessor(PushedWithCard, ProcessorMixin):
         self._dtype: torch.dtype | str | None = None
         # Embeddings of what is heard before each frame, by the network that made them: clips may share frames.
         self._heard: WeakKeyDictionary[Frame, tuple[PreTrainedModel, Tensor]] = WeakKeyDictionary()
-        self.video_encoder = self._frozen("video_encoder", video_encoder)
-        self.audio_encoder = self._frozen("audio_encoder", audio_encoder)
+        self.video_encoder = frozen_encoder("video_encoder", video_encoder)
+        self.audio_encoder = frozen_encoder("audio_encoder", audio_encoder)
         self.clip_length = self.video_encoder.config.num_frames
         self.clip_stride = self.clip_length if clip_stride is None else clip_stride
         if not 1 <= self.clip_stride <= self.clip_length:
             raise ValueError(
                 f"clip_stride must be between 1 and the video encoder's {self.clip_length} frames, got {clip_stride}."
             )
-
-    @staticmethod
-    def _frozen(role: str, encoder: PreTrainedModel | str | os.PathLike) -> PreTrainedModel:
-        if isinstance(encoder, (str, os.PathLike)):
-            is_folder = os.path.isdir(encoder)
-            encoder = ENCODERS[role].from_pretrained(encoder) if is_folder else _from_hub(role, os.fspath(encoder))
-        kind = ENCODERS[role].config_class
-        is_engine = isinstance(encoder, EngineModel) and isinstance(encoder.config, kind)
-        if not is_engine and not isinstance(encoder, ENCODERS[role]):
-            raise TypeError(
-                f"{role} must be a {ENCODERS[role].__name__}, or the folder or Hub id of one, got a "
-                f"{type(encoder).__name__}."
-            )
-        return encoder.requires_grad_(False).eval()
 
     def __getstate__(self) -> dict[str, Any]:
         # What is made anew when it is needed, and could not be pickled.
@@ -297,7 +279,7 @@ class AvacaProcessor(PushedWithCard, ProcessorMixin):
                     ) from error
             else:  # a repository of its own, which this one's revision is none of
                 own = {name: value for name, value in hub_kwargs.items() if name != "revision"}
-                processor_dict[role] = _from_hub(role, place, **own)
+                processor_dict[role] = encoder_from_hub(role, place, **own)
         return processor_dict, rest
 
     # Features
@@ -477,20 +459,6 @@ class AvacaProcessor(PushedWithCard, ProcessorMixin):
             form = FORMS[role](encoder.eval(), dtype)
             self._forms[role] = encoder, state, form
         return form
-
-
-def _from_hub(role: str, place: str, **kwargs) -> PreTrainedModel:
-    """Load an encoder from ``user/name`` or ``user/name@revision``, and remember the commit."""
-    name, _, revision = place.partition("@")
-    try:
-        with hub_errors(place, "model", f"loaded as {role}"):
-            # The cache keeps a commit's files in a folder of its name.
-            config = Path(hf_hub_download(name, CONFIG_NAME, revision=revision or None, **kwargs))
-            encoder = ENCODERS[role].from_pretrained(name, revision=config.parent.name, **kwargs)
-    except HubError as error:
-        raise HubError(f"{error} To use another one: AvacaProcessor.from_pretrained(..., {role}=...).") from error
-    setattr(encoder, HUB_ID, f"{name}@{config.parent.name}")
-    return encoder
 
 
 __all__ = ["AvacaProcessor"]
