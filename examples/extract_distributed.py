@@ -12,7 +12,7 @@ import sys
 from transformers import AutoProcessor
 
 import avad_hf
-from avad_hf.data.extraction import process_state
+from avad_hf.processes import process_state
 
 
 def main(manifest: str, checkpoint: str, store: str) -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 from transformers import AutoProcessor
 
 import avad_hf
-from avad_hf.data.manifest import write_manifest
-from avad_hf.data.scan import scan
+from avad_hf.corpora.manifest import write_manifest
+from avad_hf.corpora.scan import scan
 
 
 def main(folder: str, checkpoint: str, store: str, repo_id: str = "") -> None:

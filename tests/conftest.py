@@ -16,7 +16,7 @@ import transformers
 from filelock import FileLock
 
 import avad_hf  # noqa: F401
-from avad_hf.data.synthetic_world.world import render_world
+from avad_hf.synthetic.world import render_world
 from avad_hf.untrained import init_avaca
 
 transformers.logging.set_verbosity_error()

@@ -5,8 +5,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save
 
-from avad_hf.data.splits import with_split_columns
-from avad_hf.data.store import FACTS, INDEX, RECIPE, feature_file, json_line, write_file
+from avad_hf.corpora.splits import with_split_columns
+from avad_hf.features.store import FACTS, INDEX, RECIPE, feature_file, json_line, write_file
 
 CLIP_LENGTH, FPS = 32, 25
 

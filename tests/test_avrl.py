@@ -20,7 +20,7 @@ from avad_hf import (
     VggishConfig,
     VggishModel,
 )
-from avad_hf.data.classes import SHADE_CLASSES, is_normal
+from avad_hf.corpora.classes import SHADE_CLASSES, is_normal
 from avad_hf.models.avrl.modeling_avrl import logger
 from tests.test_resnet3d import NaiveResNet3d
 

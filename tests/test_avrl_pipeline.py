@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from avad_hf import AvrlForVideoClassification, AvrlProcessor, ResNet3dConfig, ResNet3dModel, VggishConfig, VggishModel
 from avad_hf.cli import app
-from avad_hf.detection import ScoredClip, detect_events, merge_events
+from avad_hf.detection.events import ScoredClip, detect_events, merge_events
 from avad_hf.media.sources import open_media
 from avad_hf.untrained import init_avrl
 

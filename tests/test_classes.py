@@ -2,7 +2,7 @@
 
 import pytest
 
-from avad_hf.data.classes import MAVAD_CLASSES, MAVAD_SCENES, SHADE_CLASSES, NameTable, is_normal, refuse_doubtful
+from avad_hf.corpora.classes import MAVAD_CLASSES, MAVAD_SCENES, SHADE_CLASSES, NameTable, is_normal, refuse_doubtful
 
 SPELLINGS = [
     (MAVAD_CLASSES, "heavy_goods_vehicle",

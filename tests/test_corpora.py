@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 import avad_hf
-from avad_hf.data.manifest import ManifestError, write_manifest
-from avad_hf.data.scan import scan
-from avad_hf.data.shanghaitech import label_of
-from avad_hf.data.splits import with_split_columns
+from avad_hf.corpora.manifest import ManifestError, write_manifest
+from avad_hf.corpora.scan import scan
+from avad_hf.corpora.shanghaitech import label_of
+from avad_hf.corpora.splits import with_split_columns
 from avad_hf.media.sources import open_media
 
 from .hub_server import HubServer

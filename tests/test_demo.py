@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 import avad_hf
 from avad_hf import AvacaForAnomalyDetection, AvacaProcessor
 from avad_hf.cli import app
-from avad_hf.data.synthetic_world.world import render_world
 from avad_hf.demo import SCENES, TRAINING_WORLD, UNSEEN_WORLD
-from avad_hf.pipeline import DEMO_MODEL
+from avad_hf.detection.pipeline import DEMO_MODEL
+from avad_hf.synthetic.world import render_world
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -29,7 +29,7 @@ def test_the_shipped_model_is_small_and_says_what_it_is():
     assert "trained on synthetic" in model.config.notice
     assert "equal error rate" in model.config.threshold_origin
     # Its own processor made what it was trained on.
-    from avad_hf.data.store import recipe_sha256
+    from avad_hf.features.store import recipe_sha256
 
     assert model.config.recipe_sha256 == recipe_sha256(AvacaProcessor.from_pretrained(DEMO_MODEL).recipe())
     assert "synthetic" in (DEMO_MODEL / "README.md").read_text()

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from avad_hf.detection import Event, ScoredClip, detect_events, merge_events, write_csv, write_json
+from avad_hf.detection.events import Event, ScoredClip, detect_events, merge_events, write_csv, write_json
 
 
 def clips(*scores, length=1.28):

@@ -29,10 +29,10 @@ from avad_hf import (
     extract_features,
 )
 from avad_hf.cli import app
-from avad_hf.data.store import recipe_sha256
+from avad_hf.detection.pipeline import DEMO_MODEL
+from avad_hf.features.store import recipe_sha256
 from avad_hf.models import engine
 from avad_hf.models.engine import EngineModel
-from avad_hf.pipeline import DEMO_MODEL
 from avad_hf.training.models import load_processor
 
 from .hub_server import HubServer

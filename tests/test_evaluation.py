@@ -25,9 +25,9 @@ from avad_hf import (
     evaluate,
 )
 from avad_hf.cli import app
-from avad_hf.data.published.dataset import read_published
-from avad_hf.data.store import INDEX, recipe_sha256
 from avad_hf.evaluation.evaluate import Evaluation
+from avad_hf.features.published.dataset import read_published
+from avad_hf.features.store import INDEX, recipe_sha256
 from avad_hf.hub.folders import weights_hash
 
 from .feature_stores import plant, recipe

@@ -12,7 +12,7 @@ from transformers import AutoProcessor
 
 import avad_hf
 from avad_hf import AvacaForAnomalyDetection, AvrlForVideoClassification, FeatureDataset, evaluate
-from avad_hf.data.manifest import write_manifest
+from avad_hf.corpora.manifest import write_manifest
 
 from .feature_stores import plant
 from .hub_server import HubServer

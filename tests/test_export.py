@@ -22,13 +22,13 @@ from transformers.exporters.configs import ExportFormat
 from typer.testing import CliRunner
 
 from avad_hf.cli import app
-from avad_hf.data.synthetic_world import world
+from avad_hf.detection.pipeline import DEMO_MODEL
 from avad_hf.export import calibration, engines, quantization
 from avad_hf.export.calibration import calibration_clips
 from avad_hf.export.engines import export_engines
 from avad_hf.export.parity import compare
 from avad_hf.export.quantization import CarefulQuantizer, relative_error
-from avad_hf.pipeline import DEMO_MODEL
+from avad_hf.synthetic import world
 from avad_hf.untrained import init_avrl
 
 from .media_files import with_rotation

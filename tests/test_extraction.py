@@ -19,9 +19,9 @@ from typer.testing import CliRunner
 import avad_hf
 from avad_hf import AvacaForAnomalyDetection, AvacaProcessor, FeatureDataset, HubError, extract_features
 from avad_hf.cli import app
-from avad_hf.data.extraction import verify_features
-from avad_hf.data.manifest import COLUMNS, write_manifest
-from avad_hf.data.store import feature_file, only_run
+from avad_hf.corpora.manifest import COLUMNS, write_manifest
+from avad_hf.features.extraction import verify_features
+from avad_hf.features.store import feature_file, only_run
 from avad_hf.untrained import init_avaca
 
 from .hub_server import HubServer

@@ -31,7 +31,7 @@ from avad_hf import (
     push_corpus,
 )
 from avad_hf.cli import app
-from avad_hf.data.manifest import ManifestError
+from avad_hf.corpora.manifest import ManifestError
 from avad_hf.hub.cards import card
 from avad_hf.hub.results import SHOWN, read_report
 from avad_hf.untrained import AVRL_SIZES, init_avrl

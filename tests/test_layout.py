@@ -11,25 +11,29 @@ PACKAGE = ROOT / "src" / "avad_hf"
 
 # Room -> rooms that it may import; a room is a folder or a file directly under src/avad_hf.
 ALLOWED = {
-    "media": set(),
-    "detection": set(),
-    "hub": set(),
-    "models": {"media", "hub"},
-    "data": {"media", "hub"},
-    "pipeline": {"media", "detection", "hub"},
-    "report": {"media", "detection", "metrics"},
-    "untrained": {"data", "models", "hub"},
-    "convert": {"data", "models", "hub"},
+    "files": set(),
+    "processes": set(),
+    "media": {"files"},
     "metrics": set(),
-    "evaluation": {"media", "data", "metrics", "hub"},
-    "training": {"media", "data", "metrics", "models", "evaluation", "hub"},
-    "reproduce": {"media", "data", "evaluation", "training", "untrained"},
-    "demo": {"detection", "data", "models", "pipeline", "evaluation", "report", "training"},
-    "export": {"media", "data", "models", "metrics", "pipeline", "registration", "hub"},
-    "benchmark": {"media", "models", "registration", "export", "untrained"},
-    "registration": {"models", "pipeline"},
-    "__init__": {"media", "models", "data", "pipeline", "registration", "evaluation", "training", "hub", "export"},
+    "hub": {"files"},
+    "models": {"files", "media", "hub"},
+    "synthetic": {"files", "media", "corpora"},
+    "corpora": {"files", "media", "hub", "synthetic"},
+    "features": {"files", "processes", "media", "hub", "corpora"},
+    "detection": {"files", "media", "hub"},
+    "report": {"files", "media", "detection", "metrics"},
+    "untrained": {"files", "corpora", "models", "hub"},
+    "convert": {"files", "corpora", "features", "models", "hub"},
+    "evaluation": {"files", "processes", "media", "features", "metrics", "hub"},
+    "training": {"files", "processes", "media", "features", "metrics", "models", "evaluation", "hub"},
+    "reproduce": {"files", "processes", "media", "corpora", "features", "evaluation", "training", "untrained"},
+    "demo": {"detection", "corpora", "features", "models", "evaluation", "report", "training"},
+    "export": {"files", "media", "corpora", "synthetic", "models", "metrics", "detection", "registration", "hub"},
+    "benchmark": {"files", "media", "models", "registration", "export", "untrained"},
+    "registration": {"models", "detection"},
+    "__init__": {"media", "models", "corpora", "features", "detection", "registration", "evaluation", "training"},
 }
+ALLOWED["__init__"] |= {"hub", "export"}
 # The command may use everything.
 ALLOWED["cli"] = set(ALLOWED) - {"__init__"}
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from avad_hf.data.manifest import COLUMNS, ManifestError, read_manifest, write_manifest
+from avad_hf.corpora.manifest import COLUMNS, ManifestError, read_manifest, write_manifest
 
 ENDINGS = ("csv", "jsonl", "parquet")
 

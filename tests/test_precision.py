@@ -21,10 +21,10 @@ from avad_hf import (
     VggishModel,
     extract_features,
 )
+from avad_hf.detection.pipeline import DEMO_MODEL
 from avad_hf.media.sources import open_media
 from avad_hf.models.avrl.inference_avrl import inference_form
 from avad_hf.models.precision import choose_dtype, describe, fastest_dtype
-from avad_hf.pipeline import DEMO_MODEL
 from avad_hf.training.models import load_processor
 from avad_hf.untrained import init_avrl
 

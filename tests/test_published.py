@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from avad_hf.data.published.dataset import PublishedFeatures, read_published
+from avad_hf.features.published.dataset import PublishedFeatures, read_published
 from avad_hf.models.avaca.configuration_avaca import AvacaConfig
 from avad_hf.models.avaca.modeling_avaca import AvacaForAnomalyDetection
 from avad_hf.models.avaca.processing_avaca import AvacaProcessor

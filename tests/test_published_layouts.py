@@ -7,7 +7,7 @@ import pickle
 import numpy as np
 import pytest
 
-from avad_hf.data.published.dataset import read_published
+from avad_hf.features.published.dataset import read_published
 
 from .published_files import XD_TEST, XD_TRAIN, assert_item, make_ar_net, make_rtfm, make_xd, save
 

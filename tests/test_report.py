@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from avad_hf.detection import ScoredClip, detect_events
+from avad_hf.detection.events import ScoredClip, detect_events
 from avad_hf.media.decode import MediaError
 from avad_hf.media.sources import open_media
 from avad_hf.report.overlay import render_overlay

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from avad_hf import AvrlConfig, FeatureDataset, load_dataset
 from avad_hf.cli import app
-from avad_hf.data.classes import SHADE_CLASSES
+from avad_hf.corpora.classes import SHADE_CLASSES
 from avad_hf.reproduce.avrl import (
     CLASSES,
     FUSIONS,

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from avad_hf.data.manifest import ManifestError, read_manifest, write_manifest
-from avad_hf.data.scan import probe, scan
-from avad_hf.data.splits import with_split_columns
+from avad_hf.corpora.manifest import ManifestError, read_manifest, write_manifest
+from avad_hf.corpora.scan import probe, scan
+from avad_hf.corpora.splits import with_split_columns
 
 from .layouts import MAVAD_LAYOUTS, SHADE_LAYOUTS, Media, mavad_tree, shade_tree
 

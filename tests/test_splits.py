@@ -5,7 +5,7 @@ from fractions import Fraction
 
 import pytest
 
-from avad_hf.data.splits import SHARES, assign_splits, divide, stratified, with_split_columns
+from avad_hf.corpora.splits import SHARES, assign_splits, divide, stratified, with_split_columns
 
 # AVACA, Table I: videos by class (normal, pedestrians, crossing, bicycle, bus, exit, heavy goods, obstruction, u-turn,
 # scooter, horse) of Mgarr.

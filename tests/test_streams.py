@@ -10,8 +10,8 @@ import pytest
 import torch
 from transformers import pipeline
 
-from avad_hf import AvacaProcessor, AvrlProcessor, FeatureDataset, MediaError, extract_features
-from avad_hf.data import extraction
+from avad_hf import AvacaProcessor, AvrlProcessor, FeatureDataset, MediaError, extract_features, processes
+from avad_hf.features import extraction
 from avad_hf.untrained import init_avrl
 
 from .media_files import frame_times, sound, write_media
@@ -463,10 +463,10 @@ def test_processes_of_one_machine_share_its_cores(monkeypatch, environment, core
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(extraction.os, "sched_getaffinity", lambda process: range(8), raising=False)
+    monkeypatch.setattr(processes.os, "sched_getaffinity", lambda process: range(8), raising=False)
     chosen = [3]
     monkeypatch.setattr(torch, "set_num_threads", chosen.append)
-    assert extraction.share_cores() == cores
+    assert processes.share_cores() == cores
     assert chosen[-1] == threads
 
 

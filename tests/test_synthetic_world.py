@@ -17,12 +17,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 import avad_hf
-from avad_hf.data.classes import is_normal
-from avad_hf.data.synthetic_world import sounds, world
-from avad_hf.data.synthetic_world.pictures import Painter
-from avad_hf.data.synthetic_world.stage import cast, part_rng
+from avad_hf.corpora.classes import is_normal
 from avad_hf.media.decode import MediaFile
 from avad_hf.media.encode import write_video
+from avad_hf.synthetic import sounds, world
+from avad_hf.synthetic.pictures import Painter
+from avad_hf.synthetic.stage import cast, part_rng
 
 STREETS = ("crossing", "underpass", "overlook")
 
@@ -261,7 +261,7 @@ def test_a_worker_that_is_killed_is_noticed(tmp_path, monkeypatch):
 def test_an_interrupt_stops_all_and_leaves_only_whole_files(tmp_path):
     code = f"""
 import signal
-from avad_hf.data.synthetic_world.world import render_world
+from avad_hf.synthetic.world import render_world
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs ignore
 render_world({str(tmp_path)!r}, "crowd", 500)

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForVideoClassification, pipeline
 
 from avad_hf import AvacaConfig, AvacaForAnomalyDetection, FeatureDataset, TrainingConfig, extract_features, train
-from avad_hf.data.store import INDEX, recipe_sha256
+from avad_hf.features.store import INDEX, recipe_sha256
 from avad_hf.metrics.ranking import Ranking
 from avad_hf.training.batches import BalancedBatches
 from avad_hf.training.config import PROFILES

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from avad_hf.data.published.dataset import read_published
-from avad_hf.data.published.unpickling import read_plain_pickle
+from avad_hf.features.published.dataset import read_published
+from avad_hf.features.published.unpickling import read_plain_pickle
 
 from .published_files import make_ar_net
 

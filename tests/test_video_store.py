@@ -17,8 +17,8 @@ from avad_hf import (
     VggishFeatureExtractor,
     extract_features,
 )
-from avad_hf.data.extraction import verify_features
-from avad_hf.data.store import FACTS, feature_file, json_line, read_features, recipe_sha256
+from avad_hf.features.extraction import verify_features
+from avad_hf.features.store import FACTS, feature_file, json_line, read_features, recipe_sha256
 
 from .feature_stores import plant
 from .media_files import frame_times, sound, write_media

@@ -9,13 +9,14 @@ __version__ = "0.1.0"
 # and transformers learns of our classes and of the pipeline task.
 if Path(sys.argv[0] if sys.argv else "").name not in ("avad-hf", "avad-hf.exe"):
     from . import registration
-    from .data.extraction import extract_features
-    from .data.features import FeatureDataset
-    from .data.loading import load_dataset
-    from .data.published.dataset import read_published
-    from .data.sharing import push_corpus
+    from .corpora.loading import load_dataset
+    from .corpora.sharing import push_corpus
+    from .detection.pipeline import AudioVisualAnomalyPipeline
     from .evaluation.evaluate import Evaluation, evaluate
     from .export.engines import export_engines
+    from .features.dataset import FeatureDataset
+    from .features.extraction import extract_features
+    from .features.published.dataset import read_published
     from .hub.errors import HubError
     from .hub.push import push_checkpoint
     from .hub.space import push_space
@@ -35,7 +36,6 @@ if Path(sys.argv[0] if sys.argv else "").name not in ("avad-hf", "avad-hf.exe"):
     from .models.vggish.configuration_vggish import VggishConfig
     from .models.vggish.feature_extraction_vggish import VggishFeatureExtractor
     from .models.vggish.modeling_vggish import VggishModel
-    from .pipeline import AudioVisualAnomalyPipeline
     from .training.config import TrainingConfig
     from .training.loop import TrainingResult, train
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from transformers import AutoModelForVideoClassification, pipeline
 
-from avad_hf.data.extraction import extract_features
-from avad_hf.data.features import FeatureDataset
-from avad_hf.data.loading import load_dataset
-from avad_hf.detection import write_json
+from avad_hf.corpora.loading import load_dataset
+from avad_hf.detection.events import write_json
+from avad_hf.detection.pipeline import DEMO_MODEL
 from avad_hf.evaluation.evaluate import Evaluation, evaluate
+from avad_hf.features.dataset import FeatureDataset
+from avad_hf.features.extraction import extract_features
 from avad_hf.models.avaca.processing_avaca import AvacaProcessor
-from avad_hf.pipeline import DEMO_MODEL
 from avad_hf.report.overlay import render_overlay
 from avad_hf.report.page import write_report
 from avad_hf.report.timeline import plot_timeline

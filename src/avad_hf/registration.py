@@ -9,6 +9,7 @@ from transformers import (
 )
 from transformers.pipelines import PIPELINE_REGISTRY
 
+from .detection.pipeline import DEMO_MODEL, AudioVisualAnomalyPipeline
 from .models.avaca.configuration_avaca import AvacaConfig
 from .models.avaca.modeling_avaca import AvacaForAnomalyDetection, AvacaModel
 from .models.avaca.processing_avaca import AvacaProcessor
@@ -23,7 +24,6 @@ from .models.slowfast.modeling_slowfast import SlowFastForVideoClassification, S
 from .models.vggish.configuration_vggish import VggishConfig
 from .models.vggish.feature_extraction_vggish import VggishFeatureExtractor
 from .models.vggish.modeling_vggish import VggishModel
-from .pipeline import DEMO_MODEL, AudioVisualAnomalyPipeline
 
 AutoConfig.register("slowfast", SlowFastConfig)
 AutoModel.register(SlowFastConfig, SlowFastModel)

@@ -9,9 +9,10 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedModel
 
-from avad_hf.data.classes import is_normal
+from avad_hf.corpora.classes import is_normal
+from avad_hf.files import check_new
 from avad_hf.hub.cards import card
-from avad_hf.hub.folders import check_new, weights_hash, write_checkpoint
+from avad_hf.hub.folders import weights_hash, write_checkpoint
 from avad_hf.models.avaca.configuration_avaca import AvacaConfig
 from avad_hf.models.avaca.modeling_avaca import AvacaForAnomalyDetection
 from avad_hf.models.avaca.processing_avaca import AvacaProcessor

@@ -16,8 +16,8 @@ from typing import Any
 from transformers import AutoConfig, AutoProcessor
 
 from avad_hf import registration  # noqa: F401
+from avad_hf.files import written_whole
 from avad_hf.media.decode import asked_size
-from avad_hf.media.encode import written_whole
 from avad_hf.models.avaca.processing_avaca import AvacaProcessor
 from avad_hf.untrained import SIZES, init_avaca
 

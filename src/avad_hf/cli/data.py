@@ -43,10 +43,10 @@ def scan(
     no split, the columns split_0, split_1 and split_2 hold three random ones, 60/20/20 within each class and scene;
     where it fixes training and test, they hold a quarter of each training class out for validation.
     """
-    from avad_hf.data.manifest import check_new, write_manifest
-    from avad_hf.data.scan import probe
-    from avad_hf.data.scan import scan as scan_folder
-    from avad_hf.data.splits import with_split_columns
+    from avad_hf.corpora.manifest import check_new, write_manifest
+    from avad_hf.corpora.scan import probe
+    from avad_hf.corpora.scan import scan as scan_folder
+    from avad_hf.corpora.splits import with_split_columns
 
     try:
         check_new(output)
@@ -129,8 +129,9 @@ def extract(
     from transformers import AutoProcessor
 
     from avad_hf import registration  # noqa: F401
-    from avad_hf.data.extraction import extract_features, process_state, share_cores, verify_features
-    from avad_hf.data.loading import load_dataset
+    from avad_hf.corpora.loading import load_dataset
+    from avad_hf.features.extraction import extract_features, verify_features
+    from avad_hf.processes import process_state, share_cores
 
     quiet()
     try:

@@ -67,7 +67,7 @@ def detect(
     videos = list(dict.fromkeys(videos))
     outputs = _output_paths(videos, plot, overlay, json, csv)
     from avad_hf import registration  # noqa: F401
-    from avad_hf.detection import write_csv, write_json
+    from avad_hf.detection.events import write_csv, write_json
     from avad_hf.report.overlay import render_overlay
     from avad_hf.report.timeline import plot_timeline
 
@@ -179,8 +179,8 @@ def _output_paths(
 def _load_pipeline(model: str | None, device: str | None, dtype: DType):
     from transformers import pipeline
 
+    from avad_hf.detection.pipeline import DEMO_MODEL
     from avad_hf.hub.errors import explain
-    from avad_hf.pipeline import DEMO_MODEL
 
     check_device(device)
     if model is None:

@@ -65,9 +65,9 @@ def evaluate(
 
     Of AVRL: top-1 recall of each event class, the confusion matrix, and the anomaly score's figures of videos.
     """
-    from avad_hf.data.extraction import process_state
-    from avad_hf.data.features import FeatureDataset
     from avad_hf.evaluation.evaluate import evaluate as evaluate_model
+    from avad_hf.features.dataset import FeatureDataset
+    from avad_hf.processes import process_state
     from avad_hf.report.page import write_report
 
     quiet()

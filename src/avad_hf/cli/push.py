@@ -61,9 +61,9 @@ def push(
         refuse("Say --private or --public: who is seen in these videos has not been asked.")
     quiet()
     from avad_hf import registration  # noqa: F401
-    from avad_hf.data.features import FeatureDataset
-    from avad_hf.data.loading import load_dataset
-    from avad_hf.data.sharing import push_corpus
+    from avad_hf.corpora.loading import load_dataset
+    from avad_hf.corpora.sharing import push_corpus
+    from avad_hf.features.dataset import FeatureDataset
     from avad_hf.hub.push import push_checkpoint
     from avad_hf.hub.space import push_space
 

@@ -94,7 +94,7 @@ def reproduce(
     download. What was done before is not done again.
     """
     from avad_hf import registration  # noqa: F401
-    from avad_hf.data.extraction import process_state
+    from avad_hf.processes import process_state
 
     quiet()
     is_avrl = corpus in (Corpus.shade, Corpus.crowd)
@@ -142,8 +142,8 @@ def reproduce(
 
 
 def _avaca(corpus, output, model, raw_dir, num_videos, device, dtype, options) -> str:
+    from avad_hf.detection.pipeline import DEMO_MODEL
     from avad_hf.models.avaca.processing_avaca import AvacaProcessor
-    from avad_hf.pipeline import DEMO_MODEL
     from avad_hf.reproduce.avaca import reproduce as run_protocol
 
     processor = AvacaProcessor.from_pretrained(model or DEMO_MODEL, dtype=dtype.value).to(device)

@@ -186,8 +186,8 @@ def _train(
     seed: int,
 ) -> None:
     from avad_hf import registration  # noqa: F401
-    from avad_hf.data.extraction import process_state
-    from avad_hf.data.features import FeatureDataset
+    from avad_hf.features.dataset import FeatureDataset
+    from avad_hf.processes import process_state
     from avad_hf.training.config import TrainingConfig
     from avad_hf.training.loop import train
     from avad_hf.training.objectives import objective_of

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from transformers import FeatureExtractionMixin, PreTrainedModel
 
+from avad_hf.files import check_new
 from avad_hf.hub.cards import card
-from avad_hf.hub.folders import check_new, weights_hash, write_checkpoint
+from avad_hf.hub.folders import weights_hash, write_checkpoint
 from avad_hf.hub.push import PIPELINE_TAGS
 from avad_hf.models.feature_extraction_video import VideoFeatureExtractor
 from avad_hf.models.resnet3d.configuration_resnet3d import ResNet3dConfig

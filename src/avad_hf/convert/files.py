@@ -16,7 +16,7 @@ from fsspec.callbacks import TqdmCallback
 from numpy._core.multiarray import _reconstruct
 from torch import Tensor
 
-from avad_hf.data.published.unpickling import read_plain_pickle
+from avad_hf.features.published.unpickling import read_plain_pickle
 
 from .tensorflow import is_tensorflow, read_tensorflow
 

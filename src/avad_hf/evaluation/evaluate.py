@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from avad_hf.data.extraction import process_state
-from avad_hf.data.features import FeatureDataset
+from avad_hf.features.dataset import FeatureDataset
+from avad_hf.files import written_whole
 from avad_hf.hub.folders import weights_hash
-from avad_hf.media.encode import written_whole
 from avad_hf.metrics.videos import TailRule, VideoRule
+from avad_hf.processes import process_state
 
 from .figures import (
     class_figures,

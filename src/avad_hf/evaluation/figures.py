@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from avad_hf.data.features import FeatureDataset
+from avad_hf.features.dataset import FeatureDataset
 from avad_hf.metrics.classes import confusion_matrix, top1_recall
 from avad_hf.metrics.ranking import Ranking, false_alarm_rate, roc_auc
 from avad_hf.metrics.videos import (

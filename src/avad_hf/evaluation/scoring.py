@@ -11,9 +11,9 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from transformers import PreTrainedConfig
 
-from avad_hf.data.extraction import process_state
-from avad_hf.data.features import FeatureDataset
-from avad_hf.data.store import recipe_sha256
+from avad_hf.features.dataset import FeatureDataset
+from avad_hf.features.store import recipe_sha256
+from avad_hf.processes import process_state
 
 
 def no_detector(model: torch.nn.Module) -> TypeError:

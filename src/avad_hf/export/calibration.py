@@ -9,9 +9,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from avad_hf.data.manifest import read_manifest
-from avad_hf.data.synthetic_world.world import render_world
+from avad_hf.corpora.manifest import read_manifest
 from avad_hf.media.sources import open_media
+from avad_hf.synthetic.world import render_world
 
 MANIFESTS = (".csv", ".jsonl", ".parquet")
 # Videos, and clips of them all, that are calibrated on at most: more change little and take minutes.

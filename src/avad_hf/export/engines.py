@@ -6,7 +6,6 @@ import io
 import json
 import logging
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +16,9 @@ from transformers import AutoModelForVideoClassification, AutoProcessor, PreTrai
 from transformers import logging as transformers_logging
 
 from avad_hf import registration  # noqa: F401
+from avad_hf.files import check_new, folder_written_whole
 from avad_hf.hub.cards import card
-from avad_hf.hub.folders import check_new, weights_hash
+from avad_hf.hub.folders import weights_hash
 from avad_hf.models.engine import RECORD, RUNTIMES, EngineModel, files_sha256
 
 from .calibration import Calibration, calibration_clips
@@ -97,9 +97,7 @@ def export_engines(
     on_stage("reading videos")
     with calibration_clips(processor, calibrate, read=precision == "int8") as clips:
         output = Path(output)
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".partial-", dir=output.resolve().parent) as name:
-            folder = Path(name)
+        with folder_written_whole(output) as folder:
             _write(detector, processor, folder, format, precision, clips, on_stage)
             on_stage("comparing")
             parity = compare(detector, processor, folder, clips.comparison, labelled)
@@ -109,9 +107,6 @@ def export_engines(
             (folder / "parity.json").write_text(json.dumps(_report(export), indent=2) + "\n", encoding="utf-8")
             text = _card(export, model, detector, processor, format, precision)
             (folder / "README.md").write_text(text, encoding="utf-8")
-            output.mkdir(exist_ok=True)
-            for path in sorted(folder.iterdir()):
-                os.replace(path, output / path.name)
     return export
 
 

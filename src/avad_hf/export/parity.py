@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForVideoClassification, AutoProcessor, PreTrainedModel
 
-from avad_hf.data.manifest import read_manifest
+from avad_hf.corpora.manifest import read_manifest
+from avad_hf.detection.pipeline import AudioVisualAnomalyPipeline
 from avad_hf.media.sources import open_media
 from avad_hf.metrics.ranking import roc_auc
-from avad_hf.pipeline import AudioVisualAnomalyPipeline
 
 # Clips of a video that are compared on at most.
 MOST_CLIPS = 30

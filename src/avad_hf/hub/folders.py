@@ -2,12 +2,12 @@
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Protocol
 
 import torch
+
+from avad_hf.files import folder_written_whole
 
 
 class Saved(Protocol):
@@ -17,24 +17,12 @@ class Saved(Protocol):
         """Write its files into a folder."""
 
 
-def check_new(directory: str | os.PathLike) -> None:
-    """Raise ``FileExistsError`` for anything but a new or empty folder."""
-    directory = Path(directory)
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise FileExistsError(f"{directory} is not an empty directory. Give a new one; nothing was overwritten.")
-
-
 def write_checkpoint(directory: str | os.PathLike, parts: Sequence[Saved], card: str) -> None:
     """Write a whole checkpoint; under another name first, so that a killed run leaves no half one."""
-    directory = Path(directory)
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".partial-", dir=directory.resolve().parent) as folder:
+    with folder_written_whole(directory) as folder:
         for part in parts:
             part.save_pretrained(folder)
-        (Path(folder) / "README.md").write_text(card, encoding="utf-8")
-        directory.mkdir(exist_ok=True)
-        for path in sorted(Path(folder).iterdir()):
-            os.replace(path, directory / path.name)
+        (folder / "README.md").write_text(card, encoding="utf-8")
 
 
 def weights_hash(model: torch.nn.Module) -> str:
@@ -48,4 +36,4 @@ def weights_hash(model: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
-__all__ = ["check_new", "weights_hash", "write_checkpoint"]
+__all__ = ["weights_hash", "write_checkpoint"]

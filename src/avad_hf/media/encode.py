@@ -2,12 +2,12 @@
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from fractions import Fraction
-from pathlib import Path
 
 import av
 import numpy as np
+
+from avad_hf.files import written_whole
 
 from .audio import to_mono
 from .clips import SteadyClock
@@ -17,17 +17,6 @@ TIME_BASE = Fraction(1, 90000)
 # What an MP4 carries as it is; other sound is encoded anew, as AAC.
 MP4_SOUND = ("aac", "mp3", "ac3", "eac3", "opus", "flac", "alac")
 AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000)
-
-
-@contextmanager
-def written_whole(path: str | os.PathLike) -> Iterator[Path]:
-    """Give another name to write to; the file gets its own when all went well, and is removed otherwise."""
-    partial = Path(path).with_name(Path(path).name + ".partial")
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def write_video(

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from avad_hf.media.encode import written_whole
+from avad_hf.files import written_whole
 from avad_hf.metrics.ranking import Ranking
 
 from .pictures import confusion_image, curve_image, histogram_image, shown_score, timeline_image

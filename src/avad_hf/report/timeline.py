@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from avad_hf.files import written_whole
 from avad_hf.media.audio import sound_level
-from avad_hf.media.encode import written_whole
 from avad_hf.media.sources import open_media
 
 SCORE_COLOUR, EVENT_COLOUR, SOUND_COLOUR = "#1f4e79", "#c62828", "#5f7f5f"

@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 from transformers import ProcessorMixin
 
-from avad_hf.data.classes import MAVAD_SCENES
-from avad_hf.data.features import FeatureDataset
-from avad_hf.data.splits import SEEDS
+from avad_hf.corpora.classes import MAVAD_SCENES
+from avad_hf.corpora.splits import SEEDS
+from avad_hf.features.dataset import FeatureDataset
 
 from .protocol import Figure, Protocol, load, write_tables
 

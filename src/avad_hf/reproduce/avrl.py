@@ -11,10 +11,10 @@ import numpy as np
 from torch import Tensor
 from transformers import AutoConfig, AutoProcessor
 
-from avad_hf.data.extraction import process_state
-from avad_hf.data.features import FeatureDataset
-from avad_hf.data.splits import SEEDS
-from avad_hf.media.encode import written_whole
+from avad_hf.corpora.splits import SEEDS
+from avad_hf.features.dataset import FeatureDataset
+from avad_hf.files import written_whole
+from avad_hf.processes import process_state
 from avad_hf.untrained import init_avrl
 
 from .protocol import Figure, Protocol, load, write_tables

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 from transformers import AutoModelForVideoClassification, ProcessorMixin
 
-from avad_hf.data.extraction import extract_features, process_state
-from avad_hf.data.features import FeatureDataset
-from avad_hf.data.loading import load_dataset
-from avad_hf.data.splits import SEEDS
+from avad_hf.corpora.loading import load_dataset
+from avad_hf.corpora.splits import SEEDS
 from avad_hf.evaluation.evaluate import evaluate
-from avad_hf.media.encode import written_whole
+from avad_hf.features.dataset import FeatureDataset
+from avad_hf.features.extraction import extract_features
+from avad_hf.files import written_whole
+from avad_hf.processes import process_state
 from avad_hf.training.config import TrainingConfig
 from avad_hf.training.loop import train
 

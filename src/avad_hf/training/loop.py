@@ -14,9 +14,9 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 from transformers import PreTrainedModel, get_scheduler
 
-from avad_hf.data.extraction import process_state
-from avad_hf.data.features import FeatureDataset
 from avad_hf.evaluation.scoring import inputs_of
+from avad_hf.features.dataset import FeatureDataset
+from avad_hf.processes import process_state
 
 from .config import TrainingConfig
 from .models import model_card, new_model

@@ -13,9 +13,9 @@ from transformers import (
 )
 from transformers.utils import PROCESSOR_NAME, has_file
 
-from avad_hf.data.features import FeatureDataset
-from avad_hf.data.store import recipe_sha256
 from avad_hf.evaluation.scoring import refuse_other_features
+from avad_hf.features.dataset import FeatureDataset
+from avad_hf.features.store import recipe_sha256
 from avad_hf.hub.cards import card
 from avad_hf.models.avaca.configuration_avaca import AvacaConfig
 from avad_hf.models.avrl.configuration_avrl import LABELS, NORMAL_LABELS, AvrlConfig

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from avad_hf.data.features import FeatureDataset
 from avad_hf.evaluation.scoring import labels_of, score_clips
+from avad_hf.features.dataset import FeatureDataset
 from avad_hf.metrics.classes import top1_recall
 from avad_hf.metrics.ranking import Ranking
 from avad_hf.metrics.videos import video_score

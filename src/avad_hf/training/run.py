@@ -11,13 +11,12 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 
-from avad_hf.data.features import FeatureDataset
-from avad_hf.media.encode import written_whole
+from avad_hf.features.dataset import FeatureDataset
+from avad_hf.files import PARTIAL, written_whole
 
 from .config import TrainingConfig
 
 RUN, HISTORY, STATES, PROGRESS = "training.json", "history.jsonl", "checkpoints", "progress.json"
-PARTIAL = ".partial"
 
 
 def data_sha256(*parts: FeatureDataset) -> str:

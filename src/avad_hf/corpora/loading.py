@@ -41,7 +41,7 @@ def load_dataset(
             before the folder's layout.
         split: ``"train"``, ``"validation"``, ``"test"``, or an expression such as ``"train[:10%]"``; a dict of all by
             default.
-        seed: Of the random split (`avad_hf.data.splits.stratified`). Where a corpus fixes training and test, it
+        seed: Of the random split (`avad_hf.corpora.splits.stratified`). Where a corpus fixes training and test, it
             holds a quarter of the training set out for validation.
         streaming: Whether rows are made when they are read, without a cache.
         cache_dir: Of `datasets`; its default by default.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from avad_hf.data.classes import is_normal
+from avad_hf.corpora.classes import is_normal
 
 from .sounds import shot_times
 

@@ -8,11 +8,12 @@ from typing import Any
 import datasets
 import numpy as np
 
+from avad_hf.synthetic.stage import ClipPlan
+from avad_hf.synthetic.world import SCENES, gallery, render_world
+
 from .classes import MAVAD_CLASSES, SHADE_CLASSES, NameTable
 from .corpus import CorpusBuilder, CorpusConfig
 from .manifest import COLUMNS, read_manifest, write_manifest
-from .synthetic_world.stage import ClipPlan
-from .synthetic_world.world import SCENES, gallery, render_world
 
 
 @dataclass

@@ -6,21 +6,22 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import gather_object, parse_flag_from_env
+from accelerate.utils import gather_object
 from datasets import ClassLabel, Dataset, DatasetDict
 from safetensors.torch import save
 from torch import Tensor
 from transformers import ProcessorMixin
 
+from avad_hf.files import write_file
 from avad_hf.media.ahead import read_together
 from avad_hf.media.sources import open_media
+from avad_hf.processes import process_state, share_cores
 
 from .store import (
     FACTS,
@@ -37,14 +38,11 @@ from .store import (
     read_jsonl,
     read_recipe,
     refuse_other_recipe,
-    write_file,
     write_index,
 )
 
 logger = logging.getLogger(__name__)
 
-# A process waits for the slowest one at the end, however many hours that takes.
-PATIENCE = timedelta(days=30)
 VISUAL_DTYPES = ("float16", "float32")
 # Videos that are decoded at the same time for a GPU; their batches wait in its memory.
 MOST_DECODERS = 4
@@ -156,35 +154,6 @@ def _extract(
         write_index(store, rows, failed)
     state.wait_for_everyone()
     return Extraction(len(read_jsonl(store / INDEX)), num_new, failed)
-
-
-def process_state() -> PartialState:
-    """Which process this is, of those that ``accelerate launch`` started; they wait for each other at the end.
-
-    Raises:
-        RuntimeError: If several processes were started that do not know of each other.
-    """
-    # PartialState alone, unlike Accelerator, overlooks the variable by which several processes share a CPU.
-    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=PATIENCE)
-    if (started := int(os.environ.get("WORLD_SIZE", 1))) != state.num_processes:
-        raise RuntimeError(
-            f"{started} processes were started, but they are not connected, and each would do all of the work. On "
-            "machines without GPU set ACCELERATE_USE_CPU=true."
-        )
-    return state
-
-
-def share_cores() -> int:
-    """Divide the cores evenly between the processes of this machine; returns this one's.
-
-    torchrun gives each process one thread, however many cores there are for it. Exported engines follow torch when
-    they are loaded, so this comes first.
-    """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    beside = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    if beside > 1 and os.environ.get("OMP_NUM_THREADS", "1") == "1":
-        torch.set_num_threads(max(1, cores // beside))
-    return max(1, cores // beside)
 
 
 def index_rows(dataset: Dataset | DatasetDict | Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from avad_hf.data.classes import is_normal, refuse_doubtful
-from avad_hf.data.splits import SPLIT_ALIASES
+from avad_hf.corpora.classes import is_normal, refuse_doubtful
+from avad_hf.corpora.splits import SPLIT_ALIASES
 
 from .names import surveillance_label, xd_violence_classes
 from .unpickling import read_plain_pickle

@@ -26,7 +26,7 @@ class CorpusConfig(datasets.BuilderConfig):
     Args:
         name: Scene or subset.
         data_dir: Folder of the corpus, or a manifest.
-        seed: Of the random split, as in [`~avad_hf.data.splits.assign_splits`].
+        seed: Of the random split, as in [`~avad_hf.corpora.splits.assign_splits`].
         fps: Frames a second of folders of pictures.
     """
 

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from typing import Any
 
+from avad_hf.files import write_text
+
 
 @dataclass(frozen=True)
 class ScoredClip:
@@ -170,7 +172,7 @@ def detect_events(
 
 def write_json(results: dict[str, dict[str, Any]], path: str | os.PathLike) -> None:
     """Write results by video as one JSON object."""
-    _replace(path, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_csv(results: dict[str, dict[str, Any]], path: str | os.PathLike) -> None:
@@ -187,11 +189,4 @@ def write_csv(results: dict[str, dict[str, Any]], path: str | os.PathLike) -> No
             anomalous = int(clip["score"] >= result["threshold"])
             label = clip.get("label", "")
             writer.writerow([video, clip["start"], clip["end"], clip["score"], anomalous, label, notes])
-    _replace(path, text.getvalue())
-
-
-def _replace(path: str | os.PathLike, text: str) -> None:
-    partial = f"{os.fspath(path)}.partial"
-    with open(partial, "w", encoding="utf-8", newline="") as file:  # line ends as they are
-        file.write(text)
-    os.replace(partial, path)
+    write_text(path, text.getvalue())

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from avad_hf.data.features import FeatureDataset, described, select
+from avad_hf.features.dataset import FeatureDataset, described, select
 
 from .layouts import LAYOUTS, Video, refuse
 from .npy import array_shape, open_array
@@ -28,7 +28,7 @@ class PublishedFeatures(FeatureDataset):
     Where visual and sound features differ by one row, the longer ones lose their last, as XD-Violence's authors do.
 
     Args:
-        videos: As the functions of `avad_hf.data.published.layouts` find them.
+        videos: As the functions of `avad_hf.features.published.layouts` find them.
         crop: Which crop of each frame the features are of; 0 is the centre. ``"all"`` makes each crop a row of its
             own, with ``__<crop>`` after its id.
 
@@ -106,7 +106,7 @@ def read_published(
 
     Args:
         kind: ``"xd_violence"``, ``"rtfm"`` (ShanghaiTech, UCF-Crime), ``"ar_net"`` (ShanghaiTech) or ``"npy"``; the
-            functions ``find_<kind>`` of `avad_hf.data.published.layouts` show each layout.
+            functions ``find_<kind>`` of `avad_hf.features.published.layouts` show each layout.
         root: Folder that the features were unpacked in.
         split: ``"train"``, ``"validation"`` or ``"test"``; all videos by default.
         crop: As in [`PublishedFeatures`].

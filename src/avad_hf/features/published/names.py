@@ -2,7 +2,7 @@
 
 import re
 
-from avad_hf.data.shanghaitech import ID, label_of
+from avad_hf.corpora.shanghaitech import ID, label_of
 
 # Codes after "_label_" in XD-Violence's file names.
 XD_CLASSES = {

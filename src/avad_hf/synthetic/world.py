@@ -21,8 +21,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
-from avad_hf.data.classes import MAVAD_CLASSES, SHADE_CLASSES, is_normal
-from avad_hf.media.encode import write_video, written_whole
+from avad_hf.corpora.classes import MAVAD_CLASSES, SHADE_CLASSES, is_normal
+from avad_hf.files import written_whole
+from avad_hf.media.encode import write_video
 
 from . import sounds
 from .pictures import Painter

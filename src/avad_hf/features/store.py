@@ -13,13 +13,13 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from avad_hf.media.encode import written_whole
+from avad_hf.files import PARTIAL, write_file
 from avad_hf.media.folders import pictures_in
 
 RECIPE, INDEX, FAILED, FEATURES = "recipe.json", "index.jsonl", "failed.jsonl", "features"
 # The one key of a feature file's header: safetensors keeps several in no fixed order, and files must be reproducible.
 FACTS = "avad_hf"
-PARTIAL, LOCK = ".partial", ".lock"
+LOCK = ".lock"
 # Columns that name files of this machine; the store must make sense on any other.
 SOURCES = ("video", "audio")
 # Bytes at either end of a file that are looked at for a change.
@@ -146,15 +146,6 @@ def only_run(store: Path, is_main_process: bool) -> Iterator[None]:
         with suppress(OSError):  # Windows removes no open file
             (store / LOCK).unlink()
         lock.release()
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """Write a file that appears under its name when all of it is on the disk, and never in part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with written_whole(path) as partial, open(partial, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def is_stored(store: Path, row: dict[str, Any]) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from avad_hf.media.encode import written_whole
+from avad_hf.files import written_whole
 
 from .classes import is_normal, refuse_doubtful
 from .splits import SPLIT_ALIASES

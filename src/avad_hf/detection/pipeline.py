@@ -11,7 +11,7 @@ from transformers import AutoProcessor, PreTrainedModel, ProcessorMixin
 from transformers.pipelines.base import ChunkPipeline
 from transformers.utils import PROCESSOR_NAME, has_file
 
-from avad_hf.detection import ScoredClip, detect_events
+from avad_hf.detection.events import ScoredClip, detect_events
 from avad_hf.hub.errors import explain
 from avad_hf.hub.push import PushedWithCard
 from avad_hf.media.ahead import read_together
@@ -19,7 +19,7 @@ from avad_hf.media.sources import Media, open_media
 
 SUPPORTED_MODEL_TYPES = ("avaca", "avrl")
 # What is used where no model is named. Every result says that it is a demonstration.
-DEMO_MODEL = Path(__file__).parent / "demo_model"
+DEMO_MODEL = Path(__file__).parents[1] / "demo_model"
 
 
 class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
@@ -136,7 +136,7 @@ class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
         Returns:
             For each video a dict ready for JSON: ``score``, ``label``, ``events``, ``clips``, ``threshold``,
             ``duration``, ``fps``, ``has_audio``, ``read_until`` and ``warnings``, as in
-            [`~avad_hf.detection.Detection`]. AVRL's ``clips`` have ``label`` and ``probabilities`` as well.
+            [`~avad_hf.detection.events.Detection`]. AVRL's ``clips`` have ``label`` and ``probabilities`` as well.
 
         Raises:
             MediaError: If a video cannot be read.

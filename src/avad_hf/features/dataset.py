@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
+from avad_hf.corpora.sharing import contents, upload_card
+from avad_hf.corpora.splits import SPLITS, assign_splits
 from avad_hf.hub.errors import hub_errors
 from avad_hf.hub.repository import open_repository
 from avad_hf.media.windows import normalised
 
-from .sharing import contents, upload_card
-from .splits import SPLITS, assign_splits
 from .store import FEATURES, INDEX, RECIPE, finished_store, read_features, read_jsonl, read_recipe
 
 
