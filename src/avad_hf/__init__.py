@@ -1,79 +1,57 @@
-"""Audio-visual anomaly detection in video: AVACA (traffic) and AVRL (crowds), as Hugging Face users know it."""
+"""Audio-visual anomaly detection in video, as Hugging Face users know it.
 
-import sys
-from pathlib import Path
+Names are imported when they are first used (PEP 562), so that the command answers ``--help`` without loading torch.
+"""
+
+from importlib import import_module
+from typing import Any
+
+from . import registration
+from .late import call_once_loaded
 
 __version__ = "0.1.0"
 
-# The command answers --help without loading torch: its subcommands import what they use. Everyone else gets all names,
-# and transformers learns of our classes and of the pipeline task.
-if Path(sys.argv[0] if sys.argv else "").name not in ("avad-hf", "avad-hf.exe"):
-    from . import registration
-    from .corpora.loading import load_dataset
-    from .corpora.sharing import push_corpus
-    from .detection.pipeline import AudioVisualAnomalyPipeline
-    from .evaluation.evaluate import Evaluation, evaluate
-    from .export.engines import export_engines
-    from .features.dataset import FeatureDataset
-    from .features.extraction import extract_features
-    from .features.published.dataset import read_published
-    from .hub.errors import HubError
-    from .hub.push import push_checkpoint
-    from .hub.space import push_space
-    from .media.decode import MediaError
-    from .models.avaca.configuration_avaca import AvacaConfig
-    from .models.avaca.modeling_avaca import AvacaForAnomalyDetection, AvacaModel
-    from .models.avaca.processing_avaca import AvacaProcessor
-    from .models.avrl.configuration_avrl import AvrlConfig
-    from .models.avrl.modeling_avrl import AvrlForVideoClassification, AvrlModel
-    from .models.avrl.processing_avrl import AvrlProcessor
-    from .models.engine import EngineModel
-    from .models.feature_extraction_video import VideoFeatureExtractor
-    from .models.resnet3d.configuration_resnet3d import ResNet3dConfig
-    from .models.resnet3d.modeling_resnet3d import ResNet3dForVideoClassification, ResNet3dModel
-    from .models.slowfast.configuration_slowfast import SlowFastConfig
-    from .models.slowfast.modeling_slowfast import SlowFastForVideoClassification, SlowFastModel
-    from .models.vggish.configuration_vggish import VggishConfig
-    from .models.vggish.feature_extraction_vggish import VggishFeatureExtractor
-    from .models.vggish.modeling_vggish import VggishModel
-    from .training.config import TrainingConfig
-    from .training.loop import TrainingResult, train
+# Names for users, and where they are; those of the architectures say their folders.
+_PUBLIC = {
+    "AudioVisualAnomalyPipeline": "avad_hf.detection.pipeline",
+    "DetectorConfig": "avad_hf.models.detector",
+    "DetectorModel": "avad_hf.models.detector",
+    "DetectorSpec": "avad_hf.models.detector",
+    "Encoder": "avad_hf.models.encoder",
+    "EncoderSpec": "avad_hf.models.encoder",
+    "EngineModel": "avad_hf.models.engine",
+    "Evaluation": "avad_hf.evaluation.evaluate",
+    "FeatureDataset": "avad_hf.features.dataset",
+    "HubError": "avad_hf.hub.errors",
+    "MediaError": "avad_hf.media.decode",
+    "TrainingConfig": "avad_hf.training.config",
+    "TrainingResult": "avad_hf.training.loop",
+    "evaluate": "avad_hf.evaluation.evaluate",
+    "export_engines": "avad_hf.export.engines",
+    "extract_features": "avad_hf.features.extraction",
+    "load_dataset": "avad_hf.corpora.loading",
+    "push_checkpoint": "avad_hf.hub.push",
+    "push_corpus": "avad_hf.corpora.sharing",
+    "push_space": "avad_hf.hub.space",
+    "read_published": "avad_hf.features.published.dataset",
+    "train": "avad_hf.training.loop",
+}
+for _one in registration.ARCHITECTURES.values():
+    _PUBLIC |= {name: path.rpartition(".")[0] for name, path in _one.public.items()}
 
-    __all__ = [
-        "AudioVisualAnomalyPipeline",
-        "AvacaConfig",
-        "AvacaForAnomalyDetection",
-        "AvacaModel",
-        "AvacaProcessor",
-        "AvrlConfig",
-        "AvrlForVideoClassification",
-        "AvrlModel",
-        "AvrlProcessor",
-        "EngineModel",
-        "Evaluation",
-        "FeatureDataset",
-        "HubError",
-        "MediaError",
-        "ResNet3dConfig",
-        "ResNet3dForVideoClassification",
-        "ResNet3dModel",
-        "SlowFastConfig",
-        "SlowFastForVideoClassification",
-        "SlowFastModel",
-        "TrainingConfig",
-        "TrainingResult",
-        "VggishConfig",
-        "VggishFeatureExtractor",
-        "VggishModel",
-        "VideoFeatureExtractor",
-        "evaluate",
-        "export_engines",
-        "extract_features",
-        "load_dataset",
-        "push_checkpoint",
-        "push_corpus",
-        "push_space",
-        "read_published",
-        "registration",
-        "train",
-    ]
+__all__ = sorted([*_PUBLIC, "registration"])
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_PUBLIC[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+# To import transformers here would take seconds. Whenever somebody does, it learns of this library.
+call_once_loaded("transformers", within=__name__, call=registration.register)

@@ -1,59 +1,83 @@
-"""Makes the Auto classes and the pipeline task of transformers know this library. Nothing else."""
+"""Every architecture, and what makes the Auto classes and the pipeline task of transformers know it."""
 
-from transformers import (
-    AutoConfig,
-    AutoFeatureExtractor,
-    AutoModel,
-    AutoModelForVideoClassification,
-    AutoProcessor,
+from difflib import get_close_matches
+from functools import cache
+from importlib import import_module
+
+from .models.architecture import Architecture
+
+# Folders of models/, one a line. The first detector of each kind of store is what `train` builds where none is named.
+FOLDERS = (
+    "avaca",
+    "avrl",
+    "resnet3d",
+    "slowfast",
+    "vggish",
 )
-from transformers.pipelines import PIPELINE_REGISTRY
+ARCHITECTURES: dict[str, Architecture] = {
+    one.model_type: one for one in (import_module(f"avad_hf.models.{name}").ARCHITECTURE for name in FOLDERS)
+}
+PIPELINE_TASK = "audio-visual-anomaly"
 
-from .detection.pipeline import DEMO_MODEL, AudioVisualAnomalyPipeline
-from .models.avaca.configuration_avaca import AvacaConfig
-from .models.avaca.modeling_avaca import AvacaForAnomalyDetection, AvacaModel
-from .models.avaca.processing_avaca import AvacaProcessor
-from .models.avrl.configuration_avrl import AvrlConfig
-from .models.avrl.modeling_avrl import AvrlForVideoClassification, AvrlModel
-from .models.avrl.processing_avrl import AvrlProcessor
-from .models.feature_extraction_video import VideoFeatureExtractor
-from .models.resnet3d.configuration_resnet3d import ResNet3dConfig
-from .models.resnet3d.modeling_resnet3d import ResNet3dForVideoClassification, ResNet3dModel
-from .models.slowfast.configuration_slowfast import SlowFastConfig
-from .models.slowfast.modeling_slowfast import SlowFastForVideoClassification, SlowFastModel
-from .models.vggish.configuration_vggish import VggishConfig
-from .models.vggish.feature_extraction_vggish import VggishFeatureExtractor
-from .models.vggish.modeling_vggish import VggishModel
 
-AutoConfig.register("slowfast", SlowFastConfig)
-AutoModel.register(SlowFastConfig, SlowFastModel)
-AutoModelForVideoClassification.register(SlowFastConfig, SlowFastForVideoClassification)
-AutoFeatureExtractor.register(SlowFastConfig, VideoFeatureExtractor)
+def architectures(part: str) -> dict[str, Architecture]:
+    """Those that have a part, by their model types: ``"processor"`` for detectors, ``"converter"``, ``"init"``, ..."""
+    return {name: one for name, one in ARCHITECTURES.items() if getattr(one, part) is not None}
 
-AutoConfig.register("vggish", VggishConfig)
-AutoModel.register(VggishConfig, VggishModel)
-AutoFeatureExtractor.register(VggishConfig, VggishFeatureExtractor)
 
-AutoConfig.register("resnet3d", ResNet3dConfig)
-AutoModel.register(ResNet3dConfig, ResNet3dModel)
-AutoModelForVideoClassification.register(ResNet3dConfig, ResNet3dForVideoClassification)
-AutoFeatureExtractor.register(ResNet3dConfig, VideoFeatureExtractor)
+def architecture(name: str, part: str, what: str) -> Architecture:
+    """The architecture of a name that has a part.
 
-AutoConfig.register("avaca", AvacaConfig)
-AutoModel.register(AvacaConfig, AvacaModel)
-# An Auto class for the pipeline: given a concrete class, transformers loads any checkpoint as that one.
-AutoModelForVideoClassification.register(AvacaConfig, AvacaForAnomalyDetection)
-AutoProcessor.register(AvacaConfig, AvacaProcessor)
+    Args:
+        name: Its model type.
+        part: What it must have.
+        what: What such architectures are called, for the error.
 
-AutoConfig.register("avrl", AvrlConfig)
-AutoModel.register(AvrlConfig, AvrlModel)
-AutoModelForVideoClassification.register(AvrlConfig, AvrlForVideoClassification)
-AutoProcessor.register(AvrlConfig, AvrlProcessor)
+    Raises:
+        ValueError: For another name, with a suggestion.
+    """
+    known = architectures(part)
+    if name in known:
+        return known[name]
+    near = get_close_matches(name.lower(), known, n=1, cutoff=0.5)
+    meant = f" Did you mean {near[0]}?" if near else ""
+    raise ValueError(f"{name!r} is no {what}. Known: {', '.join(known)}.{meant}")
 
-PIPELINE_REGISTRY.register_pipeline(
-    "audio-visual-anomaly",
-    pipeline_class=AudioVisualAnomalyPipeline,
-    pt_model=AutoModelForVideoClassification,
-    default={"model": (str(DEMO_MODEL), "main")},
-    type="multimodal",
-)
+
+@cache
+def register() -> None:
+    """Make transformers know all architectures and the pipeline task; once."""
+    from transformers import (
+        AutoConfig,
+        AutoFeatureExtractor,
+        AutoModel,
+        AutoModelForVideoClassification,
+        AutoProcessor,
+    )
+    from transformers.pipelines import PIPELINE_REGISTRY
+
+    from .detection.pipeline import DEMO_MODEL, AudioVisualAnomalyPipeline
+
+    for one in ARCHITECTURES.values():
+        config = one.load("config")
+        AutoConfig.register(one.model_type, config)
+        # Detectors are on an Auto class for the pipeline: given a concrete class, transformers loads any checkpoint
+        # as that one.
+        for auto, part in (
+            (AutoModel, "model"),
+            (AutoModelForVideoClassification, "head"),
+            (AutoFeatureExtractor, "feature_extractor"),
+            (AutoProcessor, "processor"),
+        ):
+            if (found := one.load(part)) is not None:
+                auto.register(config, found)
+    PIPELINE_REGISTRY.register_pipeline(
+        PIPELINE_TASK,
+        pipeline_class=AudioVisualAnomalyPipeline,
+        pt_model=AutoModelForVideoClassification,
+        default={"model": (str(DEMO_MODEL), "main")},
+        type="multimodal",
+    )
+
+
+__all__ = ["ARCHITECTURES", "PIPELINE_TASK", "architecture", "architectures", "register"]
