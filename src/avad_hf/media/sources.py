@@ -4,13 +4,15 @@ import io
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from typing import Any
+from typing import Any, Literal, Protocol, runtime_checkable
 from urllib.parse import urlparse
 
 from .arrays import MediaArrays
-from .decode import MediaError, MediaFile, SoundFile
+from .audio import SoundTrack
+from .clips import Frame
+from .decode import MediaError, MediaFile, MediaInfo, SoundFile
 from .folders import FrameFolder
 from .sections import Section
 
@@ -25,7 +27,34 @@ A video is one of
 - a dict of arrays: "frames" of shape (F, H, W, 3), uint8 RGB, and "fps" or "times" of shape (F,) in seconds; with
   sound, also "waveform" of shape (samples,) or (channels, samples) and "sampling_rate" in Hz."""
 
-Media = MediaFile | MediaArrays | FrameFolder | Section
+
+@runtime_checkable
+class Media(Protocol):
+    """Whatever gives frames and sound on one clock: files, folders of pictures, arrays, stretches of them.
+
+    A source that never ends has an attribute ``is_endless`` that is true.
+
+    Attributes:
+        info: What it says of itself before it is decoded.
+        problems: What was met while decoding: damage, pauses. Empty where all is in order.
+    """
+
+    info: MediaInfo
+    problems: list[str]
+
+    def num_frames(self, limit: int | None = None) -> int:
+        """About how many frames there are, or the limit."""
+
+    def frames(
+        self,
+        size: int | tuple[int, int] | None,
+        resize: Literal["area", "torch"] = "area",
+        picked: Callable[[int], bool] | None = None,
+    ) -> Iterator[Frame]:
+        """Decode the frames, scaled, as [`~avad_hf.media.decode.MediaFile`] says."""
+
+    def sound(self, rate: int) -> SoundTrack:
+        """Decode the sound, mixed to mono and resampled."""
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """What every checkpoint of this library refuses: another model type, and weights that are not all there."""
 
 import os
-from typing import Any
+from dataclasses import fields
+from typing import Any, ClassVar
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -10,6 +11,7 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from avad_hf.hub.errors import hub_errors
+from avad_hf.hub.folders import weights_hash
 from avad_hf.hub.push import PushedWithCard
 
 from .engine import HUB_OPTIONS, RECORD, EngineModel, find_engine
@@ -27,7 +29,35 @@ class CheckpointConfig(PushedWithCard, PreTrainedConfig):
             with them repeats it. ``None`` for ordinary weights.
     """
 
+    # What the Hub is told: name of the card's template in hub_cards/, a sentence, and the Hub's own kind of task.
+    card: ClassVar[str] = "encoder"
+    summary: ClassVar[str] = "A network of avad_hf."
+    pipeline_tag: ClassVar[str] = "feature-extraction"
+    # Settings that came later, and the value that stands for what was there before: recipes of stores and of trained
+    # detectors name them only where they differ.
+    later_settings: ClassVar[dict[str, Any]] = {}
+    # Settings that change nothing that is computed of a video.
+    idle_settings: ClassVar[tuple[str, ...]] = ()
+
     notice: str | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """Its own settings, without what transformers adds: what features depend on."""
+        own = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {
+            name: own[name]
+            for name in type(self).__annotations__
+            if name in own and name not in self.idle_settings and not self._is_as_before(name, own[name])
+        }
+
+    def _is_as_before(self, name: str, value: Any) -> bool:
+        return name in self.later_settings and value == self.later_settings[name]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of its classes in their order; empty where they have only numbers."""
+        names = [name for _, name in sorted((self.id2label or {}).items())]
+        return () if all(name == f"LABEL_{number}" for number, name in enumerate(names)) else tuple(names)
 
     def describe(self) -> dict[str, str]:
         """What a card says of the architecture, by the names of the card's template."""
@@ -85,14 +115,26 @@ class CheckpointModel(PushedWithCard, PreTrainedModel):
     @property
     def computes_in(self) -> str:
         """What a pipeline computes with, where, in which precision, and why, in words."""
-        return describe(self.inference_dtype, self.device)
+        return self.describe_inference(self.inference_dtype)
 
-    def for_inference(self) -> PreTrainedModel:
-        """What a pipeline computes with: itself, or the same network in a form that is faster, in `inference_dtype`.
+    def describe_inference(self, dtype: torch.dtype | str) -> str:
+        """What computes in a type, where, and why in that one, in words."""
+        return describe(dtype, self.device)
+
+    def numerics(self, dtype: torch.dtype | str | None) -> dict[str, str]:
+        """For recipes: which weights it has, and what it computes in where a type was asked for."""
+        chosen = choose_dtype(dtype, self.device) or self.dtype
+        return {"dtype": str(chosen).removeprefix("torch."), "weights_sha256": weights_hash(self)}
+
+    def for_inference(self, dtype: torch.dtype | str | None = None) -> PreTrainedModel:
+        """What computes while nothing is trained: itself, or the same network in a form that is faster.
 
         Such a form is made once, and anew after weights have been moved or changed.
+
+        Args:
+            dtype: What it computes in, or ``"auto"``; by default `inference_dtype`.
         """
-        dtype = choose_dtype(self.inference_dtype, self.device)
+        dtype = choose_dtype(self.inference_dtype if dtype is None else dtype, self.device)
         state = (dtype, weights_state(self))
         if self._form is None or self._form[0] != state:
             self._form = None  # not to be copied
@@ -167,4 +209,4 @@ class CheckpointModel(PushedWithCard, PreTrainedModel):
             )
         if not isinstance(config, PreTrainedConfig):
             config = cls.config_class.from_pretrained(place, **options)
-        return EngineModel.load(place, record, config, **options)
+        return EngineModel.load(place, record, config, made_from=cls, **options)

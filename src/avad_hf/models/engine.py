@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import cached_file
@@ -28,8 +27,6 @@ MANIFEST, RECORD = "export.json", "engine.json"
 RUNTIMES = {"openvino": ("OpenVINO", "openvino", "openvino"), "onnx": ("ONNX Runtime", "onnxruntime", "onnx")}
 # What a checkpoint computes by options that an exported graph does not have.
 FIXED = ("labels", "output_attentions", "audio_path")
-# Log-mel frames that AVRL's convolutions make one step of.
-LEAST_FRAMES = 16
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 
 
@@ -69,10 +66,19 @@ class EngineModel(PushedWithCard, PreTrainedModel):
         record: What engine.json says: ``format``, ``precision``, ``inputs``, ``source_sha256`` of the weights that it
             was made from, ``sha256`` of its own files.
         place: Folder of its files.
+        made_from: Class of the network that was exported: what its outputs mean, that says.
     """
 
-    def __init__(self, config: PreTrainedConfig, exported: Any, record: Mapping[str, Any], place: Path):
+    def __init__(
+        self,
+        config: PreTrainedConfig,
+        exported: Any,
+        record: Mapping[str, Any],
+        place: Path,
+        made_from: type[PreTrainedModel] | None = None,
+    ):
         super().__init__(config)
+        self.made_from = made_from
         self.main_input_name = next(iter(exported.components["model"].metadata.kwargs))
         self.record = dict(record)
         self.place = place
@@ -81,8 +87,15 @@ class EngineModel(PushedWithCard, PreTrainedModel):
         self._in_use = self._precision_in_use()
 
     @classmethod
-    def load(cls, place: str | os.PathLike, record: Path, config: PreTrainedConfig, **hub_kwargs) -> "EngineModel":
-        """Load what `find_engine` has found.
+    def load(
+        cls,
+        place: str | os.PathLike,
+        record: Path,
+        config: PreTrainedConfig,
+        made_from: type[PreTrainedModel] | None = None,
+        **hub_kwargs,
+    ) -> "EngineModel":
+        """Load what `find_engine` has found; `made_from` as of the class.
 
         Raises:
             ImportError: If what runs it is not installed.
@@ -117,7 +130,7 @@ class EngineModel(PushedWithCard, PreTrainedModel):
         except Exception as error:
             raise ValueError(f"{damaged} ({error}). Copy or export it again.") from error
         config.name_or_path = str(place)
-        return cls(config, exported, noted, record.parent).eval()
+        return cls(config, exported, noted, record.parent, made_from).eval()
 
     def _precision_in_use(self) -> str:
         """The precision of its record, or what the processor makes of it."""
@@ -155,7 +168,7 @@ class EngineModel(PushedWithCard, PreTrainedModel):
 
     def __reduce__(self) -> tuple:
         # By its files: what the runtime made of them cannot be copied.
-        return _reload, (self.place, self.config)
+        return _reload, (self.place, self.config, self.made_from)
 
     @property
     def device(self) -> torch.device:
@@ -172,9 +185,44 @@ class EngineModel(PushedWithCard, PreTrainedModel):
         """Of torch networks beside it."""
         return "auto"
 
-    def for_inference(self) -> "EngineModel":
-        """Itself."""
+    def for_inference(self, dtype: Any = None) -> "EngineModel":
+        """Itself, whatever type is asked for."""
         return self
+
+    def describe_inference(self, dtype: Any) -> str:
+        """Runtime and precision, in words, whatever type is asked for."""
+        return self.computes_in
+
+    def numerics(self, dtype: Any) -> dict[str, str]:
+        """For recipes: the weights that it was made from, what it computes in, and what runs it."""
+        return {
+            "dtype": self.record["precision"],
+            "runtime": f"{self.record['format']} ({self.record['sha256'][:12]})",
+            "weights_sha256": self.record["source_sha256"],
+        }
+
+    def on_pixels(self, pixels: Tensor, mean: Any, std: Any) -> Any:
+        """Outputs of frames from 0 to 255; it was exported with its normalisation."""
+        return self(pixels=pixels)
+
+    # What a detector's outputs mean, its own class says.
+
+    def scores(self, outputs: Any) -> Tensor:
+        """Scores of clips."""
+        return self.made_from.scores(self, outputs)
+
+    def probabilities(self, outputs: Any) -> Tensor | None:
+        """Probabilities of event classes."""
+        return self.made_from.probabilities(self, outputs)
+
+    def explain(self, outputs: Any) -> dict[str, Tensor] | None:
+        """Why clips have their scores."""
+        return self.made_from.explain(self, outputs)
+
+    @property
+    def clip_outputs(self) -> tuple[str, ...]:
+        """Names of the outputs of shape `(B, T)` that losses need."""
+        return self.made_from.clip_outputs
 
     def to(self, *args, **kwargs) -> "EngineModel":
         """Stay where it is."""
@@ -203,11 +251,8 @@ class EngineModel(PushedWithCard, PreTrainedModel):
                 given[name] = torch.ones(like.shape[:rank], dtype=torch.bool)
             else:
                 raise ValueError(f"The exported network needs {', '.join(inputs)}; {name} is missing.")
-        if "input_features" in given and "audio_frame_mask" in given:
-            # A video without sound has no frames at all, of which the runtimes would compute nothing.
-            missing = max(0, LEAST_FRAMES - given["input_features"].shape[1])
-            given["input_features"] = F.pad(given["input_features"], (0, 0, 0, missing))
-            given["audio_frame_mask"] = F.pad(given["audio_frame_mask"], (0, missing))
+        if hasattr(self.config, "engine_inputs"):
+            given = self.config.engine_inputs(given)
         sizes = {value.shape[0] for value in given.values() if value.dim()}
         if all(wanted["shape"][0] == 1 for wanted in inputs.values()) and len(sizes) == 1 and sizes != {1}:
             singles = [self(**{name: value[n : n + 1] for name, value in given.items()}) for n in range(sizes.pop())]
@@ -259,8 +304,8 @@ def files_sha256(place: Path) -> str:
     return digest.hexdigest()
 
 
-def _reload(place: Path, config: PreTrainedConfig) -> EngineModel:
-    return EngineModel.load(place, place / RECORD, config)
+def _reload(place: Path, config: PreTrainedConfig, made_from: type[PreTrainedModel] | None) -> EngineModel:
+    return EngineModel.load(place, place / RECORD, config, made_from)
 
 
 def _capabilities() -> list[str]:

@@ -23,7 +23,7 @@ class VideoFeatureExtractor(PushedWithCard, FeatureExtractionMixin):
         image_std: Divides then, by channel.
     """
 
-    part_of = "video"
+    whole = "a video encoder"
     model_input_names = ("pixel_values_videos",)
 
     def __init__(

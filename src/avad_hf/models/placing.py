@@ -5,7 +5,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from avad_hf.media.decode import MediaInfo, scaled_size
+from avad_hf.media.decode import MediaInfo, asked_size
 
 # A GPU is full with this many clips of 32 frames; more only take memory.
 MOST_CLIPS = 16
@@ -14,18 +14,18 @@ MOST_CLIPS = 16
 BYTES_PER_PIXEL = 170
 
 
-def clips_at_once(device: torch.device, clip_length: int, info: MediaInfo, short_side: int) -> int:
+def clips_at_once(device: torch.device, clip_length: int, info: MediaInfo, size: int | tuple[int, int]) -> int:
     """Clips of a video that go through the video encoder together: one on a CPU, what fits into memory on a GPU.
 
     Args:
         device: Of the encoder.
         clip_length: Frames of a clip.
         info: Of the video.
-        short_side: Of the scaled frames, in pixels.
+        size: Short side of the scaled frames, in pixels, or their height and width.
     """
     if device.type != "cuda":
         return 1
-    width, height = scaled_size(info.width, info.height, short_side)
+    width, height = asked_size(info.width, info.height, size)
     # What torch keeps for itself without using it is free too.
     free = torch.cuda.mem_get_info(device)[0]
     free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

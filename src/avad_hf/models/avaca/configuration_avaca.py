@@ -1,16 +1,18 @@
 """Configuration of AVACA."""
 
-from typing import ClassVar, Literal, get_args
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, get_args
 
 from huggingface_hub.dataclasses import strict
+from torch import Tensor
 
-from avad_hf.models.checkpoints import CheckpointConfig
+from avad_hf.models.detector import DetectorConfig, DetectorSpec
 
 AudioPath = Literal["focused", "plain", "zeroed"]
 
 
 @strict
-class AvacaConfig(CheckpointConfig):
+class AvacaConfig(DetectorConfig):
     r"""Architecture, loss and threshold of an AVACA detector (Leporowski et al., arXiv 2305.15084, section IV).
 
     The paper gives neither widths nor kernels; they are those of the code that it is based on (Chumachenko et al.,
@@ -33,13 +35,11 @@ class AvacaConfig(CheckpointConfig):
         dmil_alpha: A video of t clips is judged by ``max(1, t // dmil_alpha)`` of them. Not in the paper; AR-Net's 4.
         dmil_weight: Weight of the DMIL loss (theta; 10 on MAVAD, 20 on ShanghaiTech).
         center_weight: Weight of the center loss (lambda).
-        threshold: Score from which on a clip is called anomalous.
-        threshold_origin: How the threshold was found; ``None`` if nobody has looked for one.
-        recipe_sha256: Of the features that it was trained on, so that features of another recipe are refused;
-            ``None`` if not known.
     """
 
     model_type = "avaca"
+    card: ClassVar[str] = "avaca"
+    summary: ClassVar[str] = "An AVACA detector."
     audio_paths: ClassVar[tuple[str, ...]] = get_args(AudioPath)
     # For Trainer, which takes all other outputs for predictions.
     keys_to_ignore_at_inference: ClassVar[list[str]] = ["dmil_loss", "center_loss", "attentions"]
@@ -61,18 +61,39 @@ class AvacaConfig(CheckpointConfig):
     dmil_weight: float | int = 10.0
     center_weight: float | int = 1.0
 
-    # Detection
-    threshold: float | int = 0.5
-    threshold_origin: str | None = None
-    recipe_sha256: str | None = None
+    @property
+    def detector_spec(self) -> DetectorSpec:
+        """Clips that do not see each other."""
+        inputs = {"visual_features": self.visual_size, "audio_features": self.audio_size}
+        return DetectorSpec("AVACA", inputs=inputs, alpha=self.dmil_alpha)
+
+    @classmethod
+    def for_data(
+        cls,
+        item: Mapping[str, Tensor],
+        rows: Sequence[Mapping[str, Any]],
+        recipe: Mapping[str, Any] | None,
+        **settings: Any,
+    ) -> "AvacaConfig":
+        """A config in the shape of stored features, as `DetectorConfig.for_data` says."""
+        _, num_steps, audio_size = item["audio_features"].shape
+        shapes = {
+            "visual_size": item["visual_features"].shape[1],
+            "audio_size": audio_size,
+            "num_audio_steps": num_steps,
+        }
+        # Differences of sound steps need two of them.
+        return cls(**shapes | ({"audio_path": "plain"} if num_steps == 1 else {}) | settings)
 
     def validate_architecture(self):
         """Check that heads divide the width and that convolutions can keep the length."""
+        counts = ("visual_size", "audio_size", "num_audio_steps", "hidden_size", "intermediate_size")
+        for name in (*counts, "num_attention_heads", "dmil_alpha"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}.")
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}."
             )
         if self.kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be odd so that convolutions keep the length, got {self.kernel_size}.")
-        if not 0.0 <= self.threshold <= 1.0:
-            raise ValueError(f"threshold must be between 0 and 1, got {self.threshold}.")

@@ -12,7 +12,9 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from avad_hf.models.checkpoints import CheckpointModel
+from avad_hf.models.detector import DetectorModel
 from avad_hf.models.losses import center_loss, dmil_loss
+from avad_hf.models.normalisation import batch_norm
 
 from .configuration_avaca import AudioPath, AvacaConfig
 
@@ -23,7 +25,7 @@ class AvacaModelOutput(ModelOutput):
 
     Args:
         clip_states (`torch.Tensor` of shape `(B, T, 2 * hidden_size)`):
-            Fused state of each clip, first half from the audio path; zero for padding.
+            Fused state of each clip, first half from the audio path (AVT, audio stage 2); zero for padding.
         attentions (`tuple` of two `torch.Tensor`):
             On request: of the transformer in the visual path, shape `(B, T, heads, S, h * w)`, and of the one in the
             audio path, shape `(B, T, heads, h * w, S - 1)` (focused) or `(B, T, heads, h * w, S)` (plain).
@@ -63,7 +65,7 @@ class AvacaConvLayer(nn.Module):
         self.norm = norm(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.norm(self.conv(x)))
+        return F.relu(batch_norm(self.norm, self.conv(x)))
 
 
 class AvacaAttention(nn.Module):
@@ -158,7 +160,9 @@ class AvacaModel(AvacaPreTrainedModel):
 
     As printed in IV-D, VAT has ``K = V = V'`` and ``Q = P'``, AVT has ``K = V = U`` (focused) or ``P'`` (plain) and
     ``Q = V'``, and each output goes on to stage 2 of the path that its transformer is named after: VAT the visual
-    path, AVT the audio path.
+    path, AVT the audio path. With `fusion_residual` each output is added to its queries, so that what leaves VAT is
+    the audio's stream, S steps, informed by what is seen, and what leaves AVT the video's, h * w cells, informed by
+    what is heard: ``visual_stage2`` works on sound steps, and ``audio_stage2`` on cells of the picture.
     """
 
     def __init__(self, config: AvacaConfig):
@@ -259,13 +263,14 @@ class AvacaModel(AvacaPreTrainedModel):
         visual = self.visual_stage1(visual.to(self.dtype)).flatten(2).transpose(1, 2)
         audio = self.audio_stage1(audio.to(self.dtype).transpose(1, 2)).transpose(1, 2)
         changes = audio if audio_path == "plain" else audio.diff(dim=1)
-        vat, vat_attention = self.vat(visual, audio, output_attentions)
-        avt, avt_attention = self.avt(changes, visual, output_attentions)
+        # Named after what the steps of each stream are: those of the queries.
+        sound_stream, vat_attention = self.vat(visual, audio, output_attentions)
+        picture_stream, avt_attention = self.avt(changes, visual, output_attentions)
         if config.fusion_residual:
-            vat, avt = vat + audio, avt + visual
-        vat = self.visual_stage2(vat.transpose(1, 2)).mean(dim=2)
-        avt = self.audio_stage2(avt.transpose(1, 2)).mean(dim=2)
-        states = torch.cat([avt, vat], dim=1)
+            sound_stream, picture_stream = sound_stream + audio, picture_stream + visual
+        sound_stream = self.visual_stage2(sound_stream.transpose(1, 2)).mean(dim=2)
+        picture_stream = self.audio_stage2(picture_stream.transpose(1, 2)).mean(dim=2)
+        states = torch.cat([picture_stream, sound_stream], dim=1)
 
         def by_video(flat: Tensor) -> Tensor:
             if keeps_padding:
@@ -279,7 +284,7 @@ class AvacaModel(AvacaPreTrainedModel):
         return AvacaModelOutput(clip_states=by_video(states), attentions=attentions)
 
 
-class AvacaForAnomalyDetection(AvacaPreTrainedModel):
+class AvacaForAnomalyDetection(AvacaPreTrainedModel, DetectorModel):
     """AVACA with its linear score (IV-D, end) and losses (IV-E); the score of a clip is ``sigmoid(logit)``."""
 
     def __init__(self, config: AvacaConfig):
@@ -323,13 +328,13 @@ class AvacaForAnomalyDetection(AvacaPreTrainedModel):
             logits = logits.masked_fill(~clip_mask.bool(), torch.finfo(logits.dtype).min)
         return AvacaOutput(logits=logits, attentions=outputs.attentions, **losses)
 
-    def losses(self, logits: Tensor, labels: Tensor, clip_mask: Tensor | None = None) -> dict[str, Tensor]:
+    def losses(self, outputs: AvacaOutput | Tensor, labels: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
         """Losses of clip scores (IV-E), also of scores that were computed in several batches.
 
         Args:
-            logits (`torch.Tensor` of shape `(B, T)`): Clip scores before the sigmoid.
+            outputs: Of `forward`; or its logits alone, of shape `(B, T)`.
             labels (`torch.Tensor` of shape `(B,)`): 1 for anomalous videos, 0 for normal ones.
-            clip_mask (`torch.Tensor` of shape `(B, T)`): False for padding; all clips are real if not given.
+            mask (`torch.Tensor` of shape `(B, T)`): False for padding; all clips are real if not given.
 
         Returns:
             ``loss``, ``dmil_loss`` and ``center_loss``.
@@ -339,8 +344,9 @@ class AvacaForAnomalyDetection(AvacaPreTrainedModel):
         """
         if not torch.compiler.is_compiling() and not ((labels == 0) | (labels == 1)).all():
             raise ValueError(f"labels must be 0 (normal) or 1 (anomalous), got {labels.unique().tolist()}.")
-        dmil = dmil_loss(logits.float(), labels, clip_mask, alpha=self.config.dmil_alpha)
-        center = center_loss(logits.float(), labels, clip_mask)
+        logits = getattr(outputs, "logits", outputs)
+        dmil = dmil_loss(logits.float(), labels, mask, alpha=self.config.dmil_alpha)
+        center = center_loss(logits.float(), labels, mask)
         total = self.config.dmil_weight * dmil + self.config.center_weight * center
         return {"loss": total, "dmil_loss": dmil, "center_loss": center}
 

@@ -1,49 +1,31 @@
-"""From videos to AVACA's features: decoding, the two frozen encoders, and their checkpoint folder."""
+"""The feature processor: decodes a video, aligns its sound with its frames, and asks two frozen encoders."""
 
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
-import av
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
-from transformers.utils import PROCESSOR_NAME
+from transformers import BatchFeature, FeatureExtractionMixin, PreTrainedModel
 
-from avad_hf.hub.errors import hub_errors, refuse_unreachable
-from avad_hf.hub.folders import weights_hash
-from avad_hf.hub.push import PushedWithCard
-from avad_hf.media.ahead import batches, read_ahead
+from avad_hf.media.ahead import batches
 from avad_hf.media.clips import Clip, Frame, cut_clips, join_ends, sound_window
-from avad_hf.media.sources import Media, open_media
-from avad_hf.models.checkpoints import weights_state
-from avad_hf.models.engine import EngineModel
+from avad_hf.media.sources import Media
+from avad_hf.models.encoder import Encoder, encoder_for, encoder_from_hub, load_encoder
 from avad_hf.models.placing import clips_at_once, to_device
-from avad_hf.models.precision import choose_dtype, describe
-from avad_hf.models.slowfast.inference_slowfast import inference_form as slowfast_form
-from avad_hf.models.slowfast.modeling_slowfast import SlowFastModel
-from avad_hf.models.vggish.feature_extraction_vggish import VggishFeatureExtractor
-from avad_hf.models.vggish.inference_vggish import inference_form as vggish_form
-from avad_hf.models.vggish.modeling_vggish import VggishModel
-
-from .encoders import ENCODERS, HUB_ID, encoder_from_hub, frozen_encoder
+from avad_hf.models.processing import DetectorProcessor, note_silence, padded
+from avad_hf.models.tracing import Network
 
 logger = logging.getLogger(__name__)
 
-# The sound of a frame: one second that ends exactly at its time (AVACA IV-C).
-SOUND_WINDOW_S = 1.0
-# Windows of sound are encoded by so many, or twice that, and so on: matrices of other numbers of rows are multiplied
-# in an order that depends on the number of threads, and a store must not. Engines prepare themselves less often, too.
-WINDOWS_TOGETHER = 8
+# Where the encoders lie in a checkpoint that carries them, and what they read.
+ROLES: dict[str, Literal["pixels", "waveform"]] = {"video_encoder": "pixels", "audio_encoder": "waveform"}
 # Features that have one row a clip.
 PER_CLIP = ("visual_features", "audio_features", "clip_mask", "clip_times")
-FORMS = {"video_encoder": slowfast_form, "audio_encoder": vggish_form}
 
 
 @dataclass(frozen=True)
@@ -52,90 +34,169 @@ class ClipBatch:
 
     Args:
         clips: In their order.
-        pixels: `torch.Tensor` of shape `(len(clips) * clip_length, 3, H, W)`, as decoded, on the encoders' device.
+        pixels: `torch.Tensor` of shape `(len(clips) * num_pictures, 3, H, W)`, as decoded, on the encoders' device.
     """
 
     clips: Sequence[Clip]
     pixels: Tensor
 
 
-class AvacaProcessor(PushedWithCard, ProcessorMixin):
-    r"""Turns videos into the features that AVACA reads, with a frozen video encoder and a frozen audio encoder.
+class AvacaProcessor(DetectorProcessor):
+    r"""Turns videos into features of clips, with a frozen video encoder and a frozen audio encoder of any kind.
+
+    What AVACA was published with are SlowFast and VGGish: with those the defaults are the paper's.
 
     Args:
-        feature_extractor: [`VggishFeatureExtractor`] for the audio encoder.
-        video_encoder: A [`SlowFastModel`], or the folder or Hub id of one. A Hub id is kept as such by
-            `save_pretrained`, with the commit that was loaded, so that checkpoints can share an encoder and it never
-            changes under them; ``user/name@revision`` chooses one. Anything else is saved with the processor; an
-            encoder that you have changed must be saved to a folder, and given by that.
-        audio_encoder: A [`VggishModel`], likewise.
+        feature_extractor: What the audio encoder's waveforms go through; its own by default.
+        video_encoder: An encoder that reads pictures: a model of this library or of transformers, an
+            [`~avad_hf.Encoder`], or the folder or Hub id of one. A Hub id is kept as such by `save_pretrained`, with
+            the commit that was loaded, so that checkpoints can share an encoder and it never changes under them;
+            ``user/name@revision`` chooses one. Anything else is saved with the processor; an encoder that you have
+            changed must be saved to a folder, and given by that.
+        audio_encoder: An encoder that reads sound, likewise.
         size: Short side of the frames that the video encoder sees, in pixels; the long side keeps the proportion and
-            nothing is cropped.
+            nothing is cropped. Or height and width, for networks that take no other. The encoder's own by default.
         resize: ``"area"`` scales inside FFmpeg, ``"torch"`` as pytorchvideo's transform, more slowly.
-        clip_stride: Frames from one clip to the next. By default clips follow each other without overlap, as the video
-            encoder has them (32 frames).
+        clip_stride: Frames from one clip to the next. By default clips follow each other without overlap.
         feature_grid: Rows and columns that every feature map is average-pooled to, so that videos of any shape fit one
-            batch: what SlowFast gives for 16:9.
-        image_mean: Subtracted from pixels within 0 and 1.
-        image_std: Divides them then.
+            batch. Maps of portrait videos are pooled to columns and rows, and their cells turned over the diagonal.
+            The encoder's own by default: what SlowFast gives for 16:9.
+        image_mean: Subtracted from pixels within 0 and 1; the encoder's own by default.
+        image_std: Divides them then; likewise.
+        frame_step: Of how many frames of a video the encoder sees one. 1 is what the paper has (IV-C), whatever the
+            weights were trained on.
     """
 
-    part_of = "avaca"
+    whole = "a detector that reads features"
 
     def __init__(
         self,
-        feature_extractor: VggishFeatureExtractor,
-        video_encoder: SlowFastModel | str | os.PathLike,
-        audio_encoder: VggishModel | str | os.PathLike,
-        size: int = 256,
+        feature_extractor: FeatureExtractionMixin | None = None,
+        video_encoder: Encoder | PreTrainedModel | str | os.PathLike | None = None,
+        audio_encoder: Encoder | PreTrainedModel | str | os.PathLike | None = None,
+        size: int | Sequence[int] | None = None,
         resize: Literal["area", "torch"] = "area",
         clip_stride: int | None = None,
-        feature_grid: tuple[int, int] | list[int] = (2, 9),
-        image_mean: float = 0.45,
-        image_std: float = 0.225,
+        feature_grid: tuple[int, int] | list[int] | None = None,
+        image_mean: float | Sequence[float] | None = None,
+        image_std: float | Sequence[float] | None = None,
+        frame_step: int = 1,
     ):
-        super().__init__(feature_extractor)
+        if video_encoder is None or audio_encoder is None:
+            raise ValueError(
+                "AvacaProcessor needs a video_encoder and an audio_encoder: a model each, or the folder or Hub id of "
+                "one."
+            )
+        picture = {"image_mean": image_mean, "image_std": image_std}
+        self.encoders: dict[str, Encoder] = {
+            "video_encoder": encoder_for("video_encoder", "pixels", video_encoder, picture),
+            "audio_encoder": encoder_for(
+                "audio_encoder", "waveform", audio_encoder, {"feature_extractor": feature_extractor}
+            ),
+        }
+        super().__init__(self.encoders["audio_encoder"].feature_extractor)
+        spec = self.encoders["video_encoder"].spec
+        size = spec.size if size is None else size
+        sides = [size] if isinstance(size, int) else size
+        if not isinstance(sides, (list, tuple)) or len(sides) not in (1, 2) or not all(map(_is_count, sides)):
+            raise ValueError(f"size must be the short side in pixels, 1 or more, or height and width, got {size!r}.")
+        if isinstance(spec.size, tuple) and tuple(sides) != spec.size:
+            raise ValueError(
+                f"size must be {spec.size}, height and width: {self.encoders['video_encoder'].name} takes frames of "
+                f"no other size, got {size!r}."
+            )
         if resize not in ("area", "torch"):
             raise ValueError(f"resize must be 'area' or 'torch', got {resize!r}.")
-        if not isinstance(size, int) or size < 1:
-            raise ValueError(f"size must be the short side in pixels, 1 or more, got {size!r}.")
-        if not isinstance(feature_grid, (list, tuple)) or len(feature_grid) != 2 or min(feature_grid) < 1:
+        grid = spec.grid if feature_grid is None else feature_grid
+        if not isinstance(grid, (list, tuple)) or len(grid) != 2 or not all(map(_is_count, grid)):
             raise ValueError(f"feature_grid must be rows and columns, 1 or more each, got {feature_grid!r}.")
-        self.size = size
+        if not _is_count(frame_step):
+            raise ValueError(f"frame_step must be a whole number of frames, 1 or more, got {frame_step!r}.")
+        self.size = size if isinstance(size, int) else tuple(size)
         self.resize = resize
-        self.feature_grid = tuple(feature_grid)
-        self.image_mean = image_mean
-        self.image_std = image_std
-        self._forms: dict[str, tuple] = {}
-        self._dtype: torch.dtype | str | None = None
+        self.feature_grid = tuple(grid)
+        self.frame_step = frame_step
         # Embeddings of what is heard before each frame, by the network that made them: clips may share frames.
-        self._heard: WeakKeyDictionary[Frame, tuple[PreTrainedModel, Tensor]] = WeakKeyDictionary()
-        self.video_encoder = frozen_encoder("video_encoder", video_encoder)
-        self.audio_encoder = frozen_encoder("audio_encoder", audio_encoder)
-        self.clip_length = self.video_encoder.config.num_frames
+        self._heard: WeakKeyDictionary[Frame, tuple[Any, Tensor]] = WeakKeyDictionary()
+        self.num_pictures = spec.num_frames
+        self.clip_length = spec.num_frames * frame_step
         self.clip_stride = self.clip_length if clip_stride is None else clip_stride
-        if not 1 <= self.clip_stride <= self.clip_length:
+        if not _is_count(self.clip_stride) or self.clip_stride > self.clip_length:
             raise ValueError(
-                f"clip_stride must be between 1 and the video encoder's {self.clip_length} frames, got {clip_stride}."
+                f"clip_stride must be between 1 and the {self.clip_length} frames of a clip of the video encoder, a "
+                f"whole number, got {clip_stride!r}."
+            )
+        if self.clip_stride % frame_step:
+            raise ValueError(
+                f"clip_stride must be a multiple of frame_step {frame_step}, so that clips share the frames that are "
+                f"seen, got {clip_stride}."
             )
 
     def __getstate__(self) -> dict[str, Any]:
         # What is made anew when it is needed, and could not be pickled.
-        return self.__dict__ | {"_forms": {}, "_heard": None}
+        return self.__dict__ | {"_heard": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state | {"_heard": WeakKeyDictionary()})
 
     @property
+    def video_encoder(self) -> PreTrainedModel:
+        """The video encoder's network."""
+        return self.encoders["video_encoder"].network
+
+    @video_encoder.setter
+    def video_encoder(self, encoder: Any) -> None:
+        self._replace("video_encoder", encoder, ("image_mean", "image_std"))
+
+    @property
+    def audio_encoder(self) -> PreTrainedModel:
+        """The audio encoder's network."""
+        return self.encoders["audio_encoder"].network
+
+    @audio_encoder.setter
+    def audio_encoder(self, encoder: Any) -> None:
+        self._replace("audio_encoder", encoder, ("feature_extractor",))
+
+    def _replace(self, role: str, encoder: Any, settings: Sequence[str]) -> None:
+        """Put another encoder into a slot, which must read the same; one of the same kind gets the settings too."""
+        before = self.encoders[role]
+        made = encoder_for(role, ROLES[role], encoder)
+        for name in ("gives", "num_frames", "size", "window_s", "sampling_rate"):
+            if (now := getattr(made.spec, name)) != (was := getattr(before.spec, name)):
+                raise ValueError(
+                    f"{made.name} cannot take the place of {before.name}: its {name} is {now}, and not {was}. Make a "
+                    f"new {type(self).__name__} with it."
+                )
+        if type(made) is type(before):
+            made.configure(**{name: getattr(before, name) for name in settings})
+        made._dtype = before._dtype
+        self.encoders[role] = made
+
+    @property
+    def image_mean(self) -> float | tuple[float, ...]:
+        """Subtracted from pixels within 0 and 1."""
+        return self.encoders["video_encoder"].image_mean
+
+    @property
+    def image_std(self) -> float | tuple[float, ...]:
+        """Divides pixels then."""
+        return self.encoders["video_encoder"].image_std
+
+    @property
     def chosen_dtype(self) -> torch.dtype | str | None:
         """What `to` was told about a floating point type, if anything."""
-        return self._dtype
+        return self.encoders["video_encoder"]._dtype
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Channels of the feature maps, and width of the embeddings of sound."""
+        names = {"visual_features": "video_encoder", "audio_features": "audio_encoder"}
+        return {name: self.encoders[role].spec.width for name, role in names.items()}
 
     @property
     def _hub_ids(self) -> dict[str, str]:
         """Which encoders are kept by their names on the Hub."""
-        named = {role: getattr(getattr(self, role), HUB_ID, None) for role in ENCODERS}
-        return {role: name for role, name in named.items() if name is not None}
+        return {role: one.hub_id for role, one in self.encoders.items() if one.hub_id is not None}
 
     @property
     def model_input_names(self) -> list[str]:
@@ -145,7 +206,7 @@ class AvacaProcessor(PushedWithCard, ProcessorMixin):
     @property
     def notices(self) -> list[str]:
         """What a user must know about the encoders' weights; empty for ordinary ones."""
-        return [encoder.config.notice for encoder in (self.video_encoder, self.audio_encoder) if encoder.config.notice]
+        return [notice for encoder in self.encoders.values() for notice in encoder.notices]
 
     def to(self, device: str | torch.device | None = None, dtype: torch.dtype | str | None = None) -> "AvacaProcessor":
         """Move both encoders to a device, and choose what they compute in; their weights stay as they are.
@@ -155,88 +216,58 @@ class AvacaProcessor(PushedWithCard, ProcessorMixin):
             dtype: A floating point type, or ``"auto"`` for bfloat16 where the device has hardware for it and float32
                 elsewhere. At first it is that of the weights. Features are float32 always.
         """
-        for encoder in (self.video_encoder, self.audio_encoder):
-            encoder.to(device=device)
-        if dtype is not None and not isinstance(self.video_encoder, EngineModel):
-            choose_dtype(dtype, self.device)  # which refuses what is no such type
-            self._dtype = dtype
+        for encoder in self.encoders.values():
+            encoder.to(device, dtype)
         return self
 
     @property
     def device(self) -> torch.device:
         """Where the encoders are."""
-        return self.video_encoder.device
+        return self.encoders["video_encoder"].device
 
     @property
     def dtype(self) -> torch.dtype:
         """What the encoders compute in."""
-        return choose_dtype(self._dtype, self.device) or self.video_encoder.dtype
-
-    def recipe(self) -> dict[str, Any]:
-        """Everything that its features depend on, besides the video: for telling features apart that differ."""
-        settings = {key: value for key, value in self.to_dict().items() if key not in ENCODERS}
-        encoders = {
-            role: {
-                # Its own fields: what transformers adds says nothing about what is computed. Nor does a PCA, which
-                # follows what is used here.
-                "config": {
-                    name: getattr(encoder.config, name)
-                    for name in type(encoder.config).__annotations__
-                    if name != "has_pca"
-                },
-                **self._numerics(encoder),
-            }
-            for role in ENCODERS
-            for encoder in [getattr(self, role)]
-        }
-        versions = {name: version(name) for name in ("avad-hf", "av", "torch", "torchaudio")}
-        return {
-            "processor": settings,
-            "fps": "as recorded",
-            **encoders,
-            "notices": self.notices,
-            "versions": versions | {"ffmpeg": av.ffmpeg_version_info},
-        }
-
-    def _numerics(self, encoder: PreTrainedModel) -> dict[str, str]:
-        """Which weights an encoder has, whatever it computes in; and that."""
-        if isinstance(encoder, EngineModel):
-            record = encoder.record
-            return {
-                "dtype": record["precision"],
-                "runtime": f"{record['format']} ({record['sha256'][:12]})",
-                "weights_sha256": record["source_sha256"],
-            }
-        dtype = choose_dtype(self._dtype, encoder.device) or encoder.dtype
-        return {"dtype": str(dtype).removeprefix("torch."), "weights_sha256": weights_hash(encoder)}
+        return self.encoders["video_encoder"].dtype
 
     @property
     def computes_in(self) -> str:
         """What the encoders compute with, where, in which precision, and why, in words."""
-        if isinstance(self.video_encoder, EngineModel):
-            return self.video_encoder.computes_in
-        return describe(self._dtype or self.dtype, self.device)
+        return "; ".join(dict.fromkeys(encoder.computes_in for encoder in self.encoders.values()))
+
+    def recipe(self) -> dict[str, Any]:
+        """Everything that its features depend on, besides the video: for telling features apart that differ."""
+        return {
+            "processor": {key: value for key, value in self.to_dict().items() if key not in ROLES},
+            "fps": "as recorded",
+            **{role: encoder.recipe() for role, encoder in self.encoders.items()},
+            "notices": self.notices,
+            "versions": self.versions(),
+        }
 
     # Saving and loading
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the encoders' weights; an encoder is its Hub id, or its folder beside this file."""
-        return {
+        settings = {
             "processor_class": type(self).__name__,
             "feature_extractor": self.feature_extractor.to_dict(),
-            "size": self.size,
+            "size": self.size if isinstance(self.size, int) else list(self.size),
             "resize": self.resize,
             "clip_stride": self.clip_stride,
             "feature_grid": list(self.feature_grid),
-            "image_mean": self.image_mean,
-            "image_std": self.image_std,
-        } | {role: self._hub_ids.get(role, f"./{role}") for role in ENCODERS}
+            "image_mean": _plain(self.image_mean),
+            "image_std": _plain(self.image_std),
+        }
+        # Recipes of stores that were made before there was a choice do not name it.
+        settings |= {"frame_step": self.frame_step} if self.frame_step != 1 else {}
+        return settings | {role: self._hub_ids.get(role, f"./{role}") for role in ROLES}
 
     def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs) -> list[str]:
         """Write ``processor_config.json`` and, in folders of their own, the encoders that have no Hub id."""
         os.makedirs(save_directory, exist_ok=True)
-        for role in ENCODERS.keys() - self._hub_ids.keys():
-            getattr(self, role).save_pretrained(os.path.join(save_directory, role))
+        for role in ROLES.keys() - self._hub_ids.keys():
+            self.encoders[role].save_pretrained(os.path.join(save_directory, role))
         files = super().save_pretrained(save_directory)
         if push_to_hub:
             # Not by the parent, which would see the config alone as new.
@@ -244,42 +275,31 @@ class AvacaProcessor(PushedWithCard, ProcessorMixin):
         return files
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *args, dtype=None, **kwargs) -> "AvacaProcessor":
-        """Load the processor with its encoders, which compute in float32 unless a `dtype` is given, as for `to`."""
-        with hub_errors(str(pretrained_model_name_or_path), "model", "loaded"):
-            processor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-        return processor.to(dtype=dtype)
-
-    @classmethod
     def get_processor_dict(cls, pretrained_model_name_or_path, **kwargs) -> tuple[dict[str, Any], dict[str, Any]]:
         """Read ``processor_config.json`` and load the encoders that it names and that were not given as arguments."""
         processor_dict, rest = super().get_processor_dict(pretrained_model_name_or_path, **kwargs)
         hub_names = ("cache_dir", "force_download", "token", "local_files_only", "revision")
         hub_kwargs = {name: kwargs[name] for name in hub_names if kwargs.get(name) is not None}
-        if not processor_dict:
-            refuse_unreachable(pretrained_model_name_or_path, PROCESSOR_NAME, **kwargs)
-        for role in ENCODERS:
+        for role, reads in ROLES.items():
             place = processor_dict.get(role)
             if role in rest:
                 processor_dict.pop(role, None)
             elif place is None:
                 raise ValueError(
-                    f"{pretrained_model_name_or_path} holds no processor of AVACA: its processor_config.json names no "
-                    f"{role}. AvacaProcessor.save_pretrained writes a complete one."
+                    f"{pretrained_model_name_or_path} holds no processor of features: its processor_config.json names "
+                    f"no {role}. AvacaProcessor.save_pretrained writes a complete one."
                 )
             elif place.startswith("./"):
                 subfolder = "/".join(part for part in (kwargs.get("subfolder"), place[2:]) if part)
                 try:
-                    processor_dict[role] = ENCODERS[role].from_pretrained(
-                        pretrained_model_name_or_path, subfolder=subfolder, **hub_kwargs
-                    )
-                except (OSError, ValueError) as error:
+                    processor_dict[role] = load_encoder(pretrained_model_name_or_path, reads, subfolder, **hub_kwargs)
+                except (OSError, ValueError, TypeError) as error:
                     raise ValueError(
                         f"{pretrained_model_name_or_path}: its {role} cannot be loaded from {subfolder}: {error}"
                     ) from error
             else:  # a repository of its own, which this one's revision is none of
                 own = {name: value for name, value in hub_kwargs.items() if name != "revision"}
-                processor_dict[role] = encoder_from_hub(role, place, **own)
+                processor_dict[role] = encoder_from_hub(place, reads, **own)
         return processor_dict, rest
 
     # Features
@@ -293,8 +313,8 @@ class AvacaProcessor(PushedWithCard, ProcessorMixin):
         Returns:
             [`BatchFeature`], videos with fewer clips padded with zeros:
 
-            - ``visual_features`` of shape `(B, T, hidden_size, *feature_grid)`,
-            - ``audio_features`` of shape `(B, T, clip_length, embedding_size)`, zero for videos without sound,
+            - ``visual_features`` of shape `(B, T, width, *feature_grid)`,
+            - ``audio_features`` of shape `(B, T, num_pictures, width)`, zero for videos without sound,
             - ``clip_mask`` of shape `(B, T)`, false for padding,
             - ``clip_times`` of shape `(B, T, 2)`, start and end in seconds, float64,
             - ``has_audio`` of shape `(B,)`.
@@ -302,12 +322,8 @@ class AvacaProcessor(PushedWithCard, ProcessorMixin):
         Raises:
             MediaError: If a video cannot be read.
         """
-        if not isinstance(videos, (list, tuple)):
-            videos = [videos]
-        if not videos:
-            raise ValueError("No video was given.")
         items = []
-        for video in videos:
+        for video in self.as_list(videos):
             chunks = list(self.stream(video))
             item = {key: torch.cat([chunk[key][0] for chunk in chunks]) for key in PER_CLIP}
             items.append(item | {"has_audio": chunks[0]["has_audio"]})
@@ -316,90 +332,81 @@ class AvacaProcessor(PushedWithCard, ProcessorMixin):
     @staticmethod
     def pad(items: list[dict[str, Tensor]]) -> BatchFeature:
         """Join the features of single videos, each of shape `(T, ...)`, to a batch padded with zeros and masked."""
-        batch = {
-            key: torch.nn.utils.rnn.pad_sequence([item[key] for item in items], batch_first=True) for key in PER_CLIP
-        }
-        return BatchFeature(batch | {"has_audio": torch.cat([item["has_audio"] for item in items])})
-
-    def stream(self, source: Any, clips_per_batch: int | None = None) -> Iterator[BatchFeature]:
-        """Compute the features of one video a few clips at a time, in memory that does not grow with its length.
-
-        The next clips are decoded, in a thread of their own, while these ones are encoded.
-
-        Args:
-            source: What `avad_hf.media.sources.ACCEPTED_SOURCES` lists, or an open `Media`.
-            clips_per_batch: Clips that go through the encoders together. By default one on a CPU, which gains nothing
-                from more, and on a GPU as many as fit into its memory, up to 16.
-
-        Yields:
-            [`BatchFeature`] as `__call__` returns for one video, with `clips_per_batch` clips, fewer at the end.
-
-        Raises:
-            MediaError: If the video cannot be read.
-        """
-        if clips_per_batch is not None and clips_per_batch < 1:
-            raise ValueError(f"clips_per_batch must be 1 or more, got {clips_per_batch}.")
-        with open_media(source) as media, closing(read_ahead(self.decode(media, clips_per_batch), depth=1)) as ahead:
-            for batch in ahead:
-                yield self.encode(batch)
+        return BatchFeature(padded(items, PER_CLIP) | {"has_audio": torch.cat([item["has_audio"] for item in items])})
 
     def decode(self, media: Media, clips_per_batch: int | None = None, whole: bool = False) -> Iterator[ClipBatch]:
         """Decode a video into batches of clips on the encoders' device: the first half of `stream`.
 
         Args:
             media: The video.
-            clips_per_batch: As for `stream`.
-            whole: For every detector's processor; AVACA's clips are the same either way.
+            clips_per_batch: As for `stream`. By default one on a CPU, which gains nothing from more, and on a GPU as
+                many as fit into its memory, up to 16.
+            whole: For every detector's processor; clips of frozen encoders are the same either way.
         """
-        size = clips_per_batch or clips_at_once(self.device, self.clip_length, media.info, self.size)
+        size = clips_per_batch or clips_at_once(self.device, self.num_pictures, media.info, self.size)
         for clips in batches(self.clips(media), size):
             yield self.prepare(clips)
 
     def prepare(self, clips: Sequence[Clip]) -> ClipBatch:
         """Put the pixels of some clips of one video together, in 8 bits, on the encoders' device."""
-        pixels = torch.stack([frame.pixels for clip in clips for frame in clip.frames])
+        pixels = torch.stack([frame.pixels for clip in clips for frame in self.pictures(clip)])
         return ClipBatch(clips, to_device(pixels, self.device))
 
+    def pictures(self, clip: Clip) -> list[Frame]:
+        """The frames of a clip that the video encoder sees; the last real one stands for those that are missing."""
+        if self.frame_step == 1:
+            return list(clip.frames)
+        last = (clip.num_real - 1) // self.frame_step * self.frame_step
+        return [clip.frames[min(index, last)] for index in range(0, self.clip_length, self.frame_step)]
+
     def clips(self, media: Media) -> Iterator[Clip]:
-        """Decode a video into clips with the sound of each frame, without the encoders."""
-        track = media.sound(self.feature_extractor.sampling_rate)
-        if not track.has_sound:
-            found = "its sound cannot be decoded" if media.info.has_audio else "it has no sound"
-            logger.info("%s: %s; its sound features are zero.", media.info.name, found)
+        """Decode a video into clips with the sound that belongs to them, without the encoders."""
+        spec = self.encoders["audio_encoder"].spec
+        track = media.sound(spec.sampling_rate)
+        note_silence(media, track.has_sound, logger)
+
+        def heard(until: float) -> dict[str, Any]:
+            first, _ = sound_window(until, track.start, spec.window_s, track.rate)
+            return {"sound": track.window(until, spec.window_s), "first_sample": first}
 
         def with_sound(frames: Iterator[Frame]) -> Iterator[Frame]:
             for frame in frames:
-                if track.has_sound:
-                    first, _ = sound_window(frame.start, track.start, SOUND_WINDOW_S, track.rate)
-                    sound = track.window(frame.start, SOUND_WINDOW_S)
-                    frame = replace(frame, sound=sound, first_sample=first)
+                if track.has_sound and frame.pixels is not None:
+                    frame = replace(frame, **heard(frame.start))
                 yield frame
 
-        frames = join_ends(media.frames(self.size, self.resize))
-        return cut_clips(with_sound(frames), self.clip_length, self.clip_stride)
+        step, is_by_frame = self.frame_step, spec.gives == "vector"
+        picked = None if step == 1 else lambda number: number % step == 0
+        frames = join_ends(media.frames(self.size, self.resize, *([] if picked is None else [picked])))
+        if is_by_frame:
+            frames = with_sound(frames)
+        for clip in cut_clips(frames, self.clip_length, self.clip_stride):
+            if track.has_sound and not is_by_frame:
+                # One window, which ends with the clip; the last frame carries it.
+                ending = replace(clip.frames[-1], **heard(clip.end))
+                clip = replace(clip, frames=(*clip.frames[:-1], ending))
+            yield clip
 
     @torch.no_grad()
     def encode(self, batch: ClipBatch | Sequence[Clip]) -> BatchFeature:
         """Run both encoders over clips of one video: the second half of `stream`."""
         if not isinstance(batch, ClipBatch):
             batch = self.prepare(batch)
-        clips = batch.clips
-        frames = [frame for clip in clips for frame in clip.frames]
-        has_sound = frames[0].sound is not None
         if batch.pixels.is_cuda:  # until what is computed here has used it, its memory is not free
             batch.pixels.record_stream(torch.cuda.current_stream(batch.pixels.device))
-        visual = self._encode_frames(batch.pixels)
-        if has_sound:
-            audio = self._encode_sound(frames)
-        else:
+        visual = self._see(batch.pixels)
+        audio = self._hear(batch.clips)
+        has_sound = audio is not None
+        if audio is None:
             # Zero features, not features of silence: as the paper runs corpora without sound (V-A).
-            audio = visual.new_zeros(len(frames), self.audio_encoder.config.embedding_size)
+            width = self.encoders["audio_encoder"].spec.width
+            audio = visual.new_zeros(len(batch.clips), self.num_pictures, width)
         return BatchFeature(
             {
                 "visual_features": visual.unsqueeze(0),
-                "audio_features": audio.unflatten(0, (1, len(clips), self.clip_length)),
-                "clip_mask": torch.ones(1, len(clips), dtype=torch.bool, device=visual.device),
-                "clip_times": torch.tensor([[(clip.start, clip.end) for clip in clips]], dtype=torch.float64),
+                "audio_features": audio.unsqueeze(0),
+                "clip_mask": torch.ones(1, len(batch.clips), dtype=torch.bool, device=visual.device),
+                "clip_times": torch.tensor([[(clip.start, clip.end) for clip in batch.clips]], dtype=torch.float64),
                 "has_audio": torch.tensor([has_sound]),
             }
         )
@@ -414,51 +421,97 @@ class AvacaProcessor(PushedWithCard, ProcessorMixin):
         }
         return tensors, bool(features["has_audio"][0])
 
-    def _encode_frames(self, pixels: Tensor) -> Tensor:
-        """Frames of shape `(clips * clip_length, 3, H, W)` to maps of shape `(clips, hidden_size, *feature_grid)`."""
-        encoder = self._fast("video_encoder")
-        if isinstance(encoder, EngineModel):  # which normalises by itself
-            return self._on_grid(encoder(pixels=pixels.unflatten(0, (-1, self.clip_length))).feature_map)
-        # Normalised where the encoder is: as floats four times as many bytes would be copied to it.
-        scaled = pixels.to(torch.float32, copy=True).div_(255.0 * self.image_std)
-        normalised = scaled.sub_(self.image_mean / self.image_std).unflatten(0, (-1, self.clip_length))
-        return self._on_grid(encoder(normalised.to(encoder.dtype)).feature_map.float())
+    def _see(self, pixels: Tensor) -> Tensor:
+        """Frames of shape `(clips * num_pictures, 3, H, W)` to maps of shape `(clips, width, *feature_grid)`."""
+        encoder = self.encoders["video_encoder"]
+        found = encoder.encode(pixels.unflatten(0, (-1, self.num_pictures)))
+        if encoder.spec.gives == "tokens":
+            found = found.mean(dim=1)
+        return self._on_grid(found if found.dim() == 4 else found[..., None, None])
 
     def _on_grid(self, maps: Tensor) -> Tensor:
         """Maps of videos of any shape, averaged to the size that all have."""
+        rows, columns = self.feature_grid
+        if maps.shape[-2] > maps.shape[-1] and rows < columns:  # portrait
+            return F.adaptive_avg_pool2d(maps, (columns, rows)).transpose(-2, -1)
         return maps if maps.shape[-2:] == self.feature_grid else F.adaptive_avg_pool2d(maps, self.feature_grid)
 
-    def _encode_sound(self, frames: Sequence[Frame]) -> Tensor:
-        """Embeddings of the sound before each frame, of shape `(frames, embedding_size)`; of each frame once."""
-        encoder = self._fast("audio_encoder")
-        new = [frame for frame in dict.fromkeys(frames) if self._heard.get(frame, (None,))[0] is not encoder]
+    def _hear(self, clips: Sequence[Clip]) -> Tensor | None:
+        """Embeddings of sound of shape `(clips, num_pictures, width)`, one for each frame; ``None`` without sound."""
+        encoder = self.encoders["audio_encoder"]
+        if encoder.spec.gives == "vector":
+            frames = [frame for clip in clips for frame in self.pictures(clip)]
+            if frames[0].sound is None:
+                return None
+            return self._hear_frames(frames).unflatten(0, (len(clips), self.num_pictures))
+        windows = [clip.frames[-1] for clip in clips]
+        if windows[0].sound is None:
+            return None
+        tokens = encoder.encode(torch.stack([frame.sound for frame in windows]))
+        return F.adaptive_avg_pool1d(tokens.transpose(1, 2), self.num_pictures).transpose(1, 2)
+
+    def _hear_frames(self, frames: Sequence[Frame]) -> Tensor:
+        """Embeddings of the sound before each frame, of shape `(frames, width)`; of each frame once."""
+        encoder = self.encoders["audio_encoder"]
+        computing = encoder.computing
+        new = [frame for frame in dict.fromkeys(frames) if self._heard.get(frame, (None,))[0] is not computing]
         if new:
-            # One second makes 98 frames; VGGish takes the first 96 and leaves the last 25 ms (as all public versions
-            # do).
-            log_mel = self.feature_extractor.log_mel_of_windows(
-                torch.stack([frame.sound for frame in new]),
-                [frame.first_sample for frame in new],
-                encoder.config.num_frames,
-            )
-            log_mel = F.pad(log_mel, (0, 0, 0, 0, 0, -len(new) % WINDOWS_TOGETHER))
-            embeddings = encoder(log_mel.to(encoder.device, encoder.dtype)).pooler_output[: len(new)].float()
-            self._heard.update({frame: (encoder, row) for frame, row in zip(new, embeddings, strict=True)})
+            windows = torch.stack([frame.sound for frame in new])
+            embeddings = encoder.encode(windows, [frame.first_sample for frame in new])
+            self._heard.update({frame: (computing, row) for frame, row in zip(new, embeddings, strict=True)})
         return torch.stack([self._heard[frame][1] for frame in frames])
 
-    def _fast(self, role: str) -> PreTrainedModel:
-        """An encoder in its inference form, made anew after its weights have been moved or changed."""
-        encoder = getattr(self, role)
-        if isinstance(encoder, EngineModel):
-            return encoder
-        dtype = choose_dtype(self._dtype, encoder.device)
-        state = (dtype, weights_state(encoder))
-        # The encoder is kept beside its form: another one must not be taken for it because it lies at the same place.
-        known, before, form = self._forms.get(role, (None, None, None))
-        if known is not encoder or before != state:
-            # Whatever was done to the encoder since, say by train() of a model around it: it stays frozen.
-            form = FORMS[role](encoder.eval(), dtype)
-            self._forms[role] = encoder, state, form
-        return form
+    # Export
+
+    def networks_to_export(self, batches: Sequence[Sequence[Clip]]) -> Iterator[Network]:
+        """The encoders, each with input to trace it by and to calibrate it on.
+
+        Args:
+            batches: Lists of clips, each of one video, for calibration.
+        """
+        clips = [clip for batch in batches for clip in batch]
+        # What torch scales is floating point; FFmpeg gives 8 bits.
+        pixel_dtype = torch.uint8 if self.resize == "area" else torch.float32
+        height, width = (self.size, self.size * 16 // 9) if isinstance(self.size, int) else self.size
+        seeing = self.encoders["video_encoder"]
+        is_free = isinstance(self.size, int)
+        yield Network.of_encoder(
+            "video_encoder",
+            seeing,
+            seeing.inputs_of(torch.zeros(2, self.num_pictures, 3, height, width, dtype=pixel_dtype)),
+            varying=(0, 3, 4) if is_free else (0,),
+            calibration=[
+                seeing.inputs_of(torch.stack([frame.pixels for frame in self.pictures(clip)]).unsqueeze(0))
+                for clip in clips
+            ],
+        )
+        hearing = self.encoders["audio_encoder"]
+        samples = round(hearing.spec.window_s * hearing.spec.sampling_rate)
+        by_frame = hearing.spec.gives == "vector"
+        heard = [self.pictures(clip) if by_frame else [clip.frames[-1]] for clip in clips]
+        yield Network.of_encoder(
+            "audio_encoder",
+            hearing,
+            hearing.inputs_of(torch.zeros(2, samples), [0, samples]),
+            varying=(0,),
+            calibration=[
+                hearing.inputs_of(
+                    torch.stack([frame.sound for frame in frames]), [frame.first_sample for frame in frames]
+                )
+                for frames in heard
+                if frames[0].sound is not None
+            ],
+        )
 
 
-__all__ = ["AvacaProcessor"]
+def _is_count(value: Any) -> bool:
+    """Whether a value is a whole number, 1 or more; true and false are none."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _plain(value: float | tuple[float, ...]) -> float | list[float]:
+    """A number or three, as JSON has them."""
+    return list(value) if isinstance(value, tuple) else value
+
+
+__all__ = ["ROLES", "AvacaProcessor", "ClipBatch"]

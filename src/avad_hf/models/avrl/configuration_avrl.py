@@ -1,11 +1,14 @@
 """Configuration of AVRL."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, get_args
 
+import torch.nn.functional as F
 from huggingface_hub.dataclasses import strict
+from torch import Tensor
 from transformers import PreTrainedConfig
 
-from avad_hf.models.checkpoints import CheckpointConfig
+from avad_hf.models.detector import DetectorConfig, DetectorSpec
 from avad_hf.models.resnet3d.configuration_resnet3d import ResNet3dConfig
 from avad_hf.models.vggish.configuration_vggish import VggishConfig
 
@@ -15,10 +18,12 @@ Modality = Literal["audio_visual", "visual", "audio"]
 # SHADE's classes; the paper gives them no numbers (section IV-B).
 LABELS = ("arrest", "chase", "fight", "knockdown", "run", "shoot", "scatter", "normal1", "normal2")
 NORMAL_LABELS = ("normal1", "normal2")
+# Log-mel frames that VGGish's convolutions make one step of; fewer give nothing.
+FRAMES_PER_STEP = 16
 
 
 @strict
-class AvrlConfig(CheckpointConfig):
+class AvrlConfig(DetectorConfig):
     r"""Architecture, classes and threshold of an AVRL detector (Gao et al., arXiv 2110.14862, section III).
 
     Args:
@@ -35,9 +40,6 @@ class AvrlConfig(CheckpointConfig):
             stem, 5 for all of it. The paper trains everything.
         frozen_audio_stages: How many of VGGish's four groups of convolutions keep their weights, likewise.
         normal_labels: Classes that are no anomaly; the score is 1 minus their probability.
-        threshold: Score from which on a video is called anomalous.
-        threshold_origin: How the threshold was found; ``None`` if nobody has looked for one.
-        recipe_sha256: Of the stored videos that it was trained on; ``None`` if not known.
 
     Without labels of one's own (``id2label``, ``num_labels``) the classes are SHADE's nine.
 
@@ -46,6 +48,8 @@ class AvrlConfig(CheckpointConfig):
     """
 
     model_type = "avrl"
+    card: ClassVar[str] = "avrl"
+    summary: ClassVar[str] = "An AVRL detector."
     sub_configs: ClassVar[dict[str, type[PreTrainedConfig]]] = {
         "video_config": ResNet3dConfig,
         "audio_config": VggishConfig,
@@ -68,9 +72,6 @@ class AvrlConfig(CheckpointConfig):
 
     # Detection
     normal_labels: list[str] | tuple[str, ...] = NORMAL_LABELS
-    threshold: float | int = 0.5
-    threshold_origin: str | None = None
-    recipe_sha256: str | None = None
 
     def __post_init__(self, **kwargs):
         for name, kind in self.sub_configs.items():
@@ -124,8 +125,6 @@ class AvrlConfig(CheckpointConfig):
         for name, most in (("frozen_video_stages", 5), ("frozen_audio_stages", 4)):
             if not 0 <= getattr(self, name) <= most:
                 raise ValueError(f"{name} must be between 0 and {most}, got {getattr(self, name)}.")
-        if not 0.0 <= self.threshold <= 1.0:
-            raise ValueError(f"threshold must be between 0 and 1, got {self.threshold}.")
         if self.uses_both and self.fusion == "low_level" and self.frozen_video_stages:
             raise ValueError(
                 f"Fusion 'low_level' needs frozen_video_stages 0, got {self.frozen_video_stages}: the stem has to "
@@ -136,6 +135,52 @@ class AvrlConfig(CheckpointConfig):
             raise ValueError(f"Class numbers must run from 0 to {len(numbers) - 1}, got {numbers}.")
         if len(set(names)) < len(names):
             raise ValueError(f"Class names must differ, got {', '.join(names)}.")
+
+    @property
+    def detector_spec(self) -> DetectorSpec:
+        """Classes of whole videos, or of windows of long ones, from its own networks."""
+        return DetectorSpec(
+            "AVRL",
+            reads="videos",
+            objective="classes",
+            normal_labels=tuple(self.normal_labels),
+            scenes=("crowd",),
+        )
+
+    @classmethod
+    def for_data(
+        cls,
+        item: Mapping[str, Tensor],
+        rows: Sequence[Mapping[str, Any]],
+        recipe: Mapping[str, Any] | None,
+        **settings: Any,
+    ) -> "AvrlConfig":
+        """The classes of some videos: SHADE's nine where they are among these, in the order of names else."""
+        labels = {row["label"]: row["anomaly"] for row in rows if row["label"] is not None}
+        names = list(LABELS) if labels.keys() <= set(LABELS) else sorted(labels)
+        normal = [name for name in names if not labels.get(name, name not in NORMAL_LABELS)]
+        pixels = {name: recipe["processor"][name] for name in ("rescale_factor", "image_mean", "image_std")}
+        known = {"video_config": pixels, "id2label": dict(enumerate(names)), "normal_labels": normal}
+        return cls(**known | settings)
+
+    @property
+    def silence_notice(self) -> str | None:
+        """That it hears nothing, and what comes of it."""
+        if self.modality == "visual":
+            return None
+        hearing = "hears only: this result means nothing" if self.modality == "audio" else "hears zeros"
+        return f"The video has no sound that can be decoded, and the detector {hearing}."
+
+    def engine_inputs(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A video without sound has no frames at all, of which the runtimes would compute nothing."""
+        if "input_features" in inputs and "audio_frame_mask" in inputs:
+            missing = max(0, FRAMES_PER_STEP - inputs["input_features"].shape[1])
+            padded = {
+                "input_features": F.pad(inputs["input_features"], (0, 0, 0, missing)),
+                "audio_frame_mask": F.pad(inputs["audio_frame_mask"], (0, missing)),
+            }
+            return inputs | padded
+        return inputs
 
     @property
     def uses_both(self) -> bool:

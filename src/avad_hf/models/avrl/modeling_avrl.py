@@ -2,7 +2,9 @@
 
 import logging
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,17 +14,17 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from avad_hf.models.checkpoints import CheckpointModel
+from avad_hf.models.detector import DetectorModel
 from avad_hf.models.resnet3d.modeling_resnet3d import CheckpointedModule, ResNet3dModel
+from avad_hf.models.tracing import Network
 from avad_hf.models.vggish.modeling_vggish import GROUPS, VggishModel, vggish_convolutions
 
-from .configuration_avrl import AvrlConfig
+from .configuration_avrl import FRAMES_PER_STEP, AvrlConfig
 
 logger = logging.getLogger(__name__)
 
 # "Unified magnitude" (IV-E): what is seen had features ten times as large as what is heard.
 AUDIO_SCALE = 10.0
-# Log-mel frames that the convolutions make one step of; fewer give nothing.
-FRAMES_PER_STEP = 16
 
 
 @dataclass
@@ -342,13 +344,20 @@ def _lengths(log_mel: Tensor, mask: Tensor | None) -> Tensor:
     return lengths
 
 
+def _has_other_classifier(before: AvrlConfig, now: AvrlConfig) -> bool:
+    """Whether a classifier gets other features, or names other classes, than before."""
+    names = ["modality", "id2label", *(["fusion"] if now.uses_both else [])]
+    is_wider = list(before.hidden_sizes) != list(now.hidden_sizes)
+    return is_wider or any(getattr(before, name) != getattr(now, name) for name in names)
+
+
 def _refuse_nan(name: str, values: Tensor) -> None:
     # Tracing for export has no values to look at.
     if not torch.compiler.is_compiling() and not torch.isfinite(values).all():
         raise ValueError(f"{name} holds NaN or infinite values. Read that video again, or leave it out.")
 
 
-class AvrlForVideoClassification(AvrlPreTrainedModel):
+class AvrlForVideoClassification(AvrlPreTrainedModel, DetectorModel):
     """AVRL with its fully connected classifier (Table I) and loss (equation 4)."""
 
     def __init__(self, config: AvrlConfig):
@@ -405,12 +414,56 @@ class AvrlForVideoClassification(AvrlPreTrainedModel):
 
         return inference_form(self, dtype)
 
-    def losses(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    clip_outputs = ("anomaly_logits",)
+
+    def scores(self, outputs: AvrlOutput) -> Tensor:
+        """1 minus the probability of the normal classes, of shape `(B,)`, as `DetectorModel.scores` says."""
+        return outputs.anomaly_logits.detach().cpu().double().sigmoid()
+
+    def probabilities(self, outputs: AvrlOutput) -> Tensor:
+        """Of all classes, of shape `(B, num_labels)`."""
+        return outputs.logits.detach().cpu().double().softmax(dim=-1)
+
+    def begin_with(self, source: "AvrlForVideoClassification") -> None:
+        """Take the weights of a trained detector; of one with another classifier both networks alone."""
+        if _has_other_classifier(source.config, self.config):
+            self.avrl.load_backbones(source.avrl.visual, source.avrl.audio)
+        else:
+            super().begin_with(source)
+
+    def networks_to_export(self, processor: Any, batches: Sequence[Any]) -> Iterator[Network]:
+        """All of it as one network, as `DetectorModel.networks_to_export` says."""
+        bins, frames = processor.feature_extractor.feature_size, 64
+        sample = {
+            # One video at a time: with batches of any size OpenVINO 2026.4 gave none at all in bfloat16 for some
+            # lengths.
+            "pixel_values_videos": torch.zeros(1, processor.num_frames, 3, *processor.size),
+            "input_features": torch.zeros(1, frames, bins),
+            "audio_frame_mask": torch.ones(1, frames, dtype=torch.bool),
+        }
+        # A detector that only sees, or only hears, has no other input.
+        unused = {"visual": ("input_features", "audio_frame_mask"), "audio": ("pixel_values_videos",)}
+        used = [name for name in sample if name not in unused.get(self.config.modality, ())]
+        encoded = [processor.encode(windows) for windows in batches]
+        if "pixel_values_videos" not in used:  # of silence nothing is learnt
+            encoded = [batch for batch in encoded if batch["has_audio"].any()]
+        yield Network(
+            folder="",
+            source=self,
+            model=self.for_inference(torch.float32),
+            sample={name: sample[name] for name in used},
+            varying={name: (1,) for name in ("input_features", "audio_frame_mask") if name in used},
+            calibration=[{name: batch[name] for name in used} for batch in encoded],
+            bound=0.03,
+        )
+
+    def losses(self, outputs: AvrlOutput | Tensor, labels: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
         """Loss of class scores (equation 4), also of scores that were computed in several batches.
 
         Args:
-            logits (`torch.Tensor` of shape `(B, num_labels)`): Class scores before the softmax.
+            outputs: Of `forward`; or its logits alone, of shape `(B, num_labels)`.
             labels (`torch.Tensor` of shape `(B,)`): Class numbers.
+            mask: Not looked at: a video is one clip.
 
         Returns:
             ``loss``.
@@ -418,6 +471,7 @@ class AvrlForVideoClassification(AvrlPreTrainedModel):
         Raises:
             ValueError: For labels that are no class, or not one a video.
         """
+        logits = getattr(outputs, "logits", outputs)
         classes = logits.shape[1]
         if labels.shape != logits.shape[:1] or labels.is_floating_point() or labels.dtype == torch.bool:
             raise ValueError(

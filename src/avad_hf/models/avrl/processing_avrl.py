@@ -3,26 +3,22 @@
 import logging
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import closing
-from importlib.metadata import version
+from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
-import av
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import BatchFeature, ProcessorMixin
-from transformers.utils import PROCESSOR_NAME
+from transformers import BatchFeature
 
-from avad_hf.hub.errors import hub_errors, refuse_unreachable
-from avad_hf.hub.push import PushedWithCard
-from avad_hf.media.ahead import batches, read_ahead
+from avad_hf.media.ahead import batches
 from avad_hf.media.sources import Media, open_media
 from avad_hf.media.windows import Window, normalised, read_whole, read_windows
+from avad_hf.models.processing import DetectorProcessor, note_silence
 from avad_hf.models.vggish.feature_extraction_vggish import VggishFeatureExtractor
 
-from .modeling_avrl import FRAMES_PER_STEP
+from .configuration_avrl import FRAMES_PER_STEP
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +30,20 @@ def _is_finite(value: Any) -> bool:
     return isinstance(value, Real) and math.isfinite(value)
 
 
-class AvrlProcessor(PushedWithCard, ProcessorMixin):
+@dataclass(frozen=True)
+class StoredPart:
+    """What a store gets of a video: all of it as one window, or some of the windows of a long one.
+
+    Args:
+        windows: One, or some.
+        is_whole: Whether it is all of the video.
+    """
+
+    windows: Sequence[Window]
+    is_whole: bool
+
+
+class AvrlProcessor(DetectorProcessor):
     r"""Turns videos into the frames and the log-mel spectrograms that AVRL reads (sections III-A, III-B and IV-C).
 
     Args:
@@ -48,7 +57,7 @@ class AvrlProcessor(PushedWithCard, ProcessorMixin):
         image_std: Divides then, by channel.
     """
 
-    part_of = "avrl"
+    whole = "an AVRL detector"
 
     def __init__(
         self,
@@ -86,11 +95,6 @@ class AvrlProcessor(PushedWithCard, ProcessorMixin):
         """What `__call__` returns."""
         return ["pixel_values_videos", "input_features", "audio_frame_mask", "clip_times", "has_audio"]
 
-    @property
-    def notices(self) -> list[str]:
-        """What a user must know besides the model's own notice: nothing, since there are no weights here."""
-        return []
-
     def to(self, device: str | torch.device | None = None, dtype: torch.dtype | str | None = None) -> "AvrlProcessor":
         """Do nothing: both networks are parts of the model. Every detector's processor can be moved."""
         return self
@@ -103,33 +107,13 @@ class AvrlProcessor(PushedWithCard, ProcessorMixin):
     def recipe(self) -> dict[str, Any]:
         """Everything that stored videos depend on, besides the videos: for telling stores apart that differ."""
         settings = self.to_dict()
-        settings.pop("window_s")  # videos are stored whole
-        versions = {name: version(name) for name in ("avad-hf", "av", "torch", "torchaudio")}
+        settings.pop("window_s")  # training reads videos as a whole
         return {
             "processor": settings,
             "notices": [],
-            "versions": versions | {"ffmpeg": av.ffmpeg_version_info},
+            "versions": self.versions(),
             "visual_dtype": "uint8",
         }
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs) -> "AvrlProcessor":
-        """Load the processor."""
-        with hub_errors(str(pretrained_model_name_or_path), "model", "loaded"):
-            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-
-    @classmethod
-    def get_processor_dict(cls, pretrained_model_name_or_path, **kwargs) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Read ``processor_config.json``; raises ``ValueError`` for that of another processor."""
-        processor_dict, rest = super().get_processor_dict(pretrained_model_name_or_path, **kwargs)
-        if not processor_dict:
-            refuse_unreachable(pretrained_model_name_or_path, PROCESSOR_NAME, **kwargs)
-        if (found := processor_dict.get("processor_class", cls.__name__)) != cls.__name__:
-            raise ValueError(
-                f"{pretrained_model_name_or_path} holds a processor of class {found}, but {cls.__name__} reads its "
-                "own alone. Give a checkpoint of AVRL."
-            )
-        return processor_dict, rest
 
     def to_dict(self) -> dict[str, Any]:
         """All settings."""
@@ -163,12 +147,8 @@ class AvrlProcessor(PushedWithCard, ProcessorMixin):
         Raises:
             MediaError: If a video cannot be read.
         """
-        if not isinstance(videos, (list, tuple)):
-            videos = [videos]
-        if not videos:
-            raise ValueError("No video was given.")
         windows = []
-        for video in videos:
+        for video in self.as_list(videos):
             with open_media(video) as media:
                 windows += self.clips(media)
         flips = torch.rand(len(windows)) < 0.5 if random_flip else torch.zeros(len(windows), dtype=torch.bool)
@@ -178,51 +158,40 @@ class AvrlProcessor(PushedWithCard, ProcessorMixin):
         batch["has_audio"] = torch.tensor([window.sound is not None for window in windows])
         return batch
 
-    def stream(self, source: Any, clips_per_batch: int | None = None) -> Iterator[BatchFeature]:
-        """Read one video: a short one whole, a longer one by windows, in memory that does not grow with its length.
-
-        The next window is decoded, in a thread of its own, while this one is used.
-
-        Args:
-            source: What `avad_hf.media.sources.ACCEPTED_SOURCES` lists, or an open `Media`.
-            clips_per_batch: Windows that are given together; one by default.
-
-        Yields:
-            [`BatchFeature`] as `__call__` returns, with a window in place of each video; but ``clip_times`` of shape
-            `(1, B, 2)` and ``has_audio`` of shape `(1,)`, as these belong to one video.
-
-        Raises:
-            MediaError: If the video cannot be read.
-        """
-        if clips_per_batch is not None and clips_per_batch < 1:
-            raise ValueError(f"clips_per_batch must be 1 or more, got {clips_per_batch}.")
-        with open_media(source) as media, closing(read_ahead(self.decode(media, clips_per_batch), depth=1)) as ahead:
-            for batch in ahead:
-                yield self.encode(batch)
-
     def clips(self, media: Media) -> Iterator[Window]:
         """Decode a whole video: the frames that are picked, and the sound."""
         window = read_whole(media, self.num_frames, self.size, self.feature_extractor.sampling_rate)
-        _note_silence(media, window)
+        note_silence(media, window.sound is not None, logger)
         yield window
 
-    def decode(self, media: Media, clips_per_batch: int | None = None, whole: bool = False) -> Iterator[list[Window]]:
-        """Decode a video into batches of windows: the first half of `stream`.
+    def decode(
+        self, media: Media, clips_per_batch: int | None = None, whole: bool = False
+    ) -> Iterator[list[Window] | StoredPart]:
+        """Decode a video into batches of windows: a short one as a whole, a longer one by windows of `window_s`.
+
+        In a batch of `stream` ``clip_times`` is of shape `(1, B, 2)` and ``has_audio`` of shape `(1,)`: they belong to
+        one video.
 
         Args:
             media: The video.
-            clips_per_batch: As for `stream`.
-            whole: The whole video as one window, however long it is: what `stored` takes.
+            clips_per_batch: As for `stream`; one by default.
+            whole: For a store, which keeps a long video both as a whole, to learn from, and by windows, to be scored.
         """
-        if whole:
-            yield list(self.clips(media))
-            return
         rate = self.feature_extractor.sampling_rate
         windows = read_windows(media, self.num_frames, self.window_s, self.size, rate)
-        for number, batch in enumerate(batches(windows, clips_per_batch or 1)):
+        size = clips_per_batch or 1
+        for number, batch in enumerate(batches(windows, max(2, size) if whole else size)):
             if number == 0:
-                _note_silence(media, batch[0])
-            yield batch
+                note_silence(media, batch[0].sound is not None, logger)
+            if not whole:
+                yield batch
+                continue
+            if number == 0:
+                is_short = len(batch) == 1
+                yield StoredPart(batch if is_short else list(self.clips(media)), is_whole=True)
+                if is_short:
+                    return
+            yield StoredPart(batch, is_whole=False)
 
     def encode(self, windows: Sequence[Window]) -> BatchFeature:
         """Normalise frames and compute log-mel spectrograms, of windows of one video."""
@@ -242,15 +211,22 @@ class AvrlProcessor(PushedWithCard, ProcessorMixin):
             }
         )
 
-    def stored(self, windows: Sequence[Window], visual_dtype: str) -> tuple[dict[str, Tensor], bool]:
-        """What a feature store keeps of a video, and whether it has sound: frames as they are, in 8 bits."""
-        (window,) = windows
+    def stored(self, batch: StoredPart | Sequence[Window], visual_dtype: str) -> tuple[dict[str, Tensor], bool]:
+        """What a feature store keeps of a part of a video, and whether it has sound: frames as they are, in 8 bits."""
+        part = batch if isinstance(batch, StoredPart) else StoredPart(batch, is_whole=True)
+        times = torch.tensor([(window.start, window.end) for window in part.windows], dtype=torch.float64)
+        spectrograms = [self._log_mel(window.sound) for window in part.windows]
+        has_sound = part.windows[0].sound is not None
+        if part.is_whole:
+            (window,) = part.windows
+            return {"frames": window.frames, "log_mel": spectrograms[0], "clip_times": times}, has_sound
         tensors = {
-            "frames": window.frames,
-            "log_mel": self._log_mel(window.sound),
-            "clip_times": torch.tensor([(window.start, window.end)], dtype=torch.float64),
+            "window_frames": torch.stack([window.frames for window in part.windows]),
+            "window_log_mel": torch.cat(spectrograms),
+            "window_log_mel_lengths": torch.tensor([len(item) for item in spectrograms]),
+            "window_times": times,
         }
-        return tensors, window.sound is not None
+        return tensors, has_sound
 
     def _log_mel(self, sound: Tensor | None) -> Tensor:
         """Log-mel frames of shape `(frames, 64)`: none without sound, otherwise as many as VGGish needs, or more."""
@@ -266,12 +242,6 @@ class AvrlProcessor(PushedWithCard, ProcessorMixin):
             for begin in range(0, count, FRAMES_AT_ONCE)
         ]
         return torch.cat(pieces)
-
-
-def _note_silence(media: Media, window: Window) -> None:
-    if window.sound is None:
-        found = "its sound cannot be decoded" if media.info.has_audio else "it has no sound"
-        logger.info("%s: %s; its sound features are zero.", media.info.name, found)
 
 
 __all__ = ["AvrlProcessor"]

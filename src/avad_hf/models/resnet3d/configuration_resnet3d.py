@@ -1,10 +1,12 @@
 """Configuration of the 3D ResNet."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedModel
 
 from avad_hf.models.checkpoints import CheckpointConfig
+from avad_hf.models.encoder import Encoder
 
 ShortcutType = Literal["A", "B"]
 
@@ -32,6 +34,8 @@ class ResNet3dConfig(CheckpointConfig):
     """
 
     model_type = "resnet3d"
+    summary: ClassVar[str] = "A 3D ResNet video encoder."
+    pipeline_tag: ClassVar[str] = "video-classification"
 
     # Architecture
     num_channels: int = 3
@@ -44,8 +48,18 @@ class ResNet3dConfig(CheckpointConfig):
     image_mean: list[float | int] | tuple[float | int, ...] = (0.4345, 0.4051, 0.3775)
     image_std: list[float | int] | tuple[float | int, ...] = (0.2768, 0.2713, 0.2737)
 
+    def as_encoder(self, network: PreTrainedModel) -> Encoder:
+        """The frozen encoder of a network with this config."""
+        from .encoder_resnet3d import ResNet3dEncoder
+
+        return ResNet3dEncoder(network)
+
     def validate_architecture(self):
-        """Check that there are four stages."""
+        """Check that there are four stages, and that pixels can be normalised."""
+        if min(*self.image_std, self.rescale_factor) <= 0:
+            raise ValueError(
+                f"image_std and rescale_factor must be above 0, got {self.image_std} and {self.rescale_factor}."
+            )
         if len(self.depths) != 4 or min(self.depths) < 1:
             raise ValueError(f"depths needs four numbers, one a stage, 1 or more each; got {list(self.depths)}.")
 

@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
-from avad_hf.models.checkpoints import CheckpointModel
+from avad_hf.models.encoder import VideoNetwork
 
 from .configuration_resnet3d import ResNet3dConfig
 
@@ -115,7 +115,7 @@ class ResNet3dBasicBlock(CheckpointedModule):
         return F.pad(x, (0, 0, 0, 0, 0, 0, 0, self.new_channels)) if self.new_channels else x
 
 
-class ResNet3dPreTrainedModel(CheckpointModel):
+class ResNet3dPreTrainedModel(VideoNetwork):
     """Initialisation and loading shared by encoder and classifier."""
 
     config_class = ResNet3dConfig
@@ -153,6 +153,11 @@ class ResNet3dModel(CheckpointedModule, ResNet3dPreTrainedModel):
                 channels = out_channels
             setattr(self, f"layer{stage + 1}", nn.Sequential(*blocks))
         self.post_init()
+
+    def _make_form(self, dtype: torch.dtype) -> VideoNetwork:
+        from .inference_resnet3d import inference_form  # which imports this
+
+        return inference_form(self, dtype)
 
     @property
     def stages(self) -> list[list[nn.Module]]:

@@ -1,10 +1,12 @@
 """Configuration of SlowFast."""
 
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedModel
 
 from avad_hf.models.checkpoints import CheckpointConfig
+from avad_hf.models.encoder import Encoder
 
 
 @strict
@@ -22,12 +24,18 @@ class SlowFastConfig(CheckpointConfig):
         fusion_kernel_size: Temporal kernel of the convolutions that carry the fast pathway over to the slow one.
         pool_size: Side of the square window, in cells of the last feature map, that is averaged at stride 1.
         dropout: Probability of dropout before the classifier.
+        slow_sampling: Which frames the slow pathway sees: ``"linspace"``, spread from the first to the last one, as
+            the published weights were trained; ``"stride"``, every `slow_ratio`-th from the first one on, as the AVACA
+            paper says (IV-C, "every fourth frame").
 
     Raises:
         StrictDataclassClassValidationError: If the sizes do not divide each other.
     """
 
     model_type = "slowfast"
+    summary: ClassVar[str] = "A SlowFast video encoder."
+    pipeline_tag: ClassVar[str] = "video-classification"
+    later_settings: ClassVar[dict[str, Any]] = {"slow_sampling": "linspace"}
 
     num_channels: int = 3
     num_frames: int = 32
@@ -38,6 +46,7 @@ class SlowFastConfig(CheckpointConfig):
     fusion_kernel_size: int = 7
     pool_size: int = 7
     dropout: float = 0.5
+    slow_sampling: Literal["linspace", "stride"] = "linspace"
 
     def __post_init__(self, **kwargs):
         if self.id2label is None:
@@ -56,6 +65,12 @@ class SlowFastConfig(CheckpointConfig):
             raise ValueError(f"num_frames {self.num_frames} is not a multiple of slow_ratio {self.slow_ratio}.")
         if len(self.depths) != 4:
             raise ValueError(f"depths needs four numbers, one a stage; got {list(self.depths)}.")
+
+    def as_encoder(self, network: PreTrainedModel) -> Encoder:
+        """The frozen encoder of a network with this config."""
+        from .encoder_slowfast import SlowFastEncoder
+
+        return SlowFastEncoder(network)
 
     @property
     def num_slow_frames(self) -> int:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
-from avad_hf.models.checkpoints import CheckpointModel
+from avad_hf.models.encoder import VideoNetwork
 
 from .configuration_slowfast import SlowFastConfig
 
@@ -190,7 +190,7 @@ class SlowFastBlock(nn.Module):
         return (slow if self.multipathway_fusion is None else self.multipathway_fusion(slow, fast)), fast
 
 
-class SlowFastPreTrainedModel(CheckpointModel):
+class SlowFastPreTrainedModel(VideoNetwork):
     """Initialisation and loading shared by encoder and classifier."""
 
     config_class = SlowFastConfig
@@ -242,15 +242,22 @@ class SlowFastModel(SlowFastPreTrainedModel):
             slow_in, fast_in = slow_out + 2 * fast_out, fast_out
         self.blocks = nn.ModuleList(blocks)
         # Numbers, not an operation: other runtimes round linspace otherwise, and would see other frames.
-        picked = torch.linspace(0, config.num_frames - 1, config.num_slow_frames, device="cpu")
-        self.slow_frames: list[int] = picked.long().tolist()
+        if config.slow_sampling == "stride":
+            self.slow_frames = list(range(0, config.num_frames, config.slow_ratio))
+        else:
+            picked = torch.linspace(0, config.num_frames - 1, config.num_slow_frames, device="cpu")
+            self.slow_frames = picked.long().tolist()
         self.post_init()
+
+    def _make_form(self, dtype: torch.dtype) -> VideoNetwork:
+        from .inference_slowfast import inference_form  # which imports this
+
+        return inference_form(self, dtype)
 
     def forward(self, pixel_values_videos: Tensor, **kwargs) -> SlowFastModelOutput:
         """Encode clips of normalised frames.
 
-        The slow pathway's frames are picked here, at ``linspace(0, num_frames - 1, num_slow_frames)``, as in the
-        training of the published weights; the AVACA paper's "every fourth frame" (IV-C) is another choice.
+        The slow pathway's frames are picked here, as the config's `slow_sampling` says.
 
         Args:
             pixel_values_videos (`torch.Tensor` of shape `(B, num_frames, num_channels, H, W)`):

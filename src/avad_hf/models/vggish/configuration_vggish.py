@@ -1,8 +1,12 @@
 """Configuration of VGGish."""
 
+from typing import ClassVar
+
 from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedModel
 
 from avad_hf.models.checkpoints import CheckpointConfig
+from avad_hf.models.encoder import Encoder
 
 
 @strict
@@ -24,6 +28,8 @@ class VggishConfig(CheckpointConfig):
     """
 
     model_type = "vggish"
+    summary: ClassVar[str] = "A VGGish audio encoder."
+    idle_settings: ClassVar[tuple[str, ...]] = ("has_pca",)  # it follows what detectors use
 
     hidden_sizes: list[int] | tuple[int, ...] = (64, 128, 256, 512)
     intermediate_size: int = 4096
@@ -32,6 +38,12 @@ class VggishConfig(CheckpointConfig):
     num_frames: int = 96
     activate_embeddings: bool = True
     has_pca: bool = False
+
+    def as_encoder(self, network: PreTrainedModel) -> Encoder:
+        """The frozen encoder of a network with this config."""
+        from .encoder_vggish import VggishEncoder
+
+        return VggishEncoder(network)
 
     def validate_architecture(self):
         """Check that four poolings by two leave whole maps."""

@@ -54,7 +54,7 @@ class VggishFeatureExtractor(PushedWithCard, SequenceFeatureExtractor):
         high_hz: Upper edge of the highest band, in Hz.
     """
 
-    part_of = "vggish"
+    whole = "a VGGish audio encoder"
     model_input_names = ("input_features", "audio_frame_mask")
 
     def __init__(

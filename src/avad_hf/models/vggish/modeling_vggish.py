@@ -82,6 +82,11 @@ class VggishModel(CheckpointModel):
         self.pproc = VggishPostprocessor(config.embedding_size) if config.has_pca else None
         self.post_init()
 
+    def _make_form(self, dtype: torch.dtype) -> CheckpointModel:
+        from .inference_vggish import inference_form  # which imports this
+
+        return inference_form(self, dtype)
+
     def _init_weights(self, module: nn.Module):
         if isinstance(module, nn.Conv2d):
             init.kaiming_normal_(module.weight, nonlinearity="relu")

@@ -1,0 +1,214 @@
+"""The contract of every detector. Pipeline, training, evaluation, export, cards and the command ask this, and no more.
+
+A detector of one's own is a [`DetectorConfig`] that says what it is (`detector_spec`) and a [`DetectorModel`] whose
+``forward`` takes the features and ``clip_mask``, and gives ``logits``, one a clip; everything else has a default. Both
+are registered as usual, with ``AutoConfig``, ``AutoModelForVideoClassification`` and, for videos, ``AutoProcessor``.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from .checkpoints import CheckpointConfig, CheckpointModel
+from .tracing import Network
+
+# `DetectorSpec.context` of a detector that must see the whole video at once.
+WHOLE_VIDEO = math.inf
+
+
+@dataclass(frozen=True)
+class DetectorSpec:
+    """What a detector reads, and what it learns.
+
+    Args:
+        title: Its name for people.
+        reads: ``"features"`` of frozen encoders, or ``"videos"``: frames and sound, as its own processor makes them.
+        objective: ``"clips"``: scores of clips, from labels of whole videos; ``"classes"``: event classes of videos.
+        context: How many clips before and after a clip it must see with it: 0 for clips that do not see each other,
+            `WHOLE_VIDEO` for all of them.
+        inputs: Width of each of the features that it reads, by their names: channels of ``visual_features``, numbers
+            of a step of ``audio_features``.
+        normal_labels: Of event classes, those that are no anomaly.
+        alpha: Where a video is judged by the mean of its highest clips, t clips give ``max(1, t // alpha)`` of them.
+        scenes: Of the synthetic world, those that an int8 engine is calibrated on where no videos are given.
+    """
+
+    title: str
+    reads: Literal["features", "videos"] = "features"
+    objective: Literal["clips", "classes"] = "clips"
+    context: float = 0
+    inputs: Mapping[str, int] = field(default_factory=dict)
+    normal_labels: tuple[str, ...] = ()
+    alpha: int = 4
+    scenes: tuple[str, ...] = ("crossing", "underpass", "overlook")
+
+
+class DetectorConfig(CheckpointConfig):
+    """What the configs of all detectors have.
+
+    Args:
+        threshold: Score from which on a clip is called anomalous.
+        threshold_origin: How the threshold was found; ``None`` if nobody has looked for one.
+        recipe_sha256: Of the features that it was trained on, so that features of another recipe are refused;
+            ``None`` if not known.
+    """
+
+    card: ClassVar[str] = "detector"
+    summary: ClassVar[str] = "A detector of anomalies in video."
+    pipeline_tag: ClassVar[str] = "video-classification"
+
+    threshold: float | int = 0.5
+    threshold_origin: str | None = None
+    recipe_sha256: str | None = None
+
+    @property
+    def detector_spec(self) -> DetectorSpec:
+        """What it reads, and what it learns."""
+        raise TypeError(f"{type(self).__name__} does not say what its detector is: give it a property detector_spec.")
+
+    @classmethod
+    def for_data(
+        cls,
+        item: Mapping[str, Tensor],
+        rows: Sequence[Mapping[str, Any]],
+        recipe: Mapping[str, Any] | None,
+        **settings: Any,
+    ) -> "DetectorConfig":
+        """A config that fits stored features, with default widths for everything else.
+
+        Args:
+            item: What the store has of one video, as `FeatureDataset` gives it.
+            rows: What is known of all videos.
+            recipe: What made the store.
+            settings: Fields to set otherwise.
+        """
+        raise ValueError(f"{cls.__name__} cannot be made from stored features alone. Give a checkpoint as model.")
+
+    @property
+    def silence_notice(self) -> str | None:
+        """What is said of a result for a video without sound; ``None`` where nothing need be said."""
+        return None
+
+    def engine_inputs(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Inputs as an exported network can take them."""
+        return inputs
+
+    def validate_threshold(self):
+        """Check that scores can reach the threshold."""
+        if not 0.0 <= self.threshold <= 1.0:
+            raise ValueError(f"threshold must be between 0 and 1, got {self.threshold}.")
+
+
+class DetectorModel(CheckpointModel):
+    """A network that scores the clips of videos.
+
+    `scores`, `probabilities` and `explain` use the outputs and ``self.config`` alone: exported networks are asked in
+    the same way.
+
+    Attributes:
+        clip_outputs: Names of the outputs of shape `(B, T)` that `losses` needs of whole videos: validation computes
+            them video by video.
+    """
+
+    clip_outputs: ClassVar[tuple[str, ...]] = ("logits",)
+
+    @property
+    def detector_spec(self) -> DetectorSpec:
+        """What it reads, and what it learns."""
+        return self.config.detector_spec
+
+    def scores(self, outputs: Any) -> Tensor:
+        """Scores of clips between 0 (normal) and 1 (anomalous): one scale for detecting, evaluating and thresholds.
+
+        Args:
+            outputs: Of ``forward``.
+
+        Returns:
+            `torch.Tensor` of shape `(B, T)`, float64 on the CPU: in float32 all logits above 17 give the same score.
+            Of detectors that read videos, of shape `(B,)`.
+        """
+        return outputs.logits.detach().cpu().double().sigmoid()
+
+    def probabilities(self, outputs: Any) -> Tensor | None:
+        """Probabilities of event classes, of shape `(B, num_labels)`, float64; ``None`` where it knows no classes."""
+        return None
+
+    def losses(self, outputs: Any, labels: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
+        """Losses of videos, also of videos that went through the network one by one.
+
+        Args:
+            outputs: Of ``forward``; or what has `clip_outputs` as attributes, joined of several videos.
+            labels: 1 for anomalous videos, 0 for normal ones, of shape `(B,)`; or class numbers.
+            mask: False for padding, of shape `(B, T)`; all clips are real if not given.
+
+        Returns:
+            ``loss``, and whatever it is made of, by names that end with ``loss``.
+        """
+        raise TypeError(f"{type(self).__name__} has no losses, and cannot be trained.")
+
+    def explain(self, outputs: Any) -> dict[str, Tensor] | None:
+        """Numbers that say why clips have their scores, of shape `(B, T)` each; ``None`` where it knows none."""
+        return None
+
+    def begin_with(self, source: PreTrainedModel) -> None:
+        """Take the weights of a trained detector, to go on from there."""
+        self.load_state_dict(source.state_dict())
+
+    def networks_to_export(self, processor: Any, batches: Sequence[Any]) -> Iterator[Network]:
+        """The networks that ``avad-hf export`` writes, one at a time: the encoders, and the detector in float32.
+
+        Args:
+            processor: Its processor.
+            batches: Lists of what the processor calls clips, for calibration, each of one video.
+        """
+        yield from processor.networks_to_export(batches)
+        shape = (2, 3)
+        shapes = {"visual_features": processor.feature_grid, "audio_features": (processor.num_pictures,)}
+        sample = {}
+        for name, width in self.detector_spec.inputs.items():
+            inner = (width, *shapes[name]) if name == "visual_features" else (*shapes[name], width)
+            sample[name] = torch.zeros(*shape, *inner)
+        sample["clip_mask"] = torch.ones(*shape, dtype=torch.bool)
+        yield Network(
+            folder="",
+            source=self,
+            model=self.eval(),
+            sample=sample,
+            varying=dict.fromkeys(sample, (0, 1)),
+            is_head=True,
+        )
+
+
+def spec_of(model: Any) -> DetectorSpec:
+    """What a detector says of itself, exported or not.
+
+    Raises:
+        TypeError: For a model that is no detector.
+    """
+    kind = getattr(model, "made_from", None) or type(model)
+    if not issubclass(kind, DetectorModel):
+        raise TypeError(
+            f"{type(model).__name__} is no anomaly detector: it gives no scores of clips. Give a checkpoint of a "
+            "detector, as AutoModelForVideoClassification loads it, or a DetectorModel of your own."
+        )
+    return model.config.detector_spec
+
+
+def refuse_other_widths(spec: DetectorSpec, processor: Any) -> None:
+    """Raise ``ValueError`` if a processor makes features of another width than a detector reads."""
+    for name, width in spec.inputs.items():
+        found = processor.widths.get(name)
+        if found is not None and found != width:
+            encoder = "video encoder" if name == "visual_features" else "audio encoder"
+            raise ValueError(
+                f"The processor's {encoder} gives {name} of width {found}, but this {spec.title} detector reads "
+                f"{width}. Use the processor that made its features, or train a detector on features of this one."
+            )
+
+
+__all__ = ["WHOLE_VIDEO", "DetectorConfig", "DetectorModel", "DetectorSpec", "refuse_other_widths", "spec_of"]
