@@ -264,3 +264,16 @@ def test_refuses_a_corrupt_weights_file(tmp_path):
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(ValueError, match=r"the weights file is cut or damaged .* Copy or download"):
         AvacaForAnomalyDetection.from_pretrained(tmp_path)
+
+
+def test_one_clip_of_one_cell_can_be_learnt_from():
+    """Batch norm has no variance of one value, and goes by its running statistics."""
+    detector = model().train()
+    detector(*features(1, 1, grid=(1, 1)), labels=torch.tensor([1.0])).loss.backward()
+    assert all(torch.isfinite(parameter.grad).all() for parameter in detector.parameters())
+
+
+@pytest.mark.parametrize("name", ["dmil_alpha", "num_attention_heads", "visual_size", "num_audio_steps"])
+def test_nothing_is_none(name):
+    with pytest.raises(Exception, match=f"{name} must be 1 or more, got 0"):
+        AvacaConfig(**{name: 0})

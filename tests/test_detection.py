@@ -77,3 +77,39 @@ def test_files(tmp_path):
     ]
     assert rows[0]["warnings"] == "untrained"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["r.csv", "r.json"]
+
+
+NORMAL = ("normal1", "normal2")
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "label", "events"),
+    [
+        ({"normal1": 0.4, "fight": 0.3, "run": 0.3}, "fight", ["fight"]),
+        ({"fight": 0.45, "normal1": 0.3, "normal2": 0.25}, "normal1", []),
+        ({"normal2": 0.5, "run": 0.5}, "run", ["run"]),
+        ({"normal1": 1.0, "run": 0.0}, "normal1", []),
+    ],
+)
+def test_score_label_and_events_never_contradict_each_other(probabilities, label, events):
+    """A clip is called by an anomalous class if, and only if, its score reaches the threshold."""
+    score = sum(value for name, value in probabilities.items() if name not in NORMAL)
+    clip = ScoredClip(0.0, 1.0, score, probabilities=probabilities)
+    found = detect_events([clip], 0.5, 1.0, 25.0, True, normal_labels=NORMAL)
+    assert (found.label, found.clips[0].label, [event.label for event in found.events]) == (label, label, events)
+    assert (found.score >= found.threshold) == bool(events)
+
+
+def test_a_clip_that_is_nearly_all_padding_does_not_decide():
+    """Its last frame stands for the rest of it (DESIGN 5, A15)."""
+    full = clips(0.2, 0.3)
+    rest = ScoredClip(2.56, 2.60, 0.9)
+    found = detect_events([*full, rest], 0.5, 2.6, 25.0, True)
+    assert (found.score, found.label, found.events) == (0.3, "normal", [])
+    assert [clip.get("partial") for clip in found.to_dict()["clips"]] == [None, None, True]
+    # It prolongs an event, but its score is not the event's.
+    (event,) = detect_events([full[0], ScoredClip(1.28, 2.56, 0.6), rest], 0.5, 2.6, 25.0, True).events
+    assert (event.end, event.score) == (2.60, 0.6)
+    # Alone it is all that there is, and a quarter counts.
+    assert detect_events([rest], 0.5, 0.04, 25.0, True).label == "anomaly"
+    assert detect_events([*full, ScoredClip(2.56, 2.88, 0.9)], 0.5, 2.88, 25.0, True).score == 0.9

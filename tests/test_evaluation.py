@@ -26,6 +26,7 @@ from avad_hf import (
 )
 from avad_hf.cli import app
 from avad_hf.evaluation.evaluate import Evaluation
+from avad_hf.evaluation.figures import video_figures, video_result
 from avad_hf.features.published.dataset import read_published
 from avad_hf.features.store import INDEX, recipe_sha256
 from avad_hf.hub.folders import weights_hash
@@ -84,10 +85,10 @@ def stored_scores(model, store, rows, **options) -> list[list[float]]:
     return [scores_of(model, file["visual_features"], file["audio_features"], **options) for file in files]
 
 
-def of_video(scores, rule) -> float:
+def of_video(scores, rule, alpha=4) -> float:
     if rule == "max":
         return max(scores)
-    best = sorted(scores, reverse=True)[: max(1, len(scores) // 4) if rule == "topk_mean" else None]
+    best = sorted(scores, reverse=True)[: max(1, len(scores) // alpha) if rule == "topk_mean" else None]
     return sum(best) / len(best)
 
 
@@ -386,6 +387,47 @@ def test_scores_near_1_and_0_are_told_apart(store, model):
         assert evaluate(sure, features, num_resamples=0).figures["video"]["recall"] == 0
 
 
+# What a video is judged by
+
+
+def test_top_k_follows_the_detectors_alpha():
+    rng = np.random.default_rng(0)
+    labels = np.arange(20) % 2
+    times = np.stack([np.arange(9), np.arange(9) + 1.0], axis=1)
+    scored = [rng.random(9) + 0.2 * label for label in labels]
+    for alpha in (1, 2, 4):
+        videos = [video_result({"id": "a"}, scores, times, "topk_mean", alpha) for scores in scored]
+        expected = [np.sort(scores)[-max(1, 9 // alpha) :].mean() for scores in scored]
+        assert [video["score"] for video in videos] == pytest.approx(expected)
+        figures = video_figures(labels, np.array(expected), videos, 0.5, "topk_mean", 0, alpha)
+        assert figures["roc_auc_topk_mean"] == figures["roc_auc"] == pytest.approx(area(labels, expected))
+        assert figures["roc_auc_max"] == pytest.approx(area(labels, [scores.max() for scores in scored]))
+    # The default is the paper's.
+    assert video_figures(labels, np.array(expected), videos, 0.5, "max", 0)["roc_auc_topk_mean"] == figures["roc_auc"]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_clip_that_is_mostly_one_repeated_frame_decides_no_video(rule):
+    rng = np.random.default_rng(1)
+    labels = np.arange(20) % 2
+    times = np.stack([np.arange(6), np.arange(6) + 1.0], axis=1)
+    scored = [np.append(0.7 * rng.random(5) + 0.1 * label, 0.99 - 0.4 * label) for label in labels]
+    decides = np.arange(6) < 5
+    videos = [video_result({"id": "a"}, scores, times, rule, 2, decides) for scores in scored]
+    for video, scores in zip(videos, scored, strict=True):
+        assert video["score"] == pytest.approx(of_video(scores[:5].tolist(), rule, 2))
+        # It is scored and marked all the same.
+        assert [clip["score"] for clip in video["clips"]] == scores.tolist()
+        assert [clip.get("partial") for clip in video["clips"]] == [None] * 5 + [True]
+    figures = video_figures(labels, np.array([video["score"] for video in videos]), videos, 0.5, rule, 0, 2)
+    for name in RULES[:2]:
+        expected = area(labels, [of_video(scores[:5].tolist(), name, 2) for scores in scored])
+        assert figures[f"roc_auc_{name}"] == pytest.approx(expected)
+    # The only clip there is.
+    lone = video_result({"id": "a"}, np.array([0.9]), times[:1], rule, 2, np.array([False]))
+    assert lone["score"] == 0.9 and lone["clips"][0]["partial"] is True
+
+
 # What is known of frames
 
 
@@ -423,19 +465,77 @@ def test_a_mean_rate_that_is_not_exact_harms_no_normal_video(store, model, tmp_p
     assert clips * 32 - 15 * 31 <= frame["num_frames"] - known <= clips * 32
 
 
+def with_labels(store, target, counts) -> Path:
+    """A copy of a store in which some videos, by id, have another number of frame labels, all alike."""
+
+    def relabelled(row):
+        count = counts.get(row["id"])
+        return row if count is None else row | {"frame_mask": [row["anomaly"]] * count(row["num_clips"])}
+
+    return edited(store, target, relabelled)
+
+
 @pytest.mark.parametrize("tail", TAILS)
-def test_labels_of_another_video_are_refused_by_id(store, model, tmp_path, tail):
-    chosen = FeatureDataset(store).rows[4]["id"]
+def test_labels_that_differ_by_a_clip_are_what_the_tail_rule_is_for(store, model, tmp_path, tail):
+    """The last clip begins right after the last label; labels go on for a clip and more after the last clip."""
+    rows = FeatureDataset(store).rows
+    first, second = [row["id"] for row in rows if row["num_clips"] > 2 and row["anomaly"]][:2]
+    counts = {first: lambda clips: (clips - 1) * 32, second: lambda clips: (clips + 1) * 32 + 5}
+    features = FeatureDataset(with_labels(store, tmp_path / "store", counts))
+    found = evaluate(model, features, tail=tail, num_resamples=0)
+    assert found.figures["notes"] == [] and found.figures["undefined"] == {}
+    clips = stored_scores(model, store, features.rows)
+    masks = [row["frame_mask"] for row in features.rows]
+    expected = definition(features.rows, clips, masks, 0.4, "max", tail, 20)["frame"]
+    del expected["roc_auc_interval_95"]
+    assert_same(found.figures["frame"], expected)
+    (video,) = (video for video in found.videos if video["id"] == first)
+    # Frames without labels last as well: the stretch ends before the video does.
+    assert video["anomalous_frames"][0][1] < video["duration"]
 
-    def relabelled(count):
-        return lambda row: row | {"frame_mask": [row["anomaly"]] * count(row)} if row["id"] == chosen else row
 
-    short = edited(store, tmp_path / "short", relabelled(lambda row: (row["num_clips"] - 1) * 32))
-    with pytest.raises(ValueError, match=rf"{chosen}: \d clips of 32 frames, 32 apart, do not fit \d+ frame labels"):
-        evaluate(model, FeatureDataset(short), tail=tail, num_resamples=0)
-    long = edited(store, tmp_path / "long", relabelled(lambda row: (row["num_clips"] + 1) * 32))
-    with pytest.raises(ValueError, match=rf"{chosen}: frame labels go on for 32 frames after its last clip. Are they"):
-        evaluate(model, FeatureDataset(long), tail=tail, num_resamples=0)
+@pytest.mark.parametrize("tail", TAILS)
+def test_labels_of_another_video_end_no_evaluation(store, model, tmp_path, tail):
+    rows = FeatureDataset(store).rows
+    long = next(row["id"] for row in rows if not row["anomaly"])
+    short = next(row["id"] for row in rows if row["num_clips"] > 2 and row["anomaly"])
+    other = with_labels(store, tmp_path / "store", {short: lambda clips: (clips - 2) * 32, long: lambda clips: 900})
+    found = evaluate(model, FeatureDataset(other), tail=tail, num_resamples=0)
+    rest = edited(store, tmp_path / "rest", lambda row: None if row["id"] in (short, long) else row)
+    expected = evaluate(model, FeatureDataset(rest), tail=tail, num_resamples=0)
+    assert found.figures["frame"] == expected.figures["frame"]
+    assert found.figures["undefined"] == {}
+    assert_explained(found.figures)
+    (note,) = found.figures["notes"]
+    assert note.startswith("The figures of frames leave out 2 of 30 videos. ")
+    for name, words in ((short, r"\d+ frame labels do not fit \d clips"), (long, "900 frame labels do not fit")):
+        assert re.search(f"{name}: {words}", note)
+    assert "Correct frame_mask and extract again" in note
+    for video in found.videos:
+        assert (video["anomalous_frames"] is None) is (video["id"] in (short, long))
+        assert video.get("frame_labels_fit") is (False if video["id"] in (short, long) else None)
+    # All other figures are of all videos.
+    whole = evaluate(model, FeatureDataset(store), tail=tail, num_resamples=0).figures
+    assert all(found.figures[name] == whole[name] for name in ("video", "clip", "classes", "scenes", "num_videos"))
+
+
+def test_no_frame_labels_that_fit(store, model, tmp_path):
+    ids = [row["id"] for row in FeatureDataset(store).rows]
+    other = with_labels(store, tmp_path / "store", dict.fromkeys(ids, lambda clips: 900))
+    figures = evaluate(model, FeatureDataset(other), num_resamples=0).figures
+    assert figures["frame"] is None
+    assert figures["undefined"] == {
+        "frame": f"the frame labels of all 30 videos are those of other videos (first {ids[0]})"
+    }
+    (note,) = figures["notes"]
+    assert "leave out 30 of 30 videos" in note and "And 27 more." in note and len(note) < 1000
+    assert_explained(figures)
+
+    def unlabelled(row):
+        return row | {"frame_mask": None} if row["label"] == "bus" else row
+
+    figures = evaluate(model, FeatureDataset(edited(other, tmp_path / "some", unlabelled)), num_resamples=0).figures
+    assert re.match(r"frames of \d+ of 30 videos have no labels", figures["undefined"]["frame"])
 
 
 def test_labels_of_a_recording_that_broke_off(store, model, tmp_path):

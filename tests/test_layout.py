@@ -12,30 +12,38 @@ PACKAGE = ROOT / "src" / "avad_hf"
 # Room -> rooms that it may import; a room is a folder or a file directly under src/avad_hf.
 ALLOWED = {
     "files": set(),
+    "late": set(),
     "processes": set(),
     "media": {"files"},
     "metrics": set(),
     "hub": {"files"},
     "models": {"files", "media", "hub"},
+    "registration": {"models", "detection"},
     "synthetic": {"files", "media", "corpora"},
     "corpora": {"files", "media", "hub", "synthetic"},
     "features": {"files", "processes", "media", "hub", "corpora"},
-    "detection": {"files", "media", "hub"},
+    "detection": {"files", "media", "models", "hub"},
     "report": {"files", "media", "detection", "metrics"},
-    "untrained": {"files", "corpora", "models", "hub"},
-    "convert": {"files", "corpora", "features", "models", "hub"},
-    "evaluation": {"files", "processes", "media", "features", "metrics", "hub"},
-    "training": {"files", "processes", "media", "features", "metrics", "models", "evaluation", "hub"},
-    "reproduce": {"files", "processes", "media", "corpora", "features", "evaluation", "training", "untrained"},
-    "demo": {"detection", "corpora", "features", "models", "evaluation", "report", "training"},
-    "export": {"files", "media", "corpora", "synthetic", "models", "metrics", "detection", "registration", "hub"},
+    "untrained": {"files", "models", "registration", "hub"},
+    "convert": {"files", "features", "models", "registration", "hub"},
+    "evaluation": {"files", "processes", "media", "features", "detection", "metrics", "models", "hub"},
+    "training": {"files", "processes", "corpora", "features", "detection", "metrics", "models", "evaluation", "hub"},
+    "reproduce": {"files", "processes", "media", "corpora", "features", "models", "evaluation", "training", "hub"},
+    "demo": {"detection", "corpora", "features", "evaluation", "report", "training"},
+    "export": {"files", "media", "corpora", "synthetic", "models", "metrics", "detection", "hub"},
     "benchmark": {"files", "media", "models", "registration", "export", "untrained"},
-    "registration": {"models", "detection"},
-    "__init__": {"media", "models", "corpora", "features", "detection", "registration", "evaluation", "training"},
+    "__init__": {"registration", "late"},
 }
-ALLOWED["__init__"] |= {"hub", "export"}
+ALLOWED["training"] |= {"registration"}
+ALLOWED["reproduce"] |= {"detection", "registration", "untrained"}
 # The command may use everything.
 ALLOWED["cli"] = set(ALLOWED) - {"__init__"}
+# What the contracts of models/ are in: detection knows no more of a detector than this.
+CONTRACTS = {"avad_hf.models.detector"}
+# Where architectures may be named.
+NAMED = ("models", "reproduce", "registration.py")
+# Layouts of feature files are called after the papers that published them, and their files after encoders.
+NAMES_FILES = "features/published/layouts.py"
 
 
 def imported_modules(path: Path) -> set[str]:
@@ -65,6 +73,93 @@ def test_imports_go_one_way(path):
             continue
         assert room(tuple(parts)) == own or room(tuple(parts)) in ALLOWED[own], f"{path} imports {name}"
     assert own in ALLOWED
+
+
+def test_detection_asks_the_contract_alone():
+    for path in (PACKAGE / "detection").glob("*.py"):
+        models = {name for name in imported_modules(path) if name.startswith("avad_hf.models.")}
+        assert all(any(name.startswith(known) for known in CONTRACTS) for name in models), f"{path}: {models}"
+
+
+def architecture_names() -> re.Pattern:
+    """Matches the name of an architecture: its model type, its title, and the classes of its folder."""
+    from avad_hf.registration import ARCHITECTURES
+
+    words = set()
+    for one in ARCHITECTURES.values():
+        words |= {re.escape(one.model_type), re.escape(one.title)} | {re.escape(name) for name in own_classes(one)}
+    return re.compile(
+        rf"(?<![A-Za-z0-9])({'|'.join(sorted(words, key=len, reverse=True))})(?![a-z0-9])", re.IGNORECASE
+    )
+
+
+def own_classes(one) -> set[str]:
+    """Public classes whose code is in the folder of an architecture."""
+    return {name for name, path in one.public.items() if path.startswith(one.folder)}
+
+
+def docstrings(tree: ast.AST) -> set[int]:
+    """Which nodes are docstrings, by identity."""
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    bodies = [node.body for node in ast.walk(tree) if isinstance(node, kinds)]
+    return {
+        id(body[0].value) for body in bodies if body and isinstance(body[0], ast.Expr) and hasattr(body[0], "value")
+    }
+
+
+def named_architectures(source: str) -> list[str]:
+    """Architectures that code names: in names, attributes, imports, and strings that are no docstrings."""
+    tree, known = ast.parse(source), architecture_names()
+    described = docstrings(tree)
+    found = []
+    for node in ast.walk(tree):
+        texts = []
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in described:
+            texts = [node.value]
+        elif isinstance(node, ast.Name):
+            texts = [node.id]
+        elif isinstance(node, ast.Attribute):
+            texts = [node.attr]
+        elif isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.arg)):
+            texts = [getattr(node, "name", None) or node.arg]
+        elif isinstance(node, ast.keyword):
+            texts = [node.arg or ""]
+        elif isinstance(node, ast.Import):
+            texts = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            texts = [node.module or "", *(alias.name for alias in node.names)]
+        found += [f"line {node.lineno}: {match[0]}" for text in texts for match in known.finditer(text)]
+    return found
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_what_an_architecture_is_its_own_folder_says(path):
+    name = path.relative_to(PACKAGE)
+    if name.parts[0] not in NAMED and name.as_posix() != NAMES_FILES:
+        assert named_architectures(path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "if config.model_type == 'avrl': pass",
+        "from avad_hf.models.slowfast.modeling_slowfast import SlowFastModel",
+        "isinstance(model, AvacaModel)",
+        "kind = f'{name} of VGGish'",
+        "def compare_slowfast(): pass",
+        "settings(avaca=1)",
+        "TYPES = ['rtfm']",
+    ],
+)
+def test_the_rule_sees_names(source):
+    assert named_architectures(source)
+
+
+def test_the_rule_leaves_docstrings_and_other_words_alone():
+    assert (
+        named_architectures('"""AVACA and AVRL."""\n\ndef vary():\n    """Of SlowFast."""\n    return "slow, fast"')
+        == []
+    )
 
 
 def test_relative_imports_have_one_dot():

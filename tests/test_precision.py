@@ -67,8 +67,8 @@ def computed(monkeypatch) -> dict[str, set]:
     found = {}
     for kind in (SlowFastModel, VggishModel):
 
-        def noting(self, inputs, forward=kind.forward, **kwargs):
-            outputs = forward(self, inputs, **kwargs)
+        def noting(self, *inputs, forward=kind.forward, **kwargs):
+            outputs = forward(self, *inputs, **kwargs)
             types = {parameter.dtype for parameter in self.parameters()} | {outputs.feature_map.dtype}
             found[type(self).__name__] = found.get(type(self).__name__, set()) | types
             return outputs

@@ -213,11 +213,13 @@ def test_saving_over_its_own_folder_keeps_the_weights(tmp_path, tiny):
 
 def test_refusals(tmp_path, tiny, processor):
     slowfast, vggish = SlowFastModel(SlowFastConfig(stem_width=8, depths=(1, 1, 1, 1))), processor.audio_encoder
-    with pytest.raises(TypeError, match=r"video_encoder must be a SlowFastModel, .* got a VggishModel"):
+    with pytest.raises(
+        TypeError, match=r"video_encoder must read pictures, .* type 'vggish', reads sound\. Give it as audio_enc"
+    ):
         AvacaProcessor(VggishFeatureExtractor(), vggish, slowfast)
     with pytest.raises(ValueError, match="resize must be 'area' or 'torch', got 'cubic'"):
         AvacaProcessor(VggishFeatureExtractor(), slowfast, vggish, resize="cubic")
-    with pytest.raises(ValueError, match="clip_stride must be between 1 and the video encoder's 32 frames, got 33"):
+    with pytest.raises(ValueError, match=r"clip_stride must be between 1 and the 32 frames of a clip .* got 33"):
         AvacaProcessor(VggishFeatureExtractor(), slowfast, vggish, clip_stride=33)
     for fields, message in (({"size": 0}, "size must be"), ({"feature_grid": (2,)}, "rows and columns")):
         with pytest.raises(ValueError, match=message):
@@ -227,7 +229,7 @@ def test_refusals(tmp_path, tiny, processor):
     with pytest.raises(ValueError, match="clips_per_batch must be 1 or more"):
         next(processor.stream("any.mp4", 0))
     VggishModel(VggishConfig(hidden_sizes=(4, 4, 4, 4), intermediate_size=8)).save_pretrained(tmp_path / "v")
-    with pytest.raises(ValueError, match="holds a model of type 'vggish', but SlowFastConfig reads only 'slowfast'"):
+    with pytest.raises(TypeError, match=r"video_encoder must read pictures, .* type 'vggish', reads sound"):
         AvacaProcessor(VggishFeatureExtractor(), tmp_path / "v", vggish)
     folder = tmp_path / "nameless"
     shutil.copytree(tiny, folder)
@@ -396,3 +398,49 @@ def test_copies_compute_the_same(tmp_path, tiny):
         assert again.to_dict() == processor.to_dict()
         for key in ("visual_features", "audio_features"):
             torch.testing.assert_close(again(video)[key], expected[key])
+
+
+def test_maps_of_portrait_videos_are_turned_and_not_squeezed(processor):
+    """Columns and rows change places, so that no cell is averaged away."""
+    rows, columns = processor.feature_grid
+    maps = torch.arange(rows * columns, dtype=torch.float32).view(1, 1, columns, rows)
+    assert torch.equal(processor._on_grid(maps), maps.transpose(-2, -1))
+    landscape = maps.transpose(-2, -1).contiguous()
+    assert torch.equal(processor._on_grid(landscape), landscape)
+
+
+def test_a_step_between_the_frames_that_are_seen(tiny, bikes):
+    """Of every second frame of a clip of 64 the encoder sees what it sees of a video of these frames."""
+    loaded = AvacaProcessor.from_pretrained(tiny, frame_step=2, clip_stride=64)
+    assert (loaded.clip_length, loaded.num_pictures, loaded.to_dict()["frame_step"]) == (64, 32, 2)
+    with open_media(bikes) as media:
+        frames = [frame.pixels for frame in media.frames(loaded.size)]
+    stepped = loaded(bikes)
+    count = -(-len(frames) // 64)
+    assert stepped["visual_features"].shape[1] == count
+    # Without scaling again: a clip of every second frame, by the encoder itself.
+    seen = torch.stack([*frames[:64:2]]).unsqueeze(0)
+    maps = loaded._on_grid(loaded.encoders["video_encoder"].encode(seen))
+    torch.testing.assert_close(stepped["visual_features"][0, 0], maps[0])
+    last = frames[64 * (count - 1) :: 2]
+    seen = torch.stack(last + [last[-1]] * (32 - len(last))).unsqueeze(0)
+    maps = loaded._on_grid(loaded.encoders["video_encoder"].encode(seen))
+    torch.testing.assert_close(stepped["visual_features"][0, -1], maps[0])
+    with pytest.raises(ValueError, match="clip_stride must be a multiple of frame_step 2"):
+        AvacaProcessor.from_pretrained(tiny, frame_step=2, clip_stride=33)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"image_std": 0}, "image_std divides pixels and must be above 0, got 0"),
+        ({"image_mean": float("nan")}, "image_mean must be a number"),
+        ({"clip_stride": 16.0}, r"a whole number, got 16\.0"),
+        ({"feature_grid": (1, 2.5)}, "feature_grid must be rows and columns"),
+        ({"frame_step": 0}, "frame_step must be a whole number"),
+        ({"size": (64, 64, 3)}, "size must be the short side"),
+    ],
+)
+def test_impossible_settings_are_refused_at_once(tiny, settings, words):
+    with pytest.raises(ValueError, match=words):
+        AvacaProcessor.from_pretrained(tiny, **settings)

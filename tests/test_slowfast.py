@@ -171,3 +171,11 @@ def test_weights_state_tells_every_change():
         change()
         states.append(weights_state(model))
     assert len(set(states)) == len(states)
+
+
+def test_every_fourth_frame_as_printed():
+    """`slow_sampling="stride"` (AVACA IV-C); recipes of stores name it only where it is chosen."""
+    config = SlowFastConfig(stem_width=8, depths=(1, 1, 1, 1), slow_sampling="stride")
+    assert SlowFastModel(config).slow_frames == [0, 4, 8, 12, 16, 20, 24, 28]
+    assert config.facts()["slow_sampling"] == "stride" and "slow_sampling" not in SlowFastConfig().facts()
+    assert SlowFastConfig.from_dict(config.to_dict()).slow_sampling == "stride"

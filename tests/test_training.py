@@ -19,7 +19,7 @@ from avad_hf import AvacaConfig, AvacaForAnomalyDetection, FeatureDataset, Train
 from avad_hf.features.store import INDEX, recipe_sha256
 from avad_hf.metrics.ranking import Ranking
 from avad_hf.training.batches import BalancedBatches
-from avad_hf.training.config import PROFILES
+from avad_hf.training.config import profiles
 from avad_hf.training.models import new_model
 
 from .feature_stores import plant, recipe
@@ -416,9 +416,9 @@ def test_profiles():
     assert paper.model_options == {"dmil_weight": 10.0, "center_weight": 1.0}
     weak = TrainingConfig.from_profile("shanghaitech", data="a", output_dir="b", model_options={"dmil_alpha": 2})
     assert weak.model_options == {"dmil_weight": 20.0, "center_weight": 1.0, "audio_path": "zeroed", "dmil_alpha": 2}
-    assert "dmil_alpha" not in PROFILES["shanghaitech"]["model_options"]
+    assert "dmil_alpha" not in profiles()["shanghaitech"]["model_options"]
     assert TrainingConfig.from_profile("default", data="a", output_dir="b", epochs=3).epochs == 3
-    with pytest.raises(ValueError, match="profile must be one of default, paper, avrl, shanghaitech, got 'best'"):
+    with pytest.raises(ValueError, match=r"profile must be one of default, paper, shanghaitech, avrl, .*got 'best'"):
         TrainingConfig.from_profile("best", data="a", output_dir="b")
 
 

@@ -1,6 +1,7 @@
 """Stores of whole videos: equal to the processor, joined to batches that the model scores as it scores one video."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,14 @@ import torch
 from safetensors.torch import save
 
 from avad_hf import (
+    AudioVisualAnomalyPipeline,
     AvacaProcessor,
     AvrlConfig,
     AvrlForVideoClassification,
     AvrlProcessor,
     FeatureDataset,
     VggishFeatureExtractor,
+    evaluate,
     extract_features,
 )
 from avad_hf.features.extraction import verify_features
@@ -29,6 +32,19 @@ CLASSES = ["run", "fight", "normal1"]
 
 def make_processor(**changes) -> AvrlProcessor:
     return AvrlProcessor(VggishFeatureExtractor(), **({"size": (32, 24), "num_frames": 8} | changes))
+
+
+def tiny_model() -> AvrlForVideoClassification:
+    torch.manual_seed(1)
+    return AvrlForVideoClassification(
+        AvrlConfig(
+            video_config={"stem_width": 8, "depths": (1, 1, 1, 1)},
+            audio_config={"hidden_sizes": (8, 16, 32, 64), "intermediate_size": 16, "embedding_size": 8},
+            hidden_sizes=(32, 16),
+            id2label=dict(enumerate(CLASSES)),
+            normal_labels=["normal1"],
+        )
+    ).eval()
 
 
 @pytest.fixture(scope="module")
@@ -313,16 +329,7 @@ def test_videos_that_cannot_be_read_are_listed(rows, processor, tmp_path):
 
 
 def test_a_model_scores_a_batch_as_it_scores_each_video(rows, store, processor):
-    torch.manual_seed(1)
-    model = AvrlForVideoClassification(
-        AvrlConfig(
-            video_config={"stem_width": 8, "depths": (1, 1, 1, 1)},
-            audio_config={"hidden_sizes": (8, 16, 32, 64), "intermediate_size": 16, "embedding_size": 8},
-            hidden_sizes=(32, 16),
-            id2label=dict(enumerate(CLASSES)),
-            normal_labels=["normal1"],
-        )
-    ).eval()
+    model = tiny_model()
     dataset = FeatureDataset(store).with_classes(CLASSES)
     batch = dataset.collate([dataset[index] for index in range(6)])
     with torch.no_grad():
@@ -363,3 +370,33 @@ def test_stores_of_features_are_read_as_before(rows, tiny, tmp_path):
     torch.testing.assert_close(dataset[0]["visual_features"], features["visual_features"][0], rtol=2**-11, atol=1e-6)
     stored = json.loads((tmp_path / "real" / "recipe.json").read_text())
     assert stored["visual_dtype"] == "float16" and stored["audio_dtype"] == "float32"
+
+
+def test_long_videos_are_scored_by_windows_as_the_pipeline_does(tmp_path, bikes):
+    """Ten seconds in windows of three: the store keeps the whole to learn from, and the windows to be scored."""
+    processor = make_processor(window_s=3.0)
+    extract_features([{"id": "long", "video": bikes, "label": "fight", "anomaly": 1}], processor, tmp_path / "store")
+    data = FeatureDataset(tmp_path / "store")
+    assert data.num_parts(0) == data.rows[0]["num_windows"] > 1
+    model = tiny_model().eval()
+    detect = AudioVisualAnomalyPipeline(model, processor, device="cpu")
+    model.asked_dtype = torch.float32, torch.float32
+    result = detect(bikes)
+    figures = evaluate(model, data, num_resamples=0)
+    (video,) = figures.videos
+    assert [clip["score"] for clip in video["clips"]] == pytest.approx([c["score"] for c in result["clips"]], abs=1e-6)
+    assert video["score"] == pytest.approx(result["score"], abs=1e-6)
+    assert [(c["start"], c["end"]) for c in video["clips"]] == [(c["start"], c["end"]) for c in result["clips"]]
+    # What is learnt from is the whole.
+    torch.testing.assert_close(data[0]["pixel_values_videos"], processor(bikes)["pixel_values_videos"][0])
+
+
+def test_long_videos_of_older_stores_are_scored_whole_and_said(rows, store, tmp_path):
+    folder = tmp_path / "old"
+    shutil.copytree(store, folder)
+    index = folder / "index.jsonl"
+    lines = [json.loads(line) | {"duration": 30.0} for line in index.read_text().splitlines()]
+    index.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    data = FeatureDataset(folder)
+    figures = evaluate(tiny_model(), data.where(lambda row: row["label"] in ("fight", "normal1")), num_resamples=0)
+    assert "were stored by an older version, without windows" in " ".join(figures.figures["notes"])

@@ -5,8 +5,9 @@ import io
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby
+from statistics import median
 from typing import Any
 
 from avad_hf.files import write_text
@@ -20,8 +21,12 @@ class ScoredClip:
         start: Of the clip, in seconds.
         end: Of the clip, in seconds.
         score: Between 0 (normal) and 1 (anomalous).
-        label: The most probable class, of detectors that know classes of events.
+        label: Of detectors that know classes of events: of a clip that reaches the threshold the most probable of the
+            anomalous classes, of others the most probable of the normal ones. [`detect_events`] fills it in.
         probabilities: Of every class, of such detectors.
+        partial: True for a clip at the end of which less than a quarter is video, and the rest its last frame
+            repeated: it does not decide the score of a video of several clips, nor begin an event.
+        why: Numbers by which the detector explains the score, of detectors that do.
     """
 
     start: float
@@ -29,6 +34,8 @@ class ScoredClip:
     score: float
     label: str | None = None
     probabilities: dict[str, float] | None = None
+    partial: bool | None = None
+    why: dict[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,7 @@ class Event:
         peak: Middle of the clip with the highest score, in seconds.
         score: The highest score.
         label: ``"anomaly"``, or the most probable of the anomalous classes.
+        why: Numbers by which the detector explains the highest score; ``None`` of detectors that do not.
     """
 
     start: float
@@ -48,6 +56,7 @@ class Event:
     peak: float
     score: float
     label: str
+    why: dict[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -57,7 +66,8 @@ class Detection:
     Args:
         score: The highest clip score.
         label: ``"anomaly"`` if it reaches the threshold, else ``"normal"``; of detectors that know classes of events
-            the most probable class of the clip with the highest score.
+            that of the clip with the highest score. So score, label and events never contradict each other: a video
+            is called by an anomalous class if its score reaches the threshold, and has an event then.
         events: Stretches over the threshold.
         clips: Score of every clip.
         threshold: Score from which on a clip is anomalous.
@@ -82,35 +92,62 @@ class Detection:
     def to_dict(self) -> dict[str, Any]:
         """The result as a dict that `json.dumps` takes."""
         result = asdict(self)
-        result["clips"] = [
-            {key: value for key, value in clip.items() if value is not None} for clip in result["clips"]
-        ]
+        for name in ("clips", "events"):  # without what the detector does not know
+            result[name] = [{key: value for key, value in row.items() if value is not None} for row in result[name]]
         return result
+
+
+def deciding_clips(times: Sequence[tuple[float, float]]) -> list[bool]:
+    """Which clips may decide the score of their video: all but a last one that is nearly all padding.
+
+    The last clip repeats its last frame up to its full length. If less than a quarter of it is video (by its length,
+    beside the others' median), it is left out of the highest score, unless it is the only one.
+
+    Args:
+        times: Start and end of each clip, in seconds, in order.
+    """
+    if len(times) < 2:
+        return [True] * len(times)
+    lengths = [end - start for start, end in times]
+    return [True] * (len(times) - 1) + [lengths[-1] >= 0.25 * median(lengths[:-1]) - 1e-6]
 
 
 def merge_events(clips: Sequence[ScoredClip], threshold: float, normal_labels: Sequence[str] = ()) -> list[Event]:
     """Merge neighbouring clips whose scores reach the threshold into events, one for each stretch of one class.
 
     Args:
-        clips: In order; they may overlap.
+        clips: In order; they may overlap. Those that are `partial` prolong an event, and begin none.
         threshold: Lowest score of an anomalous clip.
         normal_labels: Classes that no event is called by.
     """
     events = []
     named = [(clip, _event_label(clip, normal_labels) if clip.score >= threshold else None) for clip in clips]
     for label, group in groupby(named, key=lambda item: item[1]):
-        if label is not None:
-            run = [clip for clip, _ in group]
-            best = max(run, key=lambda clip: clip.score)
-            events.append(Event(run[0].start, run[-1].end, round((best.start + best.end) / 2, 6), best.score, label))
+        run = [clip for clip, _ in group]
+        full = [clip for clip in run if not clip.partial]
+        if label is not None and full:
+            best = max(full, key=lambda clip: clip.score)
+            peak = round((best.start + best.end) / 2, 6)
+            events.append(Event(run[0].start, run[-1].end, peak, best.score, label, best.why))
     return events
 
 
 def _event_label(clip: ScoredClip, normal_labels: Sequence[str]) -> str:
+    """The most probable of the anomalous classes."""
     if clip.probabilities is None:
         return "anomaly"
     anomalous = {name: value for name, value in clip.probabilities.items() if name not in normal_labels}
     return max(anomalous, key=anomalous.get)
+
+
+def _with_label(clip: ScoredClip, threshold: float, normal_labels: Sequence[str]) -> ScoredClip:
+    """A clip and the name of its class: an anomalous one if its score reaches the threshold, else a normal one."""
+    if clip.probabilities is None:
+        return clip
+    if clip.score >= threshold:
+        return replace(clip, label=_event_label(clip, normal_labels))
+    normal = {name: value for name, value in clip.probabilities.items() if name in normal_labels}
+    return replace(clip, label=max(normal, key=normal.get))
 
 
 def detect_events(
@@ -155,7 +192,10 @@ def detect_events(
         )
     elif problems:
         warnings.append(f"The file may be damaged: {'; '.join(problems)}.")
-    highest = max(clips, key=lambda clip: clip.score)
+    clips = [_with_label(clip, threshold, normal_labels) for clip in clips]
+    decides = deciding_clips([(clip.start, clip.end) for clip in clips])
+    clips = [clip if may else replace(clip, partial=True) for clip, may in zip(clips, decides, strict=True)]
+    highest = max((clip for clip in clips if not clip.partial), key=lambda clip: clip.score)
     return Detection(
         score=highest.score,
         label=highest.label or ("anomaly" if highest.score >= threshold else "normal"),

@@ -11,13 +11,15 @@ from transformers import AutoProcessor, PreTrainedModel, ProcessorMixin
 from transformers.pipelines.base import ChunkPipeline
 from transformers.utils import PROCESSOR_NAME, has_file
 
-from avad_hf.detection.events import ScoredClip, detect_events
 from avad_hf.hub.errors import explain
 from avad_hf.hub.push import PushedWithCard
 from avad_hf.media.ahead import read_together
 from avad_hf.media.sources import Media, open_media
+from avad_hf.models.detector import WHOLE_VIDEO, refuse_other_widths, spec_of
 
-SUPPORTED_MODEL_TYPES = ("avaca", "avrl")
+from .context import ClipContext, Piece
+from .events import ScoredClip, detect_events
+
 # What is used where no model is named. Every result says that it is a demonstration.
 DEMO_MODEL = Path(__file__).parents[1] / "demo_model"
 
@@ -25,15 +27,17 @@ DEMO_MODEL = Path(__file__).parents[1] / "demo_model"
 class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
     r"""Finds anomalies in videos by sight and sound.
 
-    A long video is read, encoded and scored a few clips at a time, so that memory does not grow with its length. AVACA
-    scores clips of 32 frames; AVRL names the event of a whole video, or of each window of one that is longer than its
-    processor's ``window_s``, which are the clips then.
+    A long video is read, encoded and scored a few clips at a time, so that memory does not grow with its length. For
+    detectors that must see a whole video at once its features are held until it ends. Detectors of event classes name
+    the event of a whole video, or of each window of one that is longer than their processor's ``window_s``, which are
+    the clips then.
 
     Args:
-        model: An AVACA or AVRL detector.
-        processor: Its [`AvacaProcessor`] or [`AvrlProcessor`]; encoders in it are moved to the pipeline's device.
+        model: A detector.
+        processor: Its processor; encoders in it are moved to the pipeline's device.
         threshold: Score from which on a clip is anomalous; the model's own by default.
-        audio_path: ``"focused"``, ``"plain"`` or ``"zeroed"`` (AVACA); the model's own by default.
+        audio_path: How sound is used, of detectors that have several ways (AVACA: ``"focused"``, ``"plain"`` or
+            ``"zeroed"``); the model's own by default.
         batch_size: Clips that go through the networks together; by default one on a CPU, and on a GPU as many as fit
             into its memory, up to 16.
         kwargs: As for every pipeline, ``device`` and ``dtype`` among them. By default frozen networks compute in
@@ -59,14 +63,16 @@ class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
     _load_tokenizer = False
 
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin | None = None, **kwargs):
-        model_type = model.config.model_type
-        if model_type not in SUPPORTED_MODEL_TYPES:
+        try:
+            self.spec = spec_of(model)
+        except TypeError as error:
             raise ValueError(
-                f"audio-visual-anomaly needs a checkpoint of type {' or '.join(map(repr, SUPPORTED_MODEL_TYPES))}, "
-                f"but {model.name_or_path or type(model).__name__} holds a model of type '{model_type}'."
-            )
+                f"audio-visual-anomaly needs a detector, but {model.name_or_path or type(model).__name__} holds a "
+                f"model of type '{model.config.model_type}'. {error}"
+            ) from None
         if processor is None:
             raise ValueError(_why_no_processor(model))
+        refuse_other_widths(self.spec, processor)
         kwargs.pop("local_files_only", None)  # transformers passes it on after use
         super().__init__(model=model, processor=processor, **kwargs)
         self.model.eval()
@@ -96,8 +102,8 @@ class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
             # Refused here, before anything is decoded; AVACA would refuse it too.
             if not hasattr(self.model.config, "audio_paths"):
                 raise ValueError(
-                    f"audio_path is an option of AVACA, and a model of type '{self.model.config.model_type}' has "
-                    "none. What AVRL sees and hears is its config's modality."
+                    f"audio_path is an option of detectors that use sound in several ways, and this one, of type "
+                    f"'{self.model.config.model_type}', has none. Leave it out."
                 )
             if audio_path not in (known := self.model.config.audio_paths):
                 raise ValueError(f"audio_path must be one of {', '.join(known)}, got {audio_path!r}.")
@@ -129,17 +135,19 @@ class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
             streams: How many videos of a list are read at the same time. They share the networks, and take turns.
             kwargs:
                 - threshold: Score from which on a clip is anomalous.
-                - audio_path: ``"focused"``, ``"plain"`` or ``"zeroed"`` (AVACA).
+                - audio_path: How sound is used.
                 - on_progress: Called after each batch of clips with the seconds read so far and the duration in
                   seconds (``None`` if the file does not say).
 
         Returns:
             For each video a dict ready for JSON: ``score``, ``label``, ``events``, ``clips``, ``threshold``,
             ``duration``, ``fps``, ``has_audio``, ``read_until`` and ``warnings``, as in
-            [`~avad_hf.detection.events.Detection`]. AVRL's ``clips`` have ``label`` and ``probabilities`` as well.
+            [`~avad_hf.detection.events.Detection`]. Of detectors of event classes ``clips`` have ``label`` and
+            ``probabilities`` as well.
 
         Raises:
             MediaError: If a video cannot be read.
+            ValueError: For options that cannot be, and for a source without end if the detector must see whole videos.
         """
         if num_workers or self._num_workers:
             raise ValueError(
@@ -206,10 +214,13 @@ class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
         postprocess: dict,
     ) -> Iterator[tuple[int, dict | Exception]]:
         chunks: defaultdict[int, list[dict]] = defaultdict(list)
+        contexts: defaultdict[int, ClipContext] = defaultdict(lambda: ClipContext(self.spec.context, self.spec.inputs))
+        last_media: dict[int, Media] = {}
         failed: dict[int, Exception] = {}
 
         def decoded(number: int, video: Any) -> Iterator[tuple[Media, Any]]:
             with open_media(video) as media:
+                self._refuse_endless(media)
                 for batch in self.processor.decode(media, preprocess.get("clips_per_batch")):
                     if number in failed:  # the rest of it, which a camera has no end of, is of no use
                         return
@@ -222,24 +233,38 @@ class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
                 # Whatever one file does, the others go on.
                 try:
                     if entry is None and number not in failed and isinstance(ended, StopIteration):
+                        media, pieces = last_media.pop(number), contexts.pop(number).end()
+                        chunks[number] += [self._score(media, piece, forward) for piece in pieces]
                         result = self.postprocess(chunks.pop(number), **postprocess)
                     elif entry is not None and number not in failed:
-                        chunks[number].append(self._score(*entry, forward))
+                        media, batch = entry
+                        last_media[number] = media
+                        features = self.processor.encode(batch)
+                        until = float(features["clip_times"][0, -1, 1])
+                        pieces = contexts[number].add(features)
+                        chunks[number] += [self._score(media, piece, forward) for piece in pieces]
                 except Exception as error:
                     failed[number] = error
                 if entry is None:
                     if not isinstance(ended, Exception):  # Ctrl-C is nobody's result
                         raise ended
-                    chunks.pop(number, None)
+                    for state in (chunks, contexts, last_media):
+                        state.pop(number, None)
                     yield number, result or failed.pop(number, ended)
                 elif on_progress is not None and number not in failed:
-                    on_progress(number, chunks[number][-1]["clip_times"][-1][1], entry[0].info.duration)
+                    on_progress(number, until, media.info.duration)
 
-    def _score(self, media: Media, batch: Any, forward: dict) -> dict:
-        """Scores of a batch of clips, and where they are."""
-        features = self.processor.encode(batch)
-        times = features.pop("clip_times")[0].tolist()
-        return self.forward({**features, "clip_times": times, "media": media, "is_last": False}, **forward)
+    def _score(self, media: Media, piece: Piece, forward: dict) -> dict:
+        """Scores of some clips, and where they are."""
+        return self.forward({"piece": piece, "media": media, "is_last": False}, **forward)
+
+    def _refuse_endless(self, media: Media) -> None:
+        """Refuse a source that never ends where the detector has to wait for its end."""
+        if self.spec.context == WHOLE_VIDEO and getattr(media, "is_endless", False):
+            raise ValueError(
+                f"{media.info.name} has no end, and {self.spec.title} must see a whole video before it scores any of "
+                "it. Give recorded videos, or use a detector that scores clip by clip."
+            )
 
     def _together(self, videos: list, streams: int, batch_size: int | None, kwargs: dict[str, Any]) -> list[dict]:
         results: list[dict | None] = [None] * len(videos)
@@ -259,29 +284,41 @@ class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
     ) -> Iterator[dict]:
         """Decode and encode a video, some clips at a time."""
         with open_media(video) as media:
+            self._refuse_endless(media)
             pending = None
-            for features in self.processor.stream(media, clips_per_batch):
+            for piece in self._pieces(self.processor.stream(media, clips_per_batch), media, on_progress):
                 if pending is not None:
-                    yield {**pending, "media": media, "is_last": False}
-                # Numbers, not a float64 tensor, which some devices do not have.
-                times = features.pop("clip_times")[0].tolist()
-                pending = {**features, "clip_times": times}
-                if on_progress is not None:
-                    on_progress(times[-1][1], media.info.duration)
-            yield {**pending, "media": media, "is_last": True}
+                    yield {"piece": pending, "media": media, "is_last": False}
+                pending = piece
+            yield {"piece": pending, "media": media, "is_last": True}
+
+    def _pieces(
+        self, stream: Iterable[Any], media: Media, on_progress: Callable[[float, float | None], None] | None
+    ) -> Iterator[Piece]:
+        """What goes through the detector at once."""
+        context = ClipContext(self.spec.context, self.spec.inputs)
+        for features in stream:
+            until = float(features["clip_times"][0, -1, 1])
+            yield from context.add(features)
+            if on_progress is not None:
+                on_progress(until, media.info.duration)
+        yield from context.end()
 
     def _forward(self, model_inputs: dict, audio_path: str | None = None) -> dict:
         options = {} if audio_path is None else {"audio_path": audio_path}
-        rest = {key: model_inputs.pop(key) for key in ("clip_times", "media", "is_last")}
-        outputs = self.model.for_inference()(**model_inputs, **options)
-        is_named = hasattr(outputs, "anomaly_logits")
-        scores = outputs.anomaly_logits if is_named else outputs.logits[0]
+        piece: Piece = model_inputs["piece"]
+        features = {name: value.to(self.device) for name, value in piece.features.items()}
+        outputs = self.model.for_inference()(**features, **options)
+        scored = slice(piece.first, piece.first + len(piece.times))
+        probabilities, why = self.model.probabilities(outputs), self.model.explain(outputs)
         # Numbers, which Python keeps apart from the C library's heap: small tensors that stay until the video's end
         # would lie between the large blocks that come and go with every clip, and the heap would grow.
-        return rest | {
-            "scores": scores.float().sigmoid().tolist(),
-            "probabilities": outputs.logits.float().softmax(dim=1).tolist() if is_named else [],
-            "has_audio": bool(model_inputs["has_audio"].item()),
+        return {name: model_inputs[name] for name in ("media", "is_last")} | {
+            "clip_times": piece.times,
+            "scores": self.model.scores(outputs).flatten()[scored].tolist(),
+            "probabilities": [] if probabilities is None else probabilities.flatten(0, -2)[scored].tolist(),
+            "why": {name: values.flatten()[scored].tolist() for name, values in (why or {}).items()},
+            "has_audio": bool(features["has_audio"].item()),
         }
 
     def postprocess(self, model_outputs: list[dict], threshold: float | None = None) -> dict:
@@ -290,9 +327,8 @@ class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
         media, config = model_outputs[-1]["media"], self.model.config
         warnings = [*([config.notice] if config.notice else []), *self.processor.notices]
         has_audio = model_outputs[0]["has_audio"]
-        if not has_audio and getattr(config, "modality", "visual") != "visual":
-            hearing = "hears only: this result means nothing" if config.modality == "audio" else "hears zeros"
-            warnings.append(f"The video has no sound that can be decoded, and the detector {hearing}.")
+        if not has_audio and config.silence_notice is not None:
+            warnings.append(config.silence_notice)
         return detect_events(
             clips,
             threshold=config.threshold if threshold is None else threshold,
@@ -301,19 +337,19 @@ class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
             has_audio=has_audio,
             warnings=list(dict.fromkeys(warnings)),
             problems=media.problems,
-            normal_labels=getattr(config, "normal_labels", ()),
+            normal_labels=self.spec.normal_labels,
         ).to_dict()
 
     def _scored(self, chunk: dict) -> Iterator[ScoredClip]:
-        """Clips of one part of a video, with their classes where the detector knows some."""
+        """Clips of one part of a video, with their classes and reasons where the detector knows some."""
         names = self.model.config.id2label
         rows = chunk["probabilities"] or [None] * len(chunk["scores"])
-        for (start, end), score, row in zip(chunk["clip_times"], chunk["scores"], rows, strict=True):
-            classes = {}
-            if row is not None:
-                named = {names[number]: value for number, value in enumerate(row)}
-                classes = {"label": max(named, key=named.get), "probabilities": named}
-            yield ScoredClip(round(start, 6), round(end, 6), score, **classes)
+        for number, ((start, end), score, row) in enumerate(
+            zip(chunk["clip_times"], chunk["scores"], rows, strict=True)
+        ):
+            classes = None if row is None else {names[index]: value for index, value in enumerate(row)}
+            why = {name: values[number] for name, values in chunk["why"].items()} or None
+            yield ScoredClip(round(start, 6), round(end, 6), score, probabilities=classes, why=why)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> None:
         """Save everything that `pipeline(..., model=save_directory)` needs: model, processor and encoders.

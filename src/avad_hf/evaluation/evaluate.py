@@ -11,10 +11,12 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from avad_hf.detection.events import deciding_clips
 from avad_hf.features.dataset import FeatureDataset
 from avad_hf.files import written_whole
 from avad_hf.hub.folders import weights_hash
 from avad_hf.metrics.videos import TailRule, VideoRule
+from avad_hf.models.detector import spec_of
 from avad_hf.processes import process_state
 
 from .figures import (
@@ -28,8 +30,10 @@ from .figures import (
     why_undefined,
     without_nan,
 )
-from .scoring import labels_of, no_detector, one_row_a_video, refuse_other_features, score_clips
+from .scoring import STORED, labels_of, one_row_a_video, refuse_other_features, score_clips
 
+# Longer videos are detected by windows, unless a processor has others.
+LONG_S = 20.0
 JSON = {"ensure_ascii": False, "allow_nan": False}
 
 
@@ -86,10 +90,10 @@ def evaluate(
         model: A detector, on the device that it shall run on.
         features: With labels.
         threshold: Score from which on a clip is anomalous; the model's own by default.
-        audio_path: ``"focused"``, ``"plain"`` or ``"zeroed"`` (AVACA); the model's own by default.
+        audio_path: How sound is used, of detectors that have several ways; the model's own by default.
         video_rule: Which score a video gets from its clips' (`avad_hf.metrics.videos.video_score`).
         tail: What becomes of the frames at a video's end (`avad_hf.metrics.videos.frame_scores`).
-        batch_size: Videos that go through the model together; by default 16 of AVACA, 4 of AVRL.
+        batch_size: Videos that go through the model together; by default 16, and 4 of stored frames.
         num_resamples: Of videos, for the 95% confidence intervals; 0 for none.
         on_progress: Called with the number of videos that this process has scored and their total.
 
@@ -106,17 +110,29 @@ def evaluate(
     labels_of(features)
     refuse_other_features(model.config, model.name_or_path, features)
     options = {} if audio_path is None else {"audio_path": audio_path}
-    names = None
-    if features.holds_videos:
+    spec, names = spec_of(model), None
+    if spec.objective == "classes":
         names = [model.config.id2label[number] for number in range(model.config.num_labels)]
         features = features.with_classes(names)
     scored = score_clips(model, features, batch_size, on_progress, **options)
     rows, clips, num_crops = one_row_a_video(features.rows, scored)
-    videos = [video_result(row, *item, video_rule) for row, item in zip(rows, clips, strict=True)]
-    events = None if names is None else event_figures(features.class_numbers, scored, names, videos)
+    videos = [
+        video_result(row, scores, times, video_rule, spec.alpha, np.array(deciding_clips(times.tolist())))
+        for row, (scores, times) in zip(rows, clips, strict=True)
+    ]
+    events = None
+    if names is not None:
+        # A long video is called by the window that decides its score.
+        deciding = [{"class_logits": item["class_logits"][item["scores"].argmax()]} for item in scored]
+        events = event_figures(features.class_numbers, deciding, names, videos)
     labels = np.array([int(row["anomaly"]) for row in rows])
     scores = np.array([video["score"] for video in videos])
     notes = [note for note in (model.config.notice, *(features.recipe or {}).get("notices", ())) if note]
+    if features.holds_videos and (whole := [row["id"] for row in rows if _is_long_and_whole(row)]):
+        notes.append(
+            f"{len(whole)} videos of more than {LONG_S:g} s were stored by an older version, without windows, and are "
+            f"scored as a whole, which detecting would not do: extract them again (first {whole[0]})."
+        )
     figures = {
         "data": features.selection,
         "weights_sha256": weights_hash(model),
@@ -128,7 +144,7 @@ def evaluate(
         "audio_path": audio_path or getattr(model.config, "audio_path", None),
         "threshold": threshold,
         "threshold_origin": model.config.threshold_origin if threshold == model.config.threshold else "given by hand",
-        "video": video_figures(labels, scores, videos, threshold, video_rule, num_resamples),
+        "video": video_figures(labels, scores, videos, threshold, video_rule, num_resamples, spec.alpha),
         "clip": clip_figures(labels, videos, num_resamples) if events is None else None,
         "frame": frame_figures(features, rows, videos, threshold, tail, num_resamples, notes)
         if events is None
@@ -143,6 +159,10 @@ def evaluate(
     figures = without_nan(figures)
     figures["undefined"] = why_undefined(figures, videos)
     return Evaluation(figures, videos)
+
+
+def _is_long_and_whole(row: dict[str, Any]) -> bool:
+    return (row.get("duration") or 0.0) > LONG_S and "num_windows" not in row
 
 
 def _check(
@@ -162,8 +182,8 @@ def _check(
         )
     if not isinstance(model, torch.nn.Module):
         raise TypeError(
-            f"model must be a detector, got {type(model).__name__}. AvacaForAnomalyDetection.from_pretrained loads "
-            "one."
+            f"model must be a detector, got {type(model).__name__}. AutoModelForVideoClassification.from_pretrained "
+            "loads one."
         )
     for name, given, known in (("video_rule", video_rule, VideoRule), ("tail", tail, TailRule)):
         if given not in get_args(known):
@@ -172,18 +192,17 @@ def _check(
         raise ValueError(
             f"batch_size must be 1 or more and num_resamples 0 or more, got {batch_size} and {num_resamples}."
         )
-    if getattr(getattr(model, "config", None), "threshold", None) is None:
-        raise no_detector(model)
+    spec = spec_of(model)
     if audio_path is not None and not hasattr(model.config, "audio_paths"):
         raise ValueError(
-            f"audio_path is an option of AVACA, and {type(model).__name__} has none. Leave it out; what AVRL hears "
-            "and sees is its config's modality."
+            f"audio_path is an option of detectors that use sound in several ways, and {type(model).__name__} has "
+            "none. Leave it out."
         )
-    if (model.config.model_type == "avrl") != features.holds_videos:
+    if spec.reads != features.reads:
         raise ValueError(
-            f"A model of type '{model.config.model_type}' cannot read these features: AVACA reads features of frozen "
-            "encoders, AVRL frames and sound. Extract the videos with this model's own processor: avad-hf extract ... "
-            "--model."
+            f"A model of type '{model.config.model_type}' cannot read this store: it reads {STORED[spec.reads]}, and "
+            f"the store holds {STORED[features.reads]}. Extract the videos with this model's own processor: avad-hf "
+            "extract ... --model."
         )
 
 

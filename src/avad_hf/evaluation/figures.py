@@ -12,6 +12,7 @@ from avad_hf.metrics.videos import (
     TailRule,
     VideoRule,
     bootstrap_interval,
+    check_frame_labels,
     frame_scores,
     per_class_auc,
     per_video_auc,
@@ -22,14 +23,39 @@ from avad_hf.metrics.videos import (
 COMMON_THRESHOLD = 0.5
 
 
-def video_result(row: dict[str, Any], scores: np.ndarray, times: np.ndarray, rule: VideoRule) -> dict[str, Any]:
-    """A video with its scored clips and its own score, as `Evaluation.videos` has it."""
+def video_result(
+    row: dict[str, Any],
+    scores: np.ndarray,
+    times: np.ndarray,
+    rule: VideoRule,
+    alpha: int = 4,
+    decides: np.ndarray | None = None,
+) -> dict[str, Any]:
+    """A video with its scored clips and its own score, as `Evaluation.videos` has it.
+
+    Args:
+        row: What is known of the video.
+        scores: Scores of its clips, shape `(T,)`.
+        times: Start and end of each clip in seconds, shape `(T, 2)`.
+        rule: Which score the video gets from its clips' (`avad_hf.metrics.videos.video_score`).
+        alpha: The detector's ``dmil_alpha``, for rule ``topk_mean``.
+        decides: Which clips the video's score may rest on, shape `(T,)`; the others are marked ``partial``.
+    """
+    decides = np.ones(len(scores), dtype=bool) if decides is None else np.asarray(decides, dtype=bool)
     clips = [
         {"start": round(float(start), 6), "end": round(float(end), 6), "score": float(score)}
-        for (start, end), score in zip(times, scores, strict=True)
+        | ({} if counts else {"partial": True})
+        for (start, end), score, counts in zip(times, scores, decides, strict=True)
     ]
     known = {name: row.get(name) for name in ("id", "label", "anomaly", "scene", "has_audio", "duration")}
-    return known | {"score": video_score(scores, rule), "clips": clips, "anomalous_frames": None}
+    return known | {"score": video_score(scores, rule, alpha, decides), "clips": clips, "anomalous_frames": None}
+
+
+def _video_score(video: dict[str, Any], rule: VideoRule, alpha: int) -> float:
+    """The score of a result by another rule than its own."""
+    clips = video["clips"]
+    decides = [not clip.get("partial", False) for clip in clips]
+    return video_score([clip["score"] for clip in clips], rule, alpha, decides)
 
 
 def _operating_point(labels: np.ndarray, scores: np.ndarray, threshold: float) -> dict[str, Any]:
@@ -65,11 +91,12 @@ def video_figures(
     threshold: float,
     rule: VideoRule,
     num_resamples: int,
+    alpha: int = 4,
 ) -> dict[str, Any]:
-    """Figures of whole videos, and what the threshold does to them."""
+    """Figures of whole videos, and what the threshold does to them; `alpha` is the detector's, for ``topk_mean``."""
     error = Ranking(labels, scores).equal_error()
     by_rule = {
-        f"roc_auc_{name}": roc_auc(labels, [video_score([c["score"] for c in v["clips"]], name) for v in videos])
+        f"roc_auc_{name}": roc_auc(labels, [_video_score(video, name, alpha) for video in videos])
         for name in ("max", "topk_mean")
     }
     return {
@@ -100,47 +127,60 @@ def frame_figures(
     num_resamples: int,
     notes: list[str],
 ) -> dict[str, Any] | None:
-    """Figures of single frames, where the rows say which are anomalous; puts the stretches into `videos` as well."""
-    by_video, longer = [], []
+    """Figures of single frames, where the rows say which are anomalous; puts the stretches into `videos` as well.
+
+    Videos whose labels are those of another video are left out: `notes` says which, and they are marked
+    ``frame_labels_fit`` false. ``None`` if a video has no labels, or if all are left out.
+    """
+    by_video, scored, longer, unfit = [], [], [], []
+    num_unlabelled = 0
     for row, video in zip(rows, videos, strict=True):
         labels = features.frame_labels(row)
         if labels is None:
+            num_unlabelled += 1
             continue
         length, stride = features.clip_frames(row)
         last = (len(video["clips"]) - 1) * stride
         if row.get("frame_mask") is None and not labels.any():
             # The frames of a normal video were counted by its mean rate, which need not be exact.
             labels = np.zeros(np.clip(len(labels), last + 1, last + length), np.uint8)
+        # A recording that broke off is known to be shorter than its labels.
+        is_cut = bool(row.get("warnings"))
+        try:
+            check_frame_labels(len(labels), len(video["clips"]), length, stride, is_cut)
+        except ValueError as error:
+            unfit.append(f"{row['id']}: {error}")
+            video["frame_labels_fit"] = False
+            continue
         if labels.any() and not video["anomaly"]:
             raise ValueError(
                 f"{row['id']} is labelled normal, but {int(labels.sum())} of its frames are labelled anomalous. "
                 "Correct one of the two and extract again (what is stored stays)."
             )
-        if (after := len(labels) - last - length) >= length:
-            # A recording that broke off is known to be shorter than its labels.
-            if not row.get("warnings"):
-                raise ValueError(
-                    f"{row['id']}: frame labels go on for {after} frames after its last clip. Are they those of this "
-                    "video, or of the whole video that it is a stretch of? Correct its frame_mask and extract again "
-                    "(what is stored stays), or leave it out."
-                )
+        if len(labels) - last - length >= length and is_cut:
             longer.append(row["id"])
         edges = np.flatnonzero(np.diff(np.concatenate([[0], labels, [0]])))
-        second = (video["duration"] or video["clips"][-1]["end"]) / min(len(labels), last + length)
+        num_frames = int(np.clip(len(labels), last + 1, last + length))
+        second = (video["duration"] or video["clips"][-1]["end"]) / num_frames
         video["anomalous_frames"] = [
             [round(a * second, 3), round(b * second, 3)] for a, b in edges.reshape(-1, 2).tolist()
         ]
-        try:
-            by_video.append(frame_scores([clip["score"] for clip in video["clips"]], labels, length, stride, tail))
-        except ValueError as error:
-            raise ValueError(f"{row['id']}: {error}") from error
+        clip_scores = [clip["score"] for clip in video["clips"]]
+        by_video.append(frame_scores(clip_scores, labels, length, stride, tail, is_cut))
+        scored.append(video)
     if longer:
         notes.append(f"Frame labels of {len(longer)} damaged videos go on after the last clip, first {longer[0]}")
-    if len(by_video) < len(videos):
+    if unfit:
+        notes.append(
+            f"The figures of frames leave out {len(unfit)} of {len(videos)} videos. {' '.join(unfit[:3])}"
+            f"{f' And {len(unfit) - 3} more.' if len(unfit) > 3 else ''} Correct frame_mask and extract again (what "
+            "is stored stays)."
+        )
+    if num_unlabelled or not by_video:
         return None
     scores, labels = (np.concatenate(part) for part in zip(*by_video, strict=True))
     groups = np.repeat(np.arange(len(by_video)), [len(part) for part, _ in by_video])
-    anomalous = np.array([bool(video["anomaly"]) for video in videos])[groups]
+    anomalous = np.array([bool(video["anomaly"]) for video in scored])[groups]
     within = (labels[anomalous], scores[anomalous])
     return {
         "num_frames": len(scores),
@@ -236,8 +276,13 @@ def why_undefined(figures: dict[str, Any], videos: Sequence[dict[str, Any]]) -> 
         if empty := [name for name, count in figures["events"]["num_videos"].items() if not count]:
             reasons["events.top1_recall"] = f"no video is labelled {', '.join(empty)}"
     elif frame is None:
-        without = [video["id"] for video in videos if video["anomalous_frames"] is None]
-        reasons["frame"] = f"frames of {len(without)} of {num_videos} videos have no labels (first {without[0]})"
+        unfit = [video["id"] for video in videos if not video.get("frame_labels_fit", True)]
+        without = [video["id"] for video in videos if video["anomalous_frames"] is None and video["id"] not in unfit]
+        reasons["frame"] = (
+            f"frames of {len(without)} of {num_videos} videos have no labels (first {without[0]})"
+            if without
+            else f"the frame labels of all {num_videos} videos are those of other videos (first {unfit[0]})"
+        )
     else:
         if frame["roc_auc"] is None:
             only = "anomalous" if frame["num_anomalous_frames"] else "normal"

@@ -1,7 +1,8 @@
 """Scores of every clip of a feature set, by one process or many."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -13,15 +14,11 @@ from transformers import PreTrainedConfig
 
 from avad_hf.features.dataset import FeatureDataset
 from avad_hf.features.store import recipe_sha256
+from avad_hf.models.detector import spec_of
 from avad_hf.processes import process_state
 
-
-def no_detector(model: torch.nn.Module) -> TypeError:
-    """What is said of a model that cannot be evaluated."""
-    return TypeError(
-        f"{type(model).__name__} is no anomaly detector: it gives no scores of clips, or has no threshold for them. "
-        "Give a checkpoint of AVACA or AVRL, as AutoModelForVideoClassification loads it."
-    )
+# What stores hold, in words.
+STORED = {"features": "features of frozen encoders", "videos": "frames and sound"}
 
 
 def labels_of(features: FeatureDataset) -> np.ndarray:
@@ -51,9 +48,10 @@ def score_clips(
     on_progress: Callable[[int, int], None] | None = None,
     **options,
 ) -> list[dict[str, np.ndarray]]:
-    """Logits of every clip, by video; each process computes its part, and all get the whole.
+    """Scores of every clip, by video; each process computes its part, and all get the whole.
 
-    A detector of event classes gives one score a video, that of its being none of the normal classes.
+    A detector of event classes gives one score a video, that of its being none of the normal classes; of a video that
+    is longer than its processor's window one for each window, as the pipeline does.
 
     Args:
         model: A detector, whatever mode it is in; it is put into evaluation mode.
@@ -64,34 +62,57 @@ def score_clips(
         options: For the model's ``forward``.
 
     Returns:
-        For each video, in the order of ``features.rows``: ``logits`` of shape `(T,)` and ``times`` of shape `(T, 2)`;
-        of a detector of event classes also ``class_logits`` of shape `(num_labels,)`.
+        For each video, in the order of ``features.rows``: ``scores`` of shape `(T,)`, float64, ``times`` of shape
+        `(T, 2)`, ``logits``, what the scores were made of, and whatever else the detector's losses need of clips; of a
+        detector of event classes also ``class_logits`` of shape `(T, num_labels)`, where T is 1 but for long videos.
+
+    Raises:
+        TypeError: If the model is no detector.
     """
+    spec_of(model)
     batch_size = batch_size or (4 if features.holds_videos else 16)
     state: PartialState = process_state()
     own = list(range(state.process_index, len(features), state.num_processes))
-    device, scored = next(model.parameters(), torch.empty(0)).device, []  # exported ones have none, on the CPU
+    device = next(model.parameters(), torch.empty(0)).device  # exported ones have none, on the CPU
+    parts = ((index, part) for index in own for part in features.parts(index))
+    found: dict[int, list[dict[str, np.ndarray]]] = {}
     model.eval()
-    for begin in range(0, len(own), batch_size):
-        batch = features.collate([features[index] for index in own[begin : begin + batch_size]])
+    while taken := list(islice(parts, batch_size)):
+        batch = features.collate([part for _, part in taken])
         with torch.no_grad():
             outputs = model(**inputs_of(model, batch, device), **options)
-        if getattr(outputs, "logits", None) is None:
-            raise no_detector(model)
-        scored += _by_video(outputs, batch)
+        for (index, _), scored in zip(taken, _by_video(model, outputs, batch), strict=True):
+            found.setdefault(index, []).append(scored)
         if on_progress is not None:
-            on_progress(len(scored), len(own))
-    everything = dict(gather_object(list(zip(own, scored, strict=True))))
+            on_progress(sum(len(found.get(index, ())) == features.num_parts(index) for index in own), len(own))
+    scored = [
+        (index, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+        for index, parts in found.items()
+    ]
+    everything = dict(gather_object(scored))
     return [everything[index] for index in range(len(features))]
 
 
-def _by_video(outputs: Any, batch: dict[str, Tensor]) -> list[dict[str, np.ndarray]]:
-    logits, times = outputs.logits.float().cpu().numpy(), batch["clip_times"].numpy()
-    if (anomaly := getattr(outputs, "anomaly_logits", None)) is not None:
-        parts = zip(anomaly.float().cpu().numpy(), times, logits, strict=True)
-        return [{"logits": score[None], "times": span, "class_logits": row} for score, span, row in parts]
-    parts = zip(logits, batch["clip_mask"].numpy(), times, strict=True)
-    return [{"logits": row[mask], "times": span[mask]} for row, mask, span in parts]
+def _by_video(model: torch.nn.Module, outputs: Any, batch: dict[str, Tensor]) -> Iterator[dict[str, np.ndarray]]:
+    """What is kept of each video of a batch, one row a clip."""
+    main, *others = model.clip_outputs
+    kept = {"scores": model.scores(outputs), "logits": getattr(outputs, main), "times": batch["clip_times"]}
+    kept |= {name: getattr(outputs, name) for name in others}
+    if model.probabilities(outputs) is not None:
+        kept["class_logits"] = outputs.logits
+    kept = {
+        name: value.to("cpu", value.dtype if value.dtype == torch.float64 else torch.float32).numpy()
+        for name, value in kept.items()
+    }
+    for number in range(len(kept["scores"])):
+        # Detectors that read videos give one score for each.
+        if kept["scores"].ndim == 1:
+            yield {
+                name: value[number] if name == "times" else value[number : number + 1] for name, value in kept.items()
+            }
+        else:
+            mask = batch["clip_mask"][number].numpy()
+            yield {name: value[number][mask] for name, value in kept.items()}
 
 
 def inputs_of(model: torch.nn.Module, batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
@@ -122,9 +143,7 @@ def one_row_a_video(
     for name, indices in crops.items():
         if len({len(scored[index]["logits"]) for index in indices}) > 1:
             raise ValueError(f"{name}: its crops have different numbers of clips. Extract them again.")
-        # In double precision, since in single every logit above 17 would give the same score.
-        logits = np.array([scored[index]["logits"] for index in indices])
-        scores = torch.from_numpy(logits).double().sigmoid().numpy().mean(axis=0)
+        scores = np.array([scored[index]["scores"] for index in indices]).mean(axis=0)
         videos.append(rows[indices[0]] | {"id": name})
         clips.append((scores, scored[indices[0]]["times"]))
     return videos, clips, max(map(len, crops.values()))

@@ -20,7 +20,6 @@ MOST_VIDEOS, MOST_CLIPS = 12, 24
 MOST_COMPARED = 8
 # Worlds of the synthetic videos that calibrate; the demonstration model's data and tests have others.
 WORLD = 7100
-SCENES = {"avaca": ("crossing", "underpass", "overlook"), "avrl": ("crowd",)}
 
 
 @dataclass(frozen=True)
@@ -52,14 +51,22 @@ class Calibration:
 
 
 @contextmanager
-def calibration_clips(processor: Any, given: Sequence[str | os.PathLike], read: bool = True) -> Iterator[Calibration]:
+def calibration_clips(
+    processor: Any, scenes: Sequence[str], given: Sequence[str | os.PathLike], read: bool = True
+) -> Iterator[Calibration]:
     """Choose the videos and, if wanted, read the clips; synthetic videos are there as long as the context.
+
+    Args:
+        processor: Cuts videos into clips.
+        scenes: Of the synthetic world, where no videos are given.
+        given: Files or manifests.
+        read: Whether to read the clips.
 
     Raises:
         ValueError: If none of the given videos may be used or can be read.
     """
     with tempfile.TemporaryDirectory() as folder:
-        videos = _videos(given) if given else _drawn(processor.part_of, Path(folder))
+        videos = _videos(given) if given else _drawn(scenes, Path(folder))
         # In turn, so that both halves have whatever kinds the list is sorted by.
         chosen = videos[::2][:MOST_VIDEOS]
         compared = videos[1::2][:MOST_COMPARED] or chosen
@@ -94,9 +101,8 @@ def _videos(given: Sequence[str | os.PathLike]) -> list[Any]:
     return [video for number, video in enumerate(videos) if video not in videos[:number]]
 
 
-def _drawn(kind: str, folder: Path) -> list[str]:
+def _drawn(scenes: Sequence[str], folder: Path) -> list[str]:
     videos = []
-    scenes = SCENES[kind]
     count = 2 * MOST_VIDEOS // len(scenes)
     for scene in scenes:
         plans = render_world(folder / scene, scene, count, WORLD, progress=False)

@@ -15,14 +15,14 @@ import torch
 from transformers import AutoModelForVideoClassification, AutoProcessor, PreTrainedModel
 from transformers import logging as transformers_logging
 
-from avad_hf import registration  # noqa: F401
 from avad_hf.files import check_new, folder_written_whole
 from avad_hf.hub.cards import card
 from avad_hf.hub.folders import weights_hash
+from avad_hf.models.detector import spec_of
 from avad_hf.models.engine import RECORD, RUNTIMES, EngineModel, files_sha256
+from avad_hf.models.tracing import Network
 
 from .calibration import Calibration, calibration_clips
-from .networks import Network, networks_of
 from .parity import Parity, compare
 
 FORMATS = {"openvino": ("float32", "bfloat16", "int8"), "onnx": ("float32", "int8")}
@@ -63,12 +63,12 @@ def export_engines(
     more; ``parity.json`` and the card keep the figures.
 
     Args:
-        model: Folder or Hub id of an AVACA or AVRL checkpoint with its processor.
+        model: Folder or Hub id of a detector's checkpoint with its processor.
         output: New folder.
         format: ``"openvino"`` is the faster one on the processors of Intel and AMD.
-        precision: Of the encoders, and of AVRL's networks. ``"bfloat16"`` (OpenVINO only) wants a processor that has
-            it, ``"int8"`` one with VNNI; elsewhere they compute what they can. AVACA's own layers, and AVRL's
-            classifier in int8, stay in floating point.
+        precision: Of the encoders, or of a detector's own networks that see and hear. ``"bfloat16"`` (OpenVINO only)
+            wants a processor that has it, ``"int8"`` one with VNNI; elsewhere they compute what they can. Detectors of
+            features, and classifiers in int8, stay in floating point.
         calibrate: Videos that are like those to come, for ``"int8"``, and for the comparison: files, or manifests, of
             which the test split is left out. By default videos of the synthetic world.
         labelled: Manifest of videos with labels, of which the area under the curve is computed before and after.
@@ -92,10 +92,12 @@ def export_engines(
     require_exporter(format)
     detector = AutoModelForVideoClassification.from_pretrained(model, dtype=torch.float32).eval()
     processor = AutoProcessor.from_pretrained(model)
-    if isinstance(detector, EngineModel) or isinstance(getattr(processor, "video_encoder", None), EngineModel):
+    spec = spec_of(detector)
+    parts = [detector, *(encoder.network for encoder in getattr(processor, "encoders", {}).values())]
+    if any(isinstance(part, EngineModel) for part in parts):
         raise ValueError(f"{model} holds engines already. Export the checkpoint that they were made from.")
     on_stage("reading videos")
-    with calibration_clips(processor, calibrate, read=precision == "int8") as clips:
+    with calibration_clips(processor, spec.scenes, calibrate, read=precision == "int8") as clips:
         output = Path(output)
         with folder_written_whole(output) as folder:
             _write(detector, processor, folder, format, precision, clips, on_stage)
@@ -129,7 +131,7 @@ def _write(
     on_stage: Callable[[str], None],
 ) -> None:
     """Export every network of a checkpoint, and write what belongs to them."""
-    for network in networks_of(detector, processor, clips.calibration):
+    for network in detector.networks_to_export(processor, clips.calibration):
         place = folder / network.folder
         own = _precision_of(network, format, precision)
         on_stage(f"exporting {network.folder or 'the detector'} in {own}")
@@ -151,11 +153,10 @@ def _write(
 
 def _precision_of(network: Network, format: str, precision: str) -> str:
     """What a network of a checkpoint is exported in."""
-    is_head = network.source.config.model_type == "avaca"
-    # ONNX Runtime's quantiser does not measure what it does, and AVACA takes differences of what is heard: in int8 the
-    # demonstration model's scores moved by 0.05.
+    # ONNX Runtime's quantiser does not measure what it does, and detectors take differences of what is heard: in int8
+    # the demonstration model's scores moved by 0.05.
     is_fragile = format == "onnx" and precision == "int8" and network.folder == "audio_encoder"
-    return "float32" if is_head or is_fragile else precision
+    return "float32" if network.is_head or is_fragile else precision
 
 
 def _export(network: Network, place: Path, format: str, precision: str) -> None:
@@ -204,14 +205,12 @@ def _report(export: Export) -> dict[str, Any]:
 
 
 def _card(export: Export, model: Any, detector: PreTrainedModel, processor: Any, format: str, precision: str) -> str:
-    kind = detector.config.model_type
     name = Path(model).resolve().name if os.path.isdir(model) else os.fspath(model)
     return card(
-        kind,
+        detector.config.card,
         title=f"{name} for {RUNTIMES[format][0]}, {precision}",
         summary=f"Engines of {RUNTIMES[format][0]} in {precision}, made from `{name}` by `avad-hf export`.",
         location=export.directory.resolve().name,
-        kind=kind,
         facts=[
             f"Exported from `{name}`, SHA-256 of the detector's weights `{weights_hash(detector)}`. To run them: "
             f"`pip install 'avad-hf[{RUNTIMES[format][2]}]'`.",

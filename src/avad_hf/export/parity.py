@@ -1,7 +1,7 @@
 """How far an exported detector is from the checkpoint that it was made from."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from itertools import islice
@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from transformers import AutoModelForVideoClassification, AutoProcessor, PreTrainedModel
 
 from avad_hf.corpora.manifest import read_manifest
@@ -95,23 +94,17 @@ def compare(
         with open_media(video) as media, closing(processor.decode(media, 1)) as batches:
             for batch in islice(batches, MOST_CLIPS):
                 first, second = processor.encode(batch), after.processor.encode(batch)
-                for name in NAMES.keys() & first.keys():
+                pairs = ((model, first), (after.model, second))
+                for name in sorted(NAMES.keys() & first.keys()):
                     gap = (second[name] - first[name]).double().square().sum().item()
                     whole = first[name].double().square().sum().item()
                     squares[name] = [a + b for a, b in zip(squares.get(name, [0, 0]), (gap, whole), strict=True)]
-                one, two = _scores(model, first), _scores(after.model, second)
+                one, two = (net.scores(net(**features)).flatten() for net, features in pairs)
                 count += len(one)
                 difference = max(difference, (one - two).abs().max().item())
     errors = {name: (gap / whole) ** 0.5 for name, (gap, whole) in squares.items() if whole}
     aucs = {} if labelled is None else _aucs(before, after, labelled)
     return Parity(len(videos), count, errors, difference, aucs)
-
-
-def _scores(model: PreTrainedModel, features: Mapping[str, Tensor]) -> Tensor:
-    """Scores of clips, of shape `(clips,)`."""
-    outputs = model(**features)
-    logits = getattr(outputs, "anomaly_logits", None)
-    return (outputs.logits if logits is None else logits).flatten().sigmoid()
 
 
 def _aucs(before: Any, after: Any, labelled: str | os.PathLike) -> dict[str, float]:

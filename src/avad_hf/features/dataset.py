@@ -1,7 +1,7 @@
 """The feature store: what frozen encoders gave, one file a video, read lazily for training."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,8 @@ class FeatureDataset(Dataset):
         scene: Only the videos of this scene.
         revision: Branch, tag or commit on the Hub.
 
-    A store of [`AvrlProcessor`] holds frames and log-mel spectrograms, for networks that are trained as a whole.
+    The store of a processor without encoders holds frames and log-mel spectrograms, for networks that are trained as a
+    whole.
 
     Attributes:
         rows: What is known of each video: ``id``, ``label``, ``anomaly`` (1, 0, or ``None`` without label),
@@ -76,8 +77,13 @@ class FeatureDataset(Dataset):
 
     @property
     def holds_videos(self) -> bool:
-        """Whether items are frames and spectrograms of whole videos, as AVRL reads them, and not features."""
-        return bool(self.recipe) and self.recipe["processor"].get("processor_class") == "AvrlProcessor"
+        """Whether items are frames and spectrograms of whole videos, and not features of frozen encoders."""
+        return bool(self.recipe) and self.recipe.get("visual_dtype") == "uint8"
+
+    @property
+    def reads(self) -> str:
+        """What a detector must read to learn from it: ``"features"`` or ``"videos"``."""
+        return "videos" if self.holds_videos else "features"
 
     def with_classes(self, names: Sequence[str]) -> "FeatureDataset":
         """The same videos, with class numbers as labels.
@@ -154,18 +160,39 @@ class FeatureDataset(Dataset):
         return features | {"clip_times": tensors["clip_times"], "has_audio": torch.tensor([row["has_audio"]])}
 
     def _load_video(self, index: int) -> dict[str, Tensor]:
-        row, settings = self.rows[index], self.recipe["processor"]
+        row = self.rows[index]
         _, tensors = read_features(self.directory / row["file"])
-        frames = tensors["frames"] if self._change is None else self._change(index, tensors["frames"])
+        return self._video_item(index, tensors["frames"], tensors["log_mel"], tensors["clip_times"])
+
+    def _video_item(self, index: int, frames: Tensor, log_mel: Tensor, times: Tensor) -> dict[str, Tensor]:
+        """What a detector reads of some frames and their sound."""
+        settings = self.recipe["processor"]
+        frames = frames if self._change is None else self._change(index, frames)
         return {
             "pixel_values_videos": normalised(
                 frames, settings["rescale_factor"], settings["image_mean"], settings["image_std"]
             ),
-            "input_features": tensors["log_mel"],
-            "audio_frame_mask": torch.ones(len(tensors["log_mel"]), dtype=torch.bool),
-            "clip_times": tensors["clip_times"],
-            "has_audio": torch.tensor([row["has_audio"]]),
+            "input_features": log_mel,
+            "audio_frame_mask": torch.ones(len(log_mel), dtype=torch.bool),
+            "clip_times": times,
+            "has_audio": torch.tensor([self.rows[index]["has_audio"]]),
         }
+
+    def num_parts(self, index: int) -> int:
+        """Of how many parts a video is scored: 1, or the windows of a long one of whole videos."""
+        return self.rows[index].get("num_windows") or 1
+
+    def parts(self, index: int) -> Iterator[dict[str, Tensor]]:
+        """What is scored of a video, as the pipeline scores it: all of it, or the windows of a long one in turn."""
+        if self.num_parts(index) == 1:
+            yield self[index]
+            return
+        _, tensors = read_features(self.directory / self.rows[index]["file"])
+        ends = tensors["window_log_mel_lengths"].cumsum(0).tolist()
+        for number, frames in enumerate(tensors["window_frames"]):
+            begin = 0 if number == 0 else ends[number - 1]
+            log_mel, times = tensors["window_log_mel"][begin : ends[number]], tensors["window_times"][number, None]
+            yield self._video_item(index, frames, log_mel, times)
 
     def frame_labels(self, row: dict[str, Any]) -> np.ndarray | None:
         """Which frames of a video are anomalous: 0 and 1 of shape `(frames,)`, or ``None`` where nobody knows.
@@ -178,7 +205,9 @@ class FeatureDataset(Dataset):
 
     def clip_frames(self, row: dict[str, Any]) -> tuple[int, int]:
         """Frames of a clip, and from one clip's start to the next one's."""
-        return self.recipe["video_encoder"]["config"]["num_frames"], self.recipe["processor"]["clip_stride"]
+        settings = self.recipe["processor"]
+        length = self.recipe["video_encoder"]["config"]["num_frames"] * settings.get("frame_step", 1)
+        return length, settings["clip_stride"]
 
     @staticmethod
     def collate(items: list[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -81,9 +81,9 @@ def extract_features(
 
     Args:
         dataset: What [`load_dataset`] returns, or rows with ``id`` and ``video`` and whatever else is to be known.
-        processor: An [`AvacaProcessor`] on the device and in the precision that it shall compute in
-            (``process_state().device`` is each process's own); or an [`AvrlProcessor`], of which the picked frames
-            and the log-mel spectrogram of each video are kept, since its networks are trained.
+        processor: A detector's processor. Of one with frozen encoders, which are on the device and in the precision
+            that they shall compute in (``process_state().device`` is each process's own), the features are kept; of
+            one whose detector is trained as a whole the picked frames and the spectrogram of each video.
         output_dir: The store. Videos that other calls have put there stay.
         clips_per_batch: Clips that go through the encoders together; by default one on a CPU, and on a GPU as many as
             fit into its memory, up to 16.
@@ -267,13 +267,16 @@ def _encoded(
                 continue
             done, features = chunks.pop(number, []), {}
             if isinstance(facts, dict):
-                features = {name: torch.cat([chunk[name] for chunk, _ in done]) for name in done[0][0]}
+                names = dict.fromkeys(name for chunk, _ in done for name in chunk)
+                features = {name: torch.cat([chunk[name] for chunk, _ in done if name in chunk]) for name in names}
                 times = features["clip_times"]
                 facts |= {
                     "duration": times[-1, 1].item() - (row.get("start") or 0.0),
                     "num_clips": len(times),
                     "has_audio": done[0][1],
                 }
+                if "window_times" in features:
+                    facts["num_windows"] = len(features["window_times"])
                 if not all(tensor.isfinite().all() for tensor in features.values()):
                     facts = ValueError(f"{row['video']}: its features are not finite in {visual_dtype}. Try float32.")
             yield row, features, facts

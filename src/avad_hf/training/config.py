@@ -3,52 +3,23 @@
 import json
 import os
 from dataclasses import asdict, dataclass, field, fields
+from functools import cache
 from typing import Any, Literal, get_args
+
+from avad_hf.registration import architecture, architectures
 
 Optimizer = Literal["adam", "adamw", "sgd"]
 Scheduler = Literal["constant", "constant_with_warmup", "linear", "cosine", "reduce_lr_on_plateau"]
 MixedPrecision = Literal["no", "bf16", "fp16"]
 
-# What each profile sets; everything else is TrainingConfig's own default.
-PROFILES: dict[str, dict[str, Any]] = {
-    "default": {},
-    # AVACA V-B. The paper gives no batch size. Adam at 1e-5 moves a weight by no more than 1e-5 a step, so 100 epochs
-    # learn only as much as they have steps: with 4 videos a batch there are about 5,000 on a scene of MAVAD. Tried on
-    # 180 synthetic videos: after 100 epochs the DMIL loss is 0.008 with batches of 4, 0.029 with 16, 0.083 with 64.
-    "paper": {
-        "epochs": 100,
-        "batch_size": 4,
-        "learning_rate": 1e-5,
-        "optimizer": "adam",
-        "weight_decay": 5e-4,
-        "scheduler": "constant",
-        "warmup_ratio": 0.0,
-        "max_grad_norm": None,
-        "patience": None,
-        "model_options": {"dmil_weight": 10.0, "center_weight": 1.0},
-    },
-}
-# AVRL IV-C. "Updated automatically through minimize the validation loss" is read as a plateau schedule, with torch's
-# defaults (a tenth after 10 epochs), as in the code of the 3D ResNet that the paper is built on. That code's dampening
-# of the momentum (0.9 in 2018, 0 later) is left out.
-PROFILES["avrl"] = {
-    "epochs": 80,
-    "batch_size": 12,
-    "learning_rate": 1e-2,
-    "optimizer": "sgd",
-    "weight_decay": 1e-3,
-    "momentum": 0.9,
-    "scheduler": "reduce_lr_on_plateau",
-    "warmup_ratio": 0.0,
-    "min_learning_rate": 1e-7,
-    "max_grad_norm": None,
-    "patience": None,
-    "fine_tune": True,  # where there is a checkpoint: its networks were trained before
-}
-# AVACA V-A: a corpus without sound.
-PROFILES["shanghaitech"] = PROFILES["paper"] | {
-    "model_options": {"dmil_weight": 20.0, "center_weight": 1.0, "audio_path": "zeroed"}
-}
+
+@cache
+def profiles() -> dict[str, dict[str, Any]]:
+    """What each profile sets, those of the detectors' papers among them; all else is TrainingConfig's own default."""
+    found: dict[str, dict[str, Any]] = {"default": {}}
+    for one in architectures("profiles").values():
+        found |= one.load("profiles")
+    return found
 
 
 @dataclass(frozen=True)
@@ -60,18 +31,21 @@ class TrainingConfig:
         output_dir: Where the run goes, and the trained checkpoint in the end; new or empty.
         model: Checkpoint (folder or Hub id) whose architecture, processor and encoders the trained one gets. Without
             it the detector has its default widths in the shape of the features, and is saved without a processor.
+        architecture: Model type of the detector, where there is no checkpoint; by default the first one that reads
+            what the store holds.
         model_options: Fields of the model's config to set otherwise (``{"audio_path": "plain"}``,
             ``{"fusion": "add"}``).
-        fine_tune: Begin with the weights of `model`; new ones, drawn with `seed`, by default. Of an AVRL checkpoint
-            of another fusion, modality or other classes both networks are taken, and the classifier is new.
+        fine_tune: Begin with the weights of `model`; new ones, drawn with `seed`, by default. Of a detector whose
+            networks are trained, and that gets other classes or a classifier of another shape, the networks are taken.
         scene: Only the videos of this scene.
         split_seed: Of the random split, as in [`load_dataset`].
         seed: Of new weights and of the order of the videos.
-        epochs: Times that all videos are seen; AVACA: those of the larger of its two classes.
-        batch_size: Videos of one step, over all processes. AVACA: half of them normal and half anomalous.
+        epochs: Times that all videos are seen; of detectors that learn scores of clips, those of the larger of the two
+            classes.
+        batch_size: Videos of one step, over all processes; for scores of clips half normal and half anomalous.
         gradient_accumulation_steps: Parts that a batch is cut into, for less memory. The step stays that of the whole
             batch but for batch norm, whose statistics are those of each part.
-        gradient_checkpointing: Compute activations again in the backward pass, for less memory; AVRL only.
+        gradient_checkpointing: Compute activations again in the backward pass, for less memory, of networks that can.
         optimizer: ``"adam"`` (weight decay in the gradient), ``"adamw"`` or ``"sgd"``.
         learning_rate: At its highest.
         weight_decay: See `optimizer`.
@@ -92,6 +66,7 @@ class TrainingConfig:
     data: str
     output_dir: str
     model: str | None = None
+    architecture: str | None = None
     model_options: dict[str, Any] = field(default_factory=dict)
     fine_tune: bool = False
     scene: str | None = None
@@ -132,22 +107,27 @@ class TrainingConfig:
             )
         if self.fine_tune and self.model is None:
             raise ValueError("fine_tune begins with the weights of a checkpoint: name it by model.")
+        if self.architecture is not None:
+            if self.model is not None:
+                raise ValueError("Give model or architecture, not both: a checkpoint has its architecture.")
+            architecture(self.architecture, "head", "detector")
 
     @classmethod
     def from_profile(cls, profile: str, **settings) -> "TrainingConfig":
         """A published or tuned recipe, with some settings of one's own.
 
         Args:
-            profile: ``"default"``: tuned on validation videos of the synthetic world. ``"paper"``: AVACA, section V-B.
-                ``"shanghaitech"``: AVACA, section V-A, without sound. ``"avrl"``: AVRL, section IV-C.
+            profile: ``"default"``: tuned on validation videos of the synthetic world. Others are those of the
+                detectors' papers, in their folders: ``"paper"`` (AVACA, section V-B), ``"shanghaitech"`` (AVACA,
+                V-A, without sound), ``"avrl"`` (AVRL, IV-C), ``"rtfm"``.
             settings: Fields of this class; they count before the profile's. `model_options` are merged.
 
         Raises:
             ValueError: For an unknown profile.
         """
-        if profile not in PROFILES:
-            raise ValueError(f"profile must be one of {', '.join(PROFILES)}, got {profile!r}.")
-        chosen = PROFILES[profile]
+        if profile not in profiles():
+            raise ValueError(f"profile must be one of {', '.join(profiles())}, got {profile!r}.")
+        chosen = profiles()[profile]
         if not settings.get("model"):
             chosen = chosen | {"fine_tune": False}
         options = chosen.get("model_options", {}) | settings.pop("model_options", {})
@@ -170,4 +150,4 @@ class TrainingConfig:
         return [f"{name}: {saved.get(name)!r} there, {now[name]!r} now" for name in different]
 
 
-__all__ = ["PROFILES", "TrainingConfig"]
+__all__ = ["TrainingConfig", "profiles"]

@@ -2,7 +2,7 @@
 
 import tempfile
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,14 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 from torch.utils.data import DataLoader
 from tqdm import tqdm
-from transformers import PreTrainedModel, get_scheduler
+from transformers import PreTrainedModel, ProcessorMixin, get_scheduler
 
 from avad_hf.evaluation.scoring import inputs_of
 from avad_hf.features.dataset import FeatureDataset
 from avad_hf.processes import process_state
 
 from .config import TrainingConfig
-from .models import model_card, new_model
+from .models import model_card, new_model, spec_for
 from .objectives import objective_of
 from .run import RunFolder, data_sha256
 from .synced_norm import sync_batch_norms
@@ -31,13 +31,16 @@ class TrainingResult:
 
     Args:
         output_dir: The trained checkpoint.
-        best_epoch: Whose weights it holds: the highest validation AUC (AVACA) or top-1 accuracy (AVRL), of equal ones
-            the lowest validation loss.
+        best_epoch: Whose weights it holds: the highest validation AUC or, of event classes, top-1 accuracy; of equal
+            ones the lowest validation loss.
         epochs: How many were trained.
-        validation: ``roc_auc`` (AVACA) or ``top1_accuracy`` (AVRL) of the videos, and ``loss``, in the best epoch.
+        validation: ``roc_auc`` or ``top1_accuracy`` of the videos, and ``loss``, in the best epoch.
         threshold: Equal-error threshold of the validation videos.
         threshold_origin: How it was found, as the checkpoint's config says it; ``None`` if it could not be looked for,
-            because all validation videos are normal or all are anomalous (AVRL).
+            because all validation videos are normal or all are anomalous (event classes).
+        figure: Which figure of `validation` chose the epoch.
+        figure_name: The same, for people.
+        warnings: What one must know to read the figures: few validation videos, names that are not learnt.
     """
 
     output_dir: str
@@ -46,6 +49,9 @@ class TrainingResult:
     validation: dict[str, float]
     threshold: float
     threshold_origin: str | None
+    figure: str = "roc_auc"
+    figure_name: str = "ROC AUC"
+    warnings: list[str] = field(default_factory=list)
 
 
 def train(
@@ -53,21 +59,26 @@ def train(
     *,
     train_data: FeatureDataset | None = None,
     validation_data: FeatureDataset | None = None,
+    model: PreTrainedModel | None = None,
+    processor: ProcessorMixin | None = None,
     resume: bool = False,
     progress: bool = True,
 ) -> TrainingResult:
     """Train a detector on stored features, choose its best epoch and its threshold on validation videos, and save it.
 
-    Features of frozen encoders train AVACA, frames and spectrograms of an AVRL checkpoint's processor train AVRL.
+    Which detector that is, the config says by a checkpoint or an architecture; or it is given.
 
-    Under ``accelerate launch`` all processes share each batch. Every video (AVACA: of the larger class) is seen once
-    an epoch, whatever the number of processes; gradients and batch norm are those of the whole batch, so that one
-    process and several learn the same. Each epoch leaves a state to resume from.
+    Under ``accelerate launch`` all processes share each batch. Every video (for scores of clips: of the larger class)
+    is seen once an epoch, whatever the number of processes; gradients and batch norm are those of the whole batch, so
+    that one process and several learn the same. Each epoch leaves a state to resume from.
 
     Args:
         config: Of the run.
         train_data: Instead of the store's training videos: published features, for example.
         validation_data: Instead of the store's validation videos.
+        model: A detector to train as it is, of whatever class: what keeps the contract of
+            `avad_hf.models.detector`. The config then names none.
+        processor: Saved with `model`, so that the checkpoint reads videos; it must be what made the features.
         resume: Go on with the run in ``config.output_dir``, if there is one.
         progress: Whether to show a bar.
 
@@ -77,9 +88,10 @@ def train(
     Raises:
         FileNotFoundError: If there is no finished feature store.
         FileExistsError: If the output folder holds something and `resume` is not set.
-        ValueError: If training or validation videos are missing, without label or (AVACA) of one class only; if
-            features or classes do not fit the model; if the output folder holds another run, or damaged files of this
-            one; if a tracker's package is missing; for AVRL in bf16 on a CPU; if training diverges.
+        TypeError: For a model that is no detector.
+        ValueError: If training or validation videos are missing, without label or (for scores of clips) of one class
+            only; if features or classes do not fit the model; if the output folder holds another run, or damaged files
+            of this one; if a tracker's package is missing; for videos in bf16 on a CPU; if training diverges.
     """
     process_state()  # refuses processes that do not know of each other
     AcceleratorState._reset_state()  # of an earlier run in this process, whose precision was another one
@@ -93,31 +105,33 @@ def train(
         raise ValueError(f"log_with: the package of {', '.join(sorted(missing))} is not installed.")
     if train_data is None:
         train_data = FeatureDataset(config.data, "train", config.split_seed, config.scene)
+    objective = objective_of(spec_for(config, train_data, model))
     if validation_data is None:
         validation_data = FeatureDataset(config.data, "validation", config.split_seed, config.scene)
-    objective = objective_of(train_data)
     # torch 2.14 on processors with AVX-512 computes gradients of 3-D convolutions in bfloat16 that are 1e30 and more
     # where a map is two steps long; batch norm hides them from the scores.
     if train_data.holds_videos and config.mixed_precision == "bf16" and accelerator.device.type == "cpu":
         raise ValueError(
-            "AVRL cannot be trained in bf16 on a CPU: torch's gradients of 3-D convolutions are wrong there. Train "
-            "without mixed_precision, or on a GPU."
+            "Detectors that read videos cannot be trained in bf16 on a CPU: torch's gradients of 3-D convolutions are "
+            "wrong there. Train without mixed_precision, or on a GPU."
         )
     batches = objective.batches(config, train_data)
     parts, rank, world = config.gradient_accumulation_steps, accelerator.process_index, accelerator.num_processes
     if batches.smallest < parts * world:
         raise ValueError(
             f"Batches of {config.batch_size} of {len(train_data)} videos are too small for {world} processes and "
-            f"{parts} parts each: every part needs a video (AVACA: a normal and an anomalous one). Give a larger "
-            "batch_size, or fewer processes."
+            f"{parts} parts each: every part needs a video, or for scores of clips a normal and an anomalous one. "
+            "Give a larger batch_size, or fewer processes."
         )
     objective.check(validation_data)
+    warnings = objective.warnings(train_data, validation_data)
+    described = {"figure": objective.figure, "figure_name": objective.figure_name, "warnings": warnings}
     run = RunFolder(config, data_sha256(train_data, validation_data))
     if (finished := run.check(resume)) is not None:
-        return TrainingResult(str(run.path), **finished)
+        return TrainingResult(str(run.path), **finished, **described)
 
     set_seed(config.seed)
-    model, processor = new_model(config, train_data)
+    model, processor = new_model(config, train_data, model, processor)
     train_data, validation_data = (objective.labelled(data, model) for data in (train_data, validation_data))
     sync_batch_norms(model)
     if config.gradient_checkpointing:
@@ -208,7 +222,7 @@ def train(
     for tracker in accelerator.trackers:
         tracker.finish()
     accelerator.wait_for_everyone()
-    return TrainingResult(str(run.path), **result)
+    return TrainingResult(str(run.path), **result, **described)
 
 
 def _optimizer(config: TrainingConfig, model: PreTrainedModel) -> torch.optim.Optimizer:

@@ -1,5 +1,6 @@
-"""What a detector is trained for: anomaly scores of clips (AVACA), or event classes of videos (AVRL)."""
+"""What a detector is trained for: anomaly scores of clips, or event classes of videos."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -7,11 +8,16 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from avad_hf.corpora.classes import normalised
+from avad_hf.corpora.splits import small_validation
+from avad_hf.detection.events import deciding_clips
 from avad_hf.evaluation.scoring import labels_of, score_clips
 from avad_hf.features.dataset import FeatureDataset
 from avad_hf.metrics.classes import top1_recall
 from avad_hf.metrics.ranking import Ranking
 from avad_hf.metrics.videos import video_score
+from avad_hf.models.detector import DetectorConfig, DetectorSpec
+from avad_hf.registration import architectures
 
 from .batches import BalancedBatches, ShuffledBatches
 from .config import TrainingConfig
@@ -21,7 +27,7 @@ class ClipScores:
     """Scores of clips, from labels of whole videos: 1 for anomalous ones, 0 for normal ones."""
 
     # Which validation figure chooses the best epoch, and what it is called.
-    figure, figure_name = "roc_auc", "AUC"
+    figure, figure_name = "roc_auc", "ROC AUC"
 
     def batches(self, config: TrainingConfig, data: FeatureDataset) -> BalancedBatches:
         """Batches of an epoch."""
@@ -36,6 +42,23 @@ class ClipScores:
                 "and the threshold need both. Use another split_seed, or more videos."
             )
 
+    def warnings(self, train: FeatureDataset, validation: FeatureDataset) -> list[str]:
+        """What one must know: few validation videos, and names of anomalies, which scores do not tell apart."""
+        names = sorted({row["label"] for row in train.rows if row["anomaly"] and row["label"]})
+        found = _few(validation)
+        if [name for name in names if normalised(name) not in ("anomaly", "abnormal")]:
+            learners = [
+                one.model_type
+                for one in architectures("head").values()
+                if issubclass(one.load("config"), DetectorConfig)
+                and one.load("config")().detector_spec.objective == "classes"
+            ]
+            found.append(
+                f"This detector learns anomaly alone: {', '.join(names)} will be called anomaly. To learn the names, "
+                f"train a detector of event classes: {' or '.join(learners)}."
+            )
+        return found
+
     def labelled(self, data: FeatureDataset, model: PreTrainedModel) -> FeatureDataset:
         """Videos with the labels that the model's loss takes."""
         return data
@@ -47,12 +70,15 @@ class ClipScores:
     def validate(self, detector: PreTrainedModel, data: FeatureDataset, epoch: int) -> dict[str, float]:
         """AUC of the videos, each judged by its highest clip, and the loss of all videos as one batch."""
         scored = _finite(score_clips(detector, data), epoch)
-        logits = [torch.from_numpy(item["logits"]) for item in scored]
-        lengths = torch.tensor([len(item) for item in logits])
-        logits = torch.nn.utils.rnn.pad_sequence(logits, batch_first=True)
-        mask = torch.arange(logits.shape[1]) < lengths.unsqueeze(1)
+        main, *others = detector.clip_outputs
+        lengths = torch.tensor([len(item["logits"]) for item in scored])
+        padded = {
+            name: torch.nn.utils.rnn.pad_sequence([torch.from_numpy(item[key]) for item in scored], batch_first=True)
+            for name, key in {main: "logits", **dict(zip(others, others, strict=True))}.items()
+        }
+        mask = torch.arange(int(lengths.max())) < lengths.unsqueeze(1)
         labels = labels_of(data)
-        losses = detector.losses(logits, torch.from_numpy(labels).float(), mask)
+        losses = detector.losses(SimpleNamespace(**padded), torch.from_numpy(labels).float(), mask)
         auc = Ranking(labels, _video_scores(scored)).roc_auc()
         return {"roc_auc": auc} | {name: value.item() for name, value in losses.items()}
 
@@ -74,6 +100,10 @@ class EventClasses:
         """Refuse validation videos of which it is not known whether they are anomalous."""
         labels_of(validation)
 
+    def warnings(self, train: FeatureDataset, validation: FeatureDataset) -> list[str]:
+        """What one must know: few validation videos."""
+        return _few(validation)
+
     def labelled(self, data: FeatureDataset, model: PreTrainedModel) -> FeatureDataset:
         """Videos with the numbers of the model's classes."""
         names = model.config.id2label
@@ -81,6 +111,8 @@ class EventClasses:
 
     def training_view(self, data: FeatureDataset, seed: int, epoch: int) -> FeatureDataset:
         """Videos as an epoch sees them: each mirrored with probability 0.5 (AVRL IV-C), alike in a resumed run."""
+        if not data.holds_videos:
+            return data
 
         def mirrored(index: int, frames: Tensor) -> Tensor:
             return frames.flip(-1) if np.random.default_rng((seed, epoch, index)).random() < 0.5 else frames
@@ -90,7 +122,8 @@ class EventClasses:
     def validate(self, detector: PreTrainedModel, data: FeatureDataset, epoch: int) -> dict[str, float]:
         """Top-1 accuracy, its mean over classes, and the loss of all videos."""
         scored = _finite(score_clips(detector, data), epoch)
-        logits = torch.from_numpy(np.stack([item["class_logits"] for item in scored]))
+        # A long video is called by the window that decides its score.
+        logits = torch.from_numpy(np.stack([item["class_logits"][item["scores"].argmax()] for item in scored]))
         labels = torch.tensor(data.class_numbers)
         found = top1_recall(labels.numpy(), logits.argmax(dim=1).numpy(), list(detector.config.id2label.values()))
         loss = detector.losses(logits, labels)["loss"].item()
@@ -104,9 +137,17 @@ class EventClasses:
         return _equal_error(detector, data, "")
 
 
-def objective_of(data: FeatureDataset) -> ClipScores | EventClasses:
-    """What can be learnt from a feature set."""
-    return EventClasses() if data.holds_videos else ClipScores()
+OBJECTIVES = {"clips": ClipScores, "classes": EventClasses}
+
+
+def objective_of(spec: DetectorSpec) -> ClipScores | EventClasses:
+    """What a detector learns."""
+    return OBJECTIVES[spec.objective]()
+
+
+def _few(validation: FeatureDataset) -> list[str]:
+    found = small_validation(labels_of(validation).tolist())
+    return [] if found is None else [found]
 
 
 def _equal_error(detector: PreTrainedModel, data: FeatureDataset, judged: str) -> dict[str, Any]:
@@ -128,7 +169,7 @@ def _finite(scored: list[dict[str, np.ndarray]], epoch: int) -> list[dict[str, n
 
 
 def _video_scores(scored: list[dict[str, np.ndarray]]) -> list[float]:
-    return [video_score(torch.from_numpy(item["logits"]).double().sigmoid().numpy()) for item in scored]
+    return [video_score(item["scores"], decides=np.array(deciding_clips(item["times"].tolist()))) for item in scored]
 
 
 __all__ = ["ClipScores", "EventClasses", "objective_of"]
