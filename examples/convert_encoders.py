@@ -9,14 +9,14 @@ import sys
 from pathlib import Path
 
 from avad_hf import SlowFastForVideoClassification, VideoFeatureExtractor
-from avad_hf.convert.encoders import convert_slowfast, convert_vggish
-from avad_hf.untrained import init_avaca
+from avad_hf.convert.encoders import convert
+from avad_hf.untrained import init
 
 
 def main(folder: str, slowfast: str | None = None, vggish: str | None = None) -> None:
     place = Path(folder)
-    for convert, source, name in ((convert_slowfast, slowfast, "slowfast"), (convert_vggish, vggish, "vggish")):
-        done = convert(source, place / name)
+    for name, source in (("slowfast", slowfast), ("vggish", vggish)):
+        done = convert(name, source, place / name)
         # Every weight had its place, or there would have been an error; where the original is installed, outputs too.
         print(f"{name}: {done.num_parameters:,} weights of {done.origin}. {done.parity or 'Nothing to compare with.'}")
 
@@ -25,8 +25,8 @@ def main(folder: str, slowfast: str | None = None, vggish: str | None = None) ->
     reader = VideoFeatureExtractor.from_pretrained(place / "slowfast")
     print(f"{classifier.config.num_labels} classes from {reader.num_frames} frames of {reader.size} pixels")
 
-    processor = init_avaca(place / "avaca", video_encoder=place / "slowfast", audio_encoder=place / "vggish")
-    print(f"{place / 'avaca'}: an untrained detector of clips of {processor.clip_length} frames, to train from")
+    made = init("avaca", place / "avaca", video_encoder=place / "slowfast", audio_encoder=place / "vggish")
+    print(f"{place / 'avaca'}: an untrained detector of clips of {made.processor.clip_length} frames, to train from")
 
 
 if __name__ == "__main__":

@@ -10,16 +10,17 @@ from typer.testing import CliRunner
 
 from avad_hf import SlowFastConfig, SlowFastModel
 from avad_hf.benchmark import backends, run, videos
-from avad_hf.benchmark.backends import BACKENDS, PUBLIC, Backend, Detector, chosen_backends
+from avad_hf.benchmark.backends import BACKENDS, PUBLIC, Backend, Detector, chosen_backends, load_detector, refusal
 from avad_hf.benchmark.memory import peak_memory_mib
 from avad_hf.benchmark.peaks import encoder_gflop, measured_peaks
-from avad_hf.benchmark.public_parts import PublicParts
 from avad_hf.benchmark.rounds import Timing, summary, timed_cameras, timed_in_turn
 from avad_hf.benchmark.run import benchmark
 from avad_hf.benchmark.tables import table
 from avad_hf.benchmark.videos import make_versions
 from avad_hf.cli import app
-from avad_hf.untrained import init_avrl
+from avad_hf.models.avaca.public_parts_avaca import PublicParts
+from avad_hf.models.encoder import encoder_of
+from avad_hf.untrained import init
 
 # Of what the machine's peaks are measured with.
 SMALL = {"matmul_side": 32, "channels": 2, "frames": 2, "rows": 4}
@@ -163,12 +164,15 @@ def test_public_parts_give_the_same_scores(tmp_path, base, bunny):
     path = write_video(bunny, tmp_path, seconds=1.24)  # one clip, which repeats its last frame
     ours = Detector(BACKENDS["torch-float32"], base)
     ours.pipe.processor.resize = "torch"
-    assert PublicParts(base)(path) == pytest.approx(ours(path), abs=1e-4)
+    assert refusal(PUBLIC, base) is None
+    theirs = load_detector(PUBLIC, base)
+    assert isinstance(theirs, PublicParts)
+    assert theirs(path) == pytest.approx(ours(path), abs=1e-4)
 
 
 def test_counts_what_the_encoder_computes():
     # 65.71 10^9 multiplications with additions for a clip of 32 frames of 256 x 256, by pytorchvideo's model zoo.
-    assert encoder_gflop(SlowFastModel(SlowFastConfig()), 256, 256) == pytest.approx(2 * 65.71, rel=0.01)
+    assert encoder_gflop(encoder_of(SlowFastModel(SlowFastConfig())), 256, 256) == pytest.approx(2 * 65.71, rel=0.01)
 
 
 def test_peaks_are_those_of_the_fastest_run():
@@ -184,6 +188,13 @@ def test_backends_by_name():
     if not torch.cuda.is_available():
         assert "no CUDA device" in BACKENDS["torch-bfloat16-cuda"].missing()
     assert BACKENDS["torch-float32"].missing() is None and PUBLIC.name == "public-parts"
+
+
+def test_what_is_compared_says_why_it_cannot_be(tmp_path, tiny, monkeypatch):
+    init("avrl", tmp_path / "avrl", size="tiny")
+    assert refusal(PUBLIC, tmp_path / "avrl") == "nobody has made up this detector from public packages"
+    monkeypatch.setattr(PublicParts, "packages", ("torch", "no_such_package"))
+    assert refusal(PUBLIC, tiny) == "not installed: no_such_package. pip install 'avad-hf[test]'"
 
 
 def test_tables_are_as_wide_as_what_they_hold():
@@ -222,8 +233,10 @@ def test_refuses_impossible_options(tmp_path, bunny, options, message):
 def test_refuses_what_it_cannot_measure(tmp_path, tiny, bunny, bikes, monkeypatch):
     with pytest.raises(ValueError, match=r"has no sound that can be decoded.*Give a video with sound"):
         benchmark(tmp_path / "out", video=bikes, model=tiny)
-    init_avrl(tmp_path / "avrl", size="tiny")
-    with pytest.raises(ValueError, match=r"holds a model of type 'avrl'. Give an AVACA checkpoint"):
+    init("avrl", tmp_path / "avrl", size="tiny")
+    with pytest.raises(
+        ValueError, match=r"holds a model of type 'avrl'. Give a checkpoint of a detector that reads f"
+    ):
         benchmark(tmp_path / "out", video=bunny, model=tmp_path / "avrl")
     monkeypatch.setitem(backends.NEEDED, "onnx", ("no_such_package",))
     with pytest.raises(RuntimeError, match=r"Not one backend could be measured.*no_such_package"):

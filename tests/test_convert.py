@@ -31,10 +31,12 @@ from avad_hf import (
     VggishFeatureExtractor,
     VggishModel,
 )
-from avad_hf.convert import encoders
-from avad_hf.convert.encoders import convert_resnet3d, convert_slowfast, convert_vggish
+from avad_hf.convert.encoders import convert
+from avad_hf.convert.files import sha256_of
 from avad_hf.media.sources import open_media
 from avad_hf.models.feature_extraction_video import VideoFeatureExtractor
+from avad_hf.models.slowfast import convert_slowfast
+from avad_hf.models.vggish import convert_vggish
 from avad_hf.untrained import init_avaca, init_avrl
 
 from .test_convert_files import (
@@ -88,7 +90,7 @@ def slowfast(tmp_path_factory):
     original = create_slowfast(model_depth=50, slowfast_fusion_conv_kernel_size=(7, 1, 1)).eval()
     randomise(original)
     file = save_pytorchvideo(original.state_dict(), folder / "SLOWFAST_8x8_R50.pyth")
-    done = convert_slowfast(file, folder / "new")
+    done = convert("slowfast", file, folder / "new")
     yield SimpleNamespace(original=original, file=file, done=done, directory=folder / "new")
     shutil.rmtree(folder)
 
@@ -131,7 +133,7 @@ def test_slowfast_card_says_where_it_comes_from(slowfast):
     # Whose file it is nobody knows: it was not downloaded.
     assert (card.data.license, card.data.library_name) == (None, "avad-hf")
     assert card.data.pipeline_tag == "video-classification"
-    assert slowfast.done.source_sha256 == encoders.sha256_of(slowfast.file)
+    assert slowfast.done.source_sha256 == sha256_of(slowfast.file)
     said = facts(slowfast.directory)
     for words in (
         "`SLOWFAST_8x8_R50.pyth`, in the format of [pytorchvideo](https://github.com/facebookresearch/pytorchvideo)",
@@ -166,7 +168,7 @@ def test_slowfast_names_are_those_that_pyslowfast_says():
 def test_every_weight_of_slowfast_arrives(small, tmp_path, save, origin):
     weights = small_slowfast(num_labels=6)
     config = SlowFastConfig(**SMALL_SLOWFAST, num_labels=6)
-    done = convert_slowfast(save(weights, tmp_path / "a.pyth"), tmp_path / "new", config)
+    done = convert("slowfast", save(weights, tmp_path / "a.pyth"), tmp_path / "new", config=config)
     # Compared from Caffe2's names too: its weights go to pytorchvideo under the names that they got, which is said.
     renamed = "" if save is save_pytorchvideo else "'s network with the weights as converted"
     assert done.origin == origin and done.parity.original == f"pytorchvideo{renamed}"
@@ -184,7 +186,7 @@ def test_slowfast_of_another_size(tmp_path):
     """SlowFast 4x16: its slow pathway sees every eighth frame, and its fusion has another kernel and stride."""
     config = SlowFastConfig(**SMALL_SLOWFAST, slow_ratio=8, fusion_kernel_size=5, num_labels=3)
     weights = small_slowfast(slow_ratio=8, fusion_kernel_size=5, num_labels=3)
-    done = convert_slowfast(save_pyslowfast(weights, tmp_path / "a.pyth"), tmp_path / "new", config)
+    done = convert("slowfast", save_pyslowfast(weights, tmp_path / "a.pyth"), tmp_path / "new", config=config)
     assert 0 < done.parity.relative_error < 1e-5
     assert SlowFastConfig.from_pretrained(tmp_path / "new").slow_ratio == 8
 
@@ -194,7 +196,8 @@ def test_slowfast_is_not_compared_with_another_depth(tmp_path):
     depths = (3, 4, 7, 3)
     weights = small_slowfast(depths=depths)
     config = SlowFastConfig(**SMALL_SLOWFAST, depths=depths)
-    assert convert_slowfast(save_pytorchvideo(weights, tmp_path / "a.pyth"), tmp_path / "new", config).parity is None
+    file = save_pytorchvideo(weights, tmp_path / "a.pyth")
+    assert convert("slowfast", file, tmp_path / "new", config=config).parity is None
 
 
 # VGGish
@@ -212,7 +215,7 @@ def vggish(tmp_path_factory):
     randomise(original)
     torch.save(original.state_dict(), folder / "vggish.pth")
     torch.save(pca, folder / "pca.pth", _use_new_zipfile_serialization=False)
-    done = convert_vggish(folder / "vggish.pth", folder / "new", pca=folder / "pca.pth")
+    done = convert("vggish", folder / "vggish.pth", folder / "new", pca=folder / "pca.pth")
     yield SimpleNamespace(original=original, file=folder / "vggish.pth", done=done, directory=folder / "new")
     shutil.rmtree(folder)
 
@@ -269,7 +272,7 @@ def test_vggish_of_tensorflow(small, tmp_path):
     """The order of axes in convolutions, linear layers and between them; with states of a training beside."""
     tensors = small_tensorflow()
     beside = {"global_step": np.ones(1), "vggish/fc2/biases/Adam_1": np.ones(8), "vggish/beta1_power": np.ones(1)}
-    done = convert_vggish(save_tensorflow(tensors | beside, tmp_path / "vggish_model.ckpt"), tmp_path / "new")
+    done = convert("vggish", save_tensorflow(tensors | beside, tmp_path / "vggish_model.ckpt"), tmp_path / "new")
     assert done.origin == "TensorFlow"
     spectrograms = torch.randn(3, 96, 64)
     expected = np.stack([naive_tensorflow_vggish(tensors, spectrogram.numpy()) for spectrogram in spectrograms])
@@ -283,7 +286,7 @@ def test_vggish_of_torchaudio(small, tmp_path):
     parts = {"features": "features_network", "embeddings": "embedding_network"}
     renamed = {re.sub(r"^\w+", lambda found: parts[found[0]], name): value for name, value in weights.items()}
     torch.save(renamed, tmp_path / "vggish.pt")
-    done = convert_vggish(tmp_path / "vggish.pt", tmp_path / "new")
+    done = convert("vggish", tmp_path / "vggish.pt", tmp_path / "new")
     found = VggishModel.from_pretrained(tmp_path / "new").state_dict()
     assert done.origin == "torchaudio" and found.keys() == weights.keys()
     assert all(torch.equal(found[name], tensor) for name, tensor in weights.items())
@@ -299,7 +302,7 @@ def test_pca_is_that_of_torchvggish(small, tmp_path, kind):
     else:
         file = save_pca(tmp_path / "pca.pth", kind)
     torch.save(weights, tmp_path / "a.pth")
-    convert_vggish(tmp_path / "a.pth", tmp_path / "new", pca=file)
+    convert("vggish", tmp_path / "a.pth", tmp_path / "new", pca=file)
     model = VggishModel.from_pretrained(tmp_path / "new")
     assert model.config.has_pca and model.pproc.pca_means.shape == (8,)
     found = model(torch.randn(40, 96, 64))
@@ -311,7 +314,7 @@ def test_pca_is_that_of_torchvggish(small, tmp_path, kind):
 
 def test_vggish_without_pca_has_none(small, tmp_path):
     torch.save(small_vggish(), tmp_path / "a.pth")
-    convert_vggish(tmp_path / "a.pth", tmp_path / "new")
+    convert("vggish", tmp_path / "a.pth", tmp_path / "new")
     model = VggishModel.from_pretrained(tmp_path / "new")
     assert not model.config.has_pca and model(torch.zeros(1, 96, 64)).quantized_embeddings is None
     assert "PCA" not in facts(tmp_path / "new")
@@ -323,19 +326,20 @@ def test_vggish_without_pca_has_none(small, tmp_path):
 def test_weights_that_are_exchanged_are_noticed(small, vggish, tmp_path, monkeypatch):
     """Two of one shape, by the table."""
     norm = r"blocks\.1\.multipathway_blocks\.0\.res_blocks\.1\.branch2\.norm_{}\.weight"
-    for name, one, other, prefix in (
-        ("SLOWFAST", norm.format("a"), norm.format("b"), "slowfast."),
-        ("VGGISH", r"features\.6\.bias", r"features\.8\.bias", ""),
+    for module, one, other, prefix in (
+        (convert_slowfast, norm.format("a"), norm.format("b"), "slowfast."),
+        (convert_vggish, r"features\.6\.bias", r"features\.8\.bias", ""),
     ):
-        first, *rest = getattr(encoders, name)
+        first, *rest = module.CONVERTER.origins
         rows = tuple((before, prefix + now.replace("\\", "")) for before, now in ((one, other), (other, one)))
-        monkeypatch.setattr(encoders, name, (replace(first, table=rows + first.table), *rest))
+        origins = (replace(first, table=rows + first.table), *rest)
+        monkeypatch.setattr(module, "CONVERTER", replace(module.CONVERTER, origins=origins))
     file = save_pytorchvideo(small_slowfast(), tmp_path / "a.pyth")
     with pytest.raises(ValueError, match=r"a.pyth: .*class scores against pytorchvideo: .*equal to 1e-5; nothing was"):
-        convert_slowfast(file, tmp_path / "new")
-    monkeypatch.setattr(encoders, "VggishConfig", VggishConfig)
+        convert("slowfast", file, tmp_path / "new")
+    monkeypatch.setattr(convert_vggish, "VggishConfig", VggishConfig)
     with pytest.raises(ValueError, match=r"vggish.pth: .*embeddings against torchvggish: .*equal to 1e-5; nothing"):
-        convert_vggish(vggish.file, tmp_path / "new")
+        convert("vggish", vggish.file, tmp_path / "new")
     assert [path.name for path in tmp_path.iterdir()] == ["a.pyth"]
 
 
@@ -343,10 +347,10 @@ def test_originals_need_not_be_installed(small, vggish, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pytorchvideo.models.slowfast", None)
     monkeypatch.setitem(sys.modules, "torchvggish.torchvggish", None)
     file = save_pytorchvideo(small_slowfast(), tmp_path / "a.pyth")
-    assert convert_slowfast(file, tmp_path / "slowfast").parity is None
-    monkeypatch.setattr(encoders, "VggishConfig", VggishConfig)
+    assert convert("slowfast", file, tmp_path / "slowfast").parity is None
+    monkeypatch.setattr(convert_vggish, "VggishConfig", VggishConfig)
     beside = vggish.file.with_name("uncompared")
-    assert convert_vggish(vggish.file, beside).parity is None
+    assert convert("vggish", vggish.file, beside).parity is None
     for directory in (tmp_path / "slowfast", beside):
         assert "was not compared with that of the original network" in facts(directory)
         assert "Relative error" not in facts(directory)
@@ -364,7 +368,7 @@ def test_resnet3d_of_2018_in_the_published_size(tmp_path):
     optimizer = {"state": {139: {"momentum_buffer": torch.ones(5)}}, "param_groups": [{"lr": 0.1, "params": [139]}]}
     content = {"epoch": 110, "arch": "resnet-34", "state_dict": weights, "optimizer": optimizer}
     file = save_as_torch_0_3(content, tmp_path / "resnet-34-kinetics.pth")
-    done = convert_resnet3d(file, tmp_path / "new")
+    done = convert("resnet3d", file, tmp_path / "new")
     assert (done.origin, done.num_parameters, done.parity) == ("3D-ResNets-PyTorch", 63_544_912, None)
     frames = torch.randn(1, 8, 3, 48, 80)
     model = ResNet3dForVideoClassification.from_pretrained(tmp_path / "new")
@@ -387,7 +391,7 @@ def test_resnet3d_of_both_types(small, tmp_path, shortcut, prefix, is_legacy):
     weights = small_resnet3d(shortcut, prefix)
     content = {"epoch": 200, "arch": "resnet-34", "state_dict": weights, "optimizer": {"state": {}}}
     torch.save(content, tmp_path / "a.pth", _use_new_zipfile_serialization=not is_legacy)
-    convert_resnet3d(tmp_path / "a.pth", tmp_path / "new")
+    convert("resnet3d", tmp_path / "a.pth", tmp_path / "new")
     model = ResNet3dForVideoClassification.from_pretrained(tmp_path / "new")
     assert model.config.shortcut_type == shortcut
     naive = NaiveResNet3d(shortcut, 5, width=8, depths=(1, 1, 1, 1)).eval()
@@ -410,7 +414,7 @@ def test_resnet3d_of_both_types(small, tmp_path, shortcut, prefix, is_legacy):
 )
 def test_resnet3d_says_what_pixels_it_reads(small, tmp_path, shortcut, pixel_range, expected, span):
     torch.save({"state_dict": small_resnet3d(shortcut)}, tmp_path / "a.pth")
-    convert_resnet3d(tmp_path / "a.pth", tmp_path / "new", pixel_range=pixel_range)
+    convert("resnet3d", tmp_path / "a.pth", tmp_path / "new", pixel_range=pixel_range)
     config = ResNet3dConfig.from_pretrained(tmp_path / "new")
     extractor = AutoFeatureExtractor.from_pretrained(tmp_path / "new")
     for found in (config, extractor):
@@ -421,7 +425,7 @@ def test_resnet3d_says_what_pixels_it_reads(small, tmp_path, shortcut, pixel_ran
 
 def test_resnet3d_of_two_classes(small, tmp_path):
     torch.save(small_resnet3d(num_labels=2), tmp_path / "a.pth")
-    convert_resnet3d(tmp_path / "a.pth", tmp_path / "new")
+    convert("resnet3d", tmp_path / "a.pth", tmp_path / "new")
     assert ResNet3dConfig.from_pretrained(tmp_path / "new").num_labels == 2
 
 
@@ -442,8 +446,8 @@ def test_avaca_begins_with_converted_encoders(small, tmp_path):
     save_pytorchvideo(small_slowfast(), tmp_path / "a.pyth")
     torch.save(small_vggish(), tmp_path / "a.pth")
     video_place, audio_place = tmp_path / "video", tmp_path / "audio"
-    convert_slowfast(tmp_path / "a.pyth", video_place)
-    convert_vggish(tmp_path / "a.pth", audio_place, pca=save_pca(tmp_path / "pca.pth", "archive"))
+    convert("slowfast", tmp_path / "a.pyth", video_place)
+    convert("vggish", tmp_path / "a.pth", audio_place, pca=save_pca(tmp_path / "pca.pth", "archive"))
     init_avaca(tmp_path / "new", size="tiny", video_encoder=video_place, audio_encoder=audio_place)
     processor = AutoProcessor.from_pretrained(tmp_path / "new")
     assert processor.notices == []
@@ -465,8 +469,8 @@ def test_avrl_begins_with_converted_encoders(small, tmp_path, shortcut, expected
     """And reads the pixels that they were trained on."""
     torch.save(small_resnet3d(shortcut, "module."), tmp_path / "a.pth")
     torch.save(small_vggish(), tmp_path / "b.pth")
-    convert_resnet3d(tmp_path / "a.pth", tmp_path / "video")
-    convert_vggish(tmp_path / "b.pth", tmp_path / "audio", pca=save_pca(tmp_path / "pca.pth", "archive"))
+    convert("resnet3d", tmp_path / "a.pth", tmp_path / "video")
+    convert("vggish", tmp_path / "b.pth", tmp_path / "audio", pca=save_pca(tmp_path / "pca.pth", "archive"))
     init_avrl(tmp_path / "new", size="tiny", video_encoder=tmp_path / "video", audio_encoder=tmp_path / "audio")
     processor = AutoProcessor.from_pretrained(tmp_path / "new")
     assert (processor.rescale_factor, processor.image_mean, processor.image_std) == expected

@@ -14,9 +14,12 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from inspect import signature
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import aiohttp
@@ -36,9 +39,12 @@ from avad_hf import (
 )
 from avad_hf.cli import app
 from avad_hf.convert import encoders
-from avad_hf.convert.encoders import convert_resnet3d, convert_slowfast, convert_vggish
+from avad_hf.convert.encoders import convert
 from avad_hf.convert.files import Download, read_weights, sha256_of
 from avad_hf.models.feature_extraction_video import VideoFeatureExtractor
+from avad_hf.models.resnet3d import convert_resnet3d
+from avad_hf.models.slowfast import convert_slowfast
+from avad_hf.models.vggish import convert_vggish
 
 from .test_resnet3d import NaiveResNet3d, randomise
 from .test_tensorflow_checkpoint import in_list, numbers, table
@@ -55,9 +61,9 @@ NORM = {"weight": "s", "bias": "b", "running_mean": "rm", "running_var": "riv", 
 
 def expect_small(monkeypatch) -> None:
     """Make the converters expect small networks."""
-    monkeypatch.setattr(encoders, "SlowFastConfig", partial(SlowFastConfig, **SMALL_SLOWFAST))
-    monkeypatch.setattr(encoders, "VggishConfig", partial(VggishConfig, **SMALL_VGGISH))
-    monkeypatch.setattr(encoders, "ResNet3dConfig", partial(ResNet3dConfig, **SMALL_RESNET3D))
+    monkeypatch.setattr(convert_slowfast, "SlowFastConfig", partial(SlowFastConfig, **SMALL_SLOWFAST))
+    monkeypatch.setattr(convert_vggish, "VggishConfig", partial(VggishConfig, **SMALL_VGGISH))
+    monkeypatch.setattr(convert_resnet3d, "ResNet3dConfig", partial(ResNet3dConfig, **SMALL_RESNET3D))
 
 
 # Files as the projects write them
@@ -225,15 +231,15 @@ class Kind(NamedTuple):
 
 KINDS = {
     "slowfast": Kind(
-        convert_slowfast,
+        partial(convert, "slowfast"),
         small_slowfast,
         lambda weights: {"model_state": weights},
         "blocks.2.multipathway_fusion.norm.bias",
         "slowfast.blocks.2.multipathway_fusion.norm.bias",
     ),
-    "vggish": Kind(convert_vggish, small_vggish, dict, "features.8.bias", "features.8.bias"),
+    "vggish": Kind(partial(convert, "vggish"), small_vggish, dict, "features.8.bias", "features.8.bias"),
     "resnet3d": Kind(
-        convert_resnet3d,
+        partial(convert, "resnet3d"),
         small_resnet3d,
         lambda weights: {"epoch": 200, "state_dict": weights},
         "layer2.0.bn1.bias",
@@ -325,7 +331,7 @@ def test_all_differences_are_listed(folder):
     )
     file = save(weights, folder / "a.pth")
     with refused(folder, words):
-        convert_resnet3d(file, folder / "new")
+        convert("resnet3d", file, folder / "new")
 
 
 @pytest.mark.parametrize("first", ["fc.weight", "module.fc.weight"])
@@ -336,7 +342,7 @@ def test_two_names_of_one_weight(folder, first):
     weights[first] = weights.pop("fc.weight")
     file = save(weights | {other: weights[first].clone()}, folder / "a.pth")
     with refused(folder, listed(f"not used: {other}")):
-        convert_resnet3d(file, folder / "new")
+        convert("resnet3d", file, folder / "new")
 
 
 def test_two_names_of_one_weight_in_caffe2(folder):
@@ -346,13 +352,13 @@ def test_two_names_of_one_weight_in_caffe2(folder):
     blobs["t_res2_1_branch2c_bn_subsample_w"] = blobs["t_res2_2_branch2c_bn_subsample_w"]
     file.write_bytes(pickle.dumps({"blobs": blobs}, protocol=2))
     with refused(folder, listed("not used: t_res2_1_branch2c_bn_subsample_w")):
-        convert_slowfast(file, folder / "new")
+        convert("slowfast", file, folder / "new")
 
 
 def test_three_prefixes_are_too_many(folder):
     file = save(small_resnet3d(prefix="module." * 3), folder / "a.pth")
     with refused(folder, "is of another network"):
-        convert_resnet3d(file, folder / "new")
+        convert("resnet3d", file, folder / "new")
 
 
 # Files of other things
@@ -388,19 +394,19 @@ def test_networks_of_other_depth_and_dimension(folder):
         {name: value[:, :, 0] if value.dim() == 5 else value for name, value in weights.items()}, folder / "2d"
     )
     with refused(folder, r"wrong shape: resnet3d.conv1.weight is \(8, 3, 7, 7\), and must be \(8, 3, 7, 7, 7\)"):
-        convert_resnet3d(file, folder / "new")
+        convert("resnet3d", file, folder / "new")
     file = save(weights | {"layer1.1.conv1.weight": torch.ones(8, 8, 3, 3, 3)}, folder / "deep")
     with refused(folder, listed("not used: resnet3d.layer1.1.conv1.weight")):
-        convert_resnet3d(file, folder / "new")
+        convert("resnet3d", file, folder / "new")
 
 
 @pytest.mark.parametrize(
     ("convert", "weights", "others"),
     [
-        (convert_slowfast, small_slowfast, "s3.pathway1_res0.branch1.weight"),
-        (convert_slowfast, small_slowfast, "t_res4_5_branch2c_bn_subsample_w"),
-        (convert_vggish, small_vggish, "features_network.0.weight"),
-        (convert_vggish, small_vggish, "vggish/fc2/biases"),
+        (partial(convert, "slowfast"), small_slowfast, "s3.pathway1_res0.branch1.weight"),
+        (partial(convert, "slowfast"), small_slowfast, "t_res4_5_branch2c_bn_subsample_w"),
+        (partial(convert, "vggish"), small_vggish, "features_network.0.weight"),
+        (partial(convert, "vggish"), small_vggish, "vggish/fc2/biases"),
     ],
 )
 def test_names_of_two_projects(folder, convert, weights, others):
@@ -453,24 +459,24 @@ def test_paths_without_a_file(kind, folder):
 def test_resnet3d_needs_its_file(folder):
     words = "Google Drive, which only a browser opens. Download r3d34_K_200ep.pth or resnet-34-kinetics.pth by the"
     with refused(folder, words):
-        convert_resnet3d(None, folder / "new")
+        convert("resnet3d", None, folder / "new")
 
 
 def test_resnet3d_has_two_ranges_of_pixels(folder):
     file = save(small_resnet3d(), folder / "a.pth")
     with refused(folder, r"pixel_range must be 1 or 255, got 2\."):
-        convert_resnet3d(file, folder / "new", pixel_range=2)
+        convert("resnet3d", file, folder / "new", pixel_range=2)
 
 
 # Files that are cut
 
 
 FORMATS = {
-    "archive": (convert_vggish, small_vggish, torch.save),
-    "legacy": (convert_vggish, small_vggish, partial(torch.save, _use_new_zipfile_serialization=False)),
-    "torch 0.3": (convert_resnet3d, lambda: uncounted(small_resnet3d()), save_as_torch_0_3),
-    "Caffe2": (convert_slowfast, small_slowfast, save_caffe2),
-    "TensorFlow": (convert_vggish, small_tensorflow, save_tensorflow),
+    "archive": (partial(convert, "vggish"), small_vggish, torch.save),
+    "legacy": (partial(convert, "vggish"), small_vggish, partial(torch.save, _use_new_zipfile_serialization=False)),
+    "torch 0.3": (partial(convert, "resnet3d"), lambda: uncounted(small_resnet3d()), save_as_torch_0_3),
+    "Caffe2": (partial(convert, "slowfast"), small_slowfast, save_caffe2),
+    "TensorFlow": (partial(convert, "vggish"), small_tensorflow, save_tensorflow),
 }
 
 
@@ -529,7 +535,7 @@ def test_system_is_not_called(folder):
     command = f"touch {folder}/ran"
     (folder / "a.pkl").write_bytes(f"cposix\nsystem\n(S'{command}'\ntR.".encode())
     with refused(folder, "a.pkl is not read: it asks for posix.system"):
-        convert_slowfast(folder / "a.pkl", folder / "new")
+        convert("slowfast", folder / "a.pkl", folder / "new")
     pickle.loads((folder / "a.pkl").read_bytes())
     assert (folder / "ran").exists()
 
@@ -537,7 +543,7 @@ def test_system_is_not_called(folder):
 def test_saved_module_is_refused(folder):
     file = save(NaiveResNet3d("A", width=8), folder / "a.pth")
     with refused(folder, "is not read: it holds more than tensors, which could run code .*NaiveResNet3d"):
-        convert_resnet3d(file, folder / "new")
+        convert("resnet3d", file, folder / "new")
 
 
 def test_pca_that_would_run_code_does_not(folder):
@@ -547,7 +553,7 @@ def test_pca_that_would_run_code_does_not(folder):
     torch.save({"pca_means": Runs(ran)}, folder / "pca.pth")
     for name, words in (("pca.npz", "allow_pickle=False|pickled"), ("pca.pth", "could run code")):
         with refused(folder, f"{name} .*({words})"):
-            convert_vggish(file, folder / "new", pca=folder / name)
+            convert("vggish", file, folder / "new", pca=folder / name)
     assert not ran.exists()
 
 
@@ -564,14 +570,14 @@ def test_pca_of_another_shape_or_file(folder):
     ):
         np.savez(folder / "pca.npz", **content)
         with refused(folder, rf"pca.npz is no PCA of 8 values: it holds {found}. Give vggish_pca_params"):
-            convert_vggish(file, folder / "new", pca=folder / "pca.npz")
+            convert("vggish", file, folder / "new", pca=folder / "pca.npz")
     np.savez(folder / "pca.npz", **pca)
     own = small_vggish() | {f"pproc.{name}": torch.tensor(value) for name, value in pca.items()}
     own = save(own, folder / "own.pth")
     with refused(folder, "carries a PCA of its own. Leave the other one out"):
-        convert_vggish(own, folder / "new", pca=folder / "pca.npz")
+        convert("vggish", own, folder / "new", pca=folder / "pca.npz")
     with refused(folder, "pca.pth: no such file", FileNotFoundError):
-        convert_vggish(file, folder / "new", pca=folder / "pca.pth")
+        convert("vggish", file, folder / "new", pca=folder / "pca.pth")
 
 
 def test_damaged_archive_of_numpy_is_refused(folder):
@@ -587,7 +593,7 @@ def test_damaged_archive_of_numpy_is_refused(folder):
             assert re.search(r"pca.npz (cannot be read|is no readable pickle|is a web page)", str(error))
     (folder / "pca.npz").write_bytes(whole[: len(whole) // 2])
     with refused(folder, "pca.npz cannot be read .*nothing was written"):
-        convert_vggish(file, folder / "new", pca=folder / "pca.npz")
+        convert("vggish", file, folder / "new", pca=folder / "pca.npz")
 
 
 # The folder that is written
@@ -622,7 +628,7 @@ def test_writing_that_fails_leaves_nothing(folder, monkeypatch, error):
     monkeypatch.setattr(VideoFeatureExtractor, "save_pretrained", fail)
     file = save(small_resnet3d(), folder / "a.pth")
     with refused(folder, "disk is full", error):
-        convert_resnet3d(file, folder / "new")
+        convert("resnet3d", file, folder / "new")
 
 
 # Files that are downloaded
@@ -676,29 +682,45 @@ def server(folder, monkeypatch):
     assert hosts <= {"127.0.0.1"}
 
 
-def serve(server, monkeypatch, constant: str, path: Path, url: str = "{}/{}", sha256: str | None = None) -> str:
+def publish(monkeypatch, module: ModuleType, download: Download, part: str | None = None) -> None:
+    """Make a file the official one: of the network, or of a part that goes with it."""
+    converter = module.CONVERTER
+    changed = {"files": {part: download}} if part else {"downloads": dict.fromkeys(converter.downloads, download)}
+    monkeypatch.setattr(module, "CONVERTER", replace(converter, **changed))
+
+
+def serve(
+    server,
+    monkeypatch,
+    module: ModuleType,
+    path: Path,
+    url: str = "{}/{}",
+    sha256: str | None = None,
+    part: str | None = None,
+) -> str:
     """Serve a file, and make it the official one; returns its hash."""
     server.files[path.name] = path.read_bytes()
     found = sha256_of(path)
     path.unlink()
     official = Download(url.format(server.url, path.name), found[:8] if sha256 is None else sha256)
-    monkeypatch.setattr(encoders, constant, official)
+    publish(monkeypatch, module, official, part)
     return found
 
 
 def test_official_files_have_the_hash_in_their_names():
-    for download in (encoders.VGGISH_FILE, encoders.PCA_FILE):
+    converter = convert_vggish.CONVERTER
+    for download in (*converter.downloads.values(), *converter.files.values()):
         assert download.url.endswith(f"-{download.sha256}.pth") and len(download.sha256) == 8
 
 
 def test_official_files_are_downloaded(folder, server, monkeypatch):
-    sha256 = serve(server, monkeypatch, "SLOWFAST_FILE", save_pytorchvideo(small_slowfast(), folder / "S.pyth"))
-    assert convert_slowfast(None, folder / "slowfast").source_sha256 == sha256
+    sha256 = serve(server, monkeypatch, convert_slowfast, save_pytorchvideo(small_slowfast(), folder / "S.pyth"))
+    assert convert("slowfast", None, folder / "slowfast").source_sha256 == sha256
     card = (folder / "slowfast" / "README.md").read_text()
     assert "Converted from `S.pyth`, in the format of [pytorchvideo]" in card and sha256 in card
-    serve(server, monkeypatch, "VGGISH_FILE", save(small_vggish(), folder / "v.pth"))
-    serve(server, monkeypatch, "PCA_FILE", save_pca(folder / "p.pth", "legacy"))
-    convert_vggish(None, folder / "vggish", pca=True)
+    serve(server, monkeypatch, convert_vggish, save(small_vggish(), folder / "v.pth"))
+    serve(server, monkeypatch, convert_vggish, save_pca(folder / "p.pth", "legacy"), part="pca")
+    convert("vggish", None, folder / "vggish", pca=True)
     found = VggishModel.from_pretrained(folder / "vggish")
     np.testing.assert_allclose(found.pproc.pca_means, small_pca()["pca_means"][:, 0], rtol=1e-6)
     assert [name for method, name in server.asked if method == "GET"] == ["S.pyth", "v.pth", "p.pth"]
@@ -720,25 +742,25 @@ def test_download_that_fails_leaves_nothing(folder, server, monkeypatch, url, sh
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
     file = save_pytorchvideo(small_slowfast(), folder / "S.pyth")
-    serve(server, monkeypatch, "SLOWFAST_FILE", file, url.replace("{port}", str(port)), sha256)
+    serve(server, monkeypatch, convert_slowfast, file, url.replace("{port}", str(port)), sha256)
     with refused(folder, rf"http://127.0.0.1:\d+/.*{words}", error):
-        convert_slowfast(None, folder / "new")
+        convert("slowfast", None, folder / "new")
 
 
 def test_slow_download_arrives(folder, server, monkeypatch):
     """However long all of it takes: aiohttp would break off what takes five minutes, so 288 MB at 7 Mbit/s."""
     monkeypatch.setattr(aiohttp.client, "DEFAULT_TIMEOUT", aiohttp.ClientTimeout(total=0.5))
     HTTPFileSystem.clear_instance_cache()
-    serve(server, monkeypatch, "VGGISH_FILE", save(small_vggish(), folder / "v.pth"), "{}/slow-{}")
-    assert convert_vggish(None, folder / "new").origin == "torchvggish"
+    serve(server, monkeypatch, convert_vggish, save(small_vggish(), folder / "v.pth"), "{}/slow-{}")
+    assert convert("vggish", None, folder / "new").origin == "torchvggish"
 
 
 def test_nothing_is_downloaded_for_a_full_folder(folder, server, monkeypatch):
-    serve(server, monkeypatch, "VGGISH_FILE", save(small_vggish(), folder / "v.pth"))
+    serve(server, monkeypatch, convert_vggish, save(small_vggish(), folder / "v.pth"))
     (folder / "new").mkdir()
     (folder / "new" / "notes.txt").touch()
     with refused(folder, "is not an empty directory", FileExistsError):
-        convert_vggish(None, folder / "new")
+        convert("vggish", None, folder / "new")
     assert server.asked == []
 
 
@@ -771,8 +793,8 @@ def test_command_says_that_nothing_was_compared(folder, monkeypatch):
 
 
 def test_command_downloads_without_a_source(folder, server, monkeypatch):
-    serve(server, monkeypatch, "VGGISH_FILE", save(small_vggish(), folder / "v.pth"))
-    serve(server, monkeypatch, "PCA_FILE", save_pca(folder / "p.pth", "archive"))
+    serve(server, monkeypatch, convert_vggish, save(small_vggish(), folder / "v.pth"))
+    serve(server, monkeypatch, convert_vggish, save_pca(folder / "p.pth", "archive"), part="pca")
     run("vggish", folder / "plain")
     run("vggish", folder / "with", "--official-pca")
     assert [VggishConfig.from_pretrained(folder / name).has_pca for name in ("plain", "with")] == [False, True]
@@ -802,6 +824,15 @@ def test_command_takes_options(folder):
         (("resnet3d", "new"), "Error: The authors of the 3D ResNets publish their files on Google Drive"),
         (("resnet3d", "v.pth", "new", "--pixels", "0-2"), "'0-2' is not one of"),
         (("resnet3d",), "Missing argument"),
+        ((), "Error: Missing argument ENCODER. Give one of "),
+        (("slowfst", "new"), "Error: 'slowfst' is no encoder that can be converted. Known: "),
+        (("slowfst", "new"), "Did you mean slowfast?"),
+        (("v.pth", "new"), "Error: 'v.pth' is no encoder that can be converted."),
+        (("avaca", "new"), "Error: 'avaca' is no encoder that can be converted."),
+        (("slowfast", "new", "--pca", "p"), "Error: --pca is not for slowfast, which takes no options."),
+        (("slowfast", "new", "--official-pca"), "Error: --official-pca is not for slowfast"),
+        (("vggish", "new", "--pixels", "0-1"), "Error: --pixels is not for vggish, which takes --pca."),
+        (("resnet3d", "new", "--variant", "m"), "Error: --variant is not for resnet3d, which takes --pixels."),
     ],
 )
 def test_command_refuses(folder, monkeypatch, arguments, words):
@@ -816,17 +847,79 @@ def test_command_refuses(folder, monkeypatch, arguments, words):
 
 
 def test_command_ends_when_a_download_fails(folder, server, monkeypatch):
-    monkeypatch.setattr(encoders, "SLOWFAST_FILE", Download(f"{server.url}/absent.pyth"))
+    publish(monkeypatch, convert_slowfast, Download(f"{server.url}/absent.pyth"))
     said, error = run("slowfast", folder / "new", code=2)
     assert "absent.pyth cannot be downloaded (ClientResponseError: 404" in error and said == ""
     assert not (folder / "new").exists()
+
+
+def test_help_has_an_example():
+    said, _ = run("--help")
+    assert "Example: avad-hf convert slowfast" in said and "resnet3d" in said
+
+
+def test_names_of_before_still_convert(kind, folder):
+    """``convert_slowfast(source, directory, config)`` and the others, with their arguments in the same order."""
+    name = next(name for name, one in KINDS.items() if one is kind)
+    before = getattr(encoders, f"convert_{name}")
+    parameters = {"slowfast": ["config"], "vggish": ["pca", "config"], "resnet3d": ["pixel_range", "config"]}[name]
+    assert [*signature(before).parameters] == ["source", "directory", *parameters]
+    file = save(kind.wrap(kind.weights()), folder / "a.pth")
+    configs = {
+        "slowfast": SlowFastConfig(**SMALL_SLOWFAST),
+        "vggish": VggishConfig(**SMALL_VGGISH),
+        "resnet3d": ResNet3dConfig(**SMALL_RESNET3D, num_labels=5),
+    }
+    done = before(file, folder / "new", *[None] * (len(parameters) - 1), configs[name])
+    assert done.directory == str(folder / "new")
+    with pytest.raises(TypeError, match="unexpected keyword argument 'size'"):
+        before(file, folder / "other", size=3)
+    with pytest.raises(AttributeError, match="has no attribute 'convert_avaca'"):
+        _ = encoders.convert_avaca
+
+
+def test_options_that_a_converter_does_not_take(folder):
+    file = save(small_resnet3d(), folder / "a.pth")
+    with refused(folder, r"The converter of 3D ResNet does not take pca, variant\. It takes pixel_range\."):
+        convert("resnet3d", file, folder / "new", pca="p.npz", variant="m", pixel_range=1)
+    with refused(folder, r"The converter of SlowFast does not take pca\. It takes no options\."):
+        convert("slowfast", file, folder / "new", pca=True)
+    with refused(folder, r"'slowfest' is no encoder that can be converted\. Known: .*\. Did you mean slowfast\?"):
+        convert("slowfest", file, folder / "new")
+    with refused(folder, "Give pixel_range or config, not both"):
+        convert("resnet3d", file, folder / "new", pixel_range=1, config=ResNet3dConfig(**SMALL_RESNET3D))
+
+
+def test_variants_are_downloaded_by_their_names(folder, server):
+    """Of a converter of one's own, for which nothing need be registered."""
+    given = []
+
+    def make(file, config, variant=None):
+        given.append(variant)
+        return convert_resnet3d.make(file, config)
+
+    file = save(small_resnet3d(), folder / "m.pth")
+    server.files = {"m.pth": file.read_bytes()}
+    one = replace(
+        convert_resnet3d.CONVERTER,
+        make=make,
+        options=("variant",),
+        downloads={"s": Download(f"{server.url}/s.pth"), "m": Download(f"{server.url}/m.pth")},
+    )
+    with refused(folder, r"3D ResNet has no variant 'l' to download\. Known: s, m\."):
+        convert(one, None, folder / "new", variant="l")
+    with refused(folder, "s.pth cannot be downloaded", ConnectionError):
+        convert(one, None, folder / "new")
+    convert(one, None, folder / "new", variant="m")
+    convert(one, file, folder / "other")
+    assert given == ["m", None]
 
 
 def test_slowfast_of_another_corpus_must_be_meant(folder):
     """Something-Something's and AVA's networks have weights of the same shapes, and read clips in another way."""
     file = save_pytorchvideo(small_slowfast(num_labels=174), folder / "a.pyth")
     with refused(folder, "has 174 classes, and the network of Kinetics-400 has 400.*SlowFastConfig.num_labels=174"):
-        convert_slowfast(file, folder / "new")
-    convert_slowfast(file, folder / "new", SlowFastConfig(**SMALL_SLOWFAST, num_labels=174))
+        convert("slowfast", file, folder / "new")
+    convert("slowfast", file, folder / "new", config=SlowFastConfig(**SMALL_SLOWFAST, num_labels=174))
     card = (folder / "new" / "README.md").read_text()
     assert "Its classifier has 174 classes." in card and "Kinetics" not in card

@@ -147,11 +147,12 @@ def test_other_files_are_refused(tmp_path, content):
 
 def test_paths_without_a_file_are_refused(tmp_path):
     with pytest.raises(
-        ValueError, match=r"a.ckpt cannot be read .*: No such file or directory\. Give vggish_model.ckpt"
+        ValueError,
+        match=r"a.ckpt cannot be read .*: No such file or directory\. Give the checkpoint as it is published",
     ):
         read_tensorflow(tmp_path / "a.ckpt")
     with pytest.raises(
-        ValueError, match=r"cannot be read as a TensorFlow V1 checkpoint: .+\. Give vggish_model.ckpt as"
+        ValueError, match=r"cannot be read as a TensorFlow V1 checkpoint: .+\. Give the checkpoint as it is"
     ):
         read_tensorflow(tmp_path)
     assert not is_tensorflow(tmp_path / "a.ckpt") and not is_tensorflow(tmp_path)
@@ -186,7 +187,7 @@ HALVES = (message((1, message((2, 1)))), message((1, message((1, 1), (2, 1)))))
 )
 def test_what_is_wrong_is_said(tmp_path, data, words):
     with pytest.raises(
-        ValueError, match=f"a.ckpt cannot be read as .*: .*{words}.*. Give vggish_model.ckpt as published"
+        ValueError, match=f"a.ckpt cannot be read as .*: .*{words}.*. Give the checkpoint as it is published"
     ):
         read(tmp_path / "a.ckpt", data)
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import datasets
 
 import avad_hf
-from avad_hf.data import extraction
-from avad_hf.data.manifest import COLUMNS, read_manifest, write_manifest
-from avad_hf.data.synthetic_world.world import render_world
+from avad_hf.corpora.manifest import COLUMNS, read_manifest, write_manifest
+from avad_hf.features import extraction
+from avad_hf.synthetic.world import render_world
 from avad_hf.untrained import init_avaca
 
 NUM_ROWS = 10_000

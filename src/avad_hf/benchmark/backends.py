@@ -9,17 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from transformers import AutoConfig
 
 from avad_hf.export.engines import NEEDED as NEEDED_TO_EXPORT
+from avad_hf.registration import ARCHITECTURES
 
 # The comparison: what a user would put together from public parts.
 PUBLIC_PARTS = "public-parts"
 # Modules that each engine is made of, and what installs them.
-NEEDED = {
-    "torch": (),
-    **NEEDED_TO_EXPORT,
-    PUBLIC_PARTS: ("pytorchvideo", "torchvggish", "resampy"),
-}
+NEEDED = {"torch": (), **NEEDED_TO_EXPORT}
 EXTRAS = {"openvino": "openvino", "onnx": "onnx", PUBLIC_PARTS: "test"}
 
 
@@ -48,10 +46,13 @@ class Backend:
         """Why it cannot be measured here, and what to do; ``None`` if it can."""
         if self.device == "cuda":
             return None if torch.cuda.is_available() else "there is no CUDA device that torch can use"
-        absent = [name for name in NEEDED[self.engine] if importlib.util.find_spec(name) is None]
-        if absent:
-            return f"not installed: {', '.join(absent)}. pip install 'avad-hf[{EXTRAS[self.engine]}]'"
-        return None
+        return _absent(NEEDED.get(self.engine, ()), self.engine)
+
+
+def _absent(modules: Sequence[str], engine: str) -> str | None:
+    """Which modules are not installed, and what installs them."""
+    absent = [name for name in modules if importlib.util.find_spec(name) is None]
+    return f"not installed: {', '.join(absent)}. pip install 'avad-hf[{EXTRAS[engine]}]'" if absent else None
 
 
 BACKENDS = {
@@ -89,6 +90,25 @@ def chosen_backends(names: Sequence[str] | None) -> list[Backend]:
     return [BACKENDS[name] for name in dict.fromkeys(names)]
 
 
+def public_parts_of(model: str | os.PathLike) -> type | None:
+    """What makes up a checkpoint's detector from public packages; ``None`` if its architecture does not say.
+
+    It is a class with ``packages`` and ``refusal(model)``. It is made with ``(model)``, and scores files as a
+    [`Detector`] does.
+    """
+    one = ARCHITECTURES.get(AutoConfig.from_pretrained(model).model_type)
+    return None if one is None else one.load("public_parts")
+
+
+def refusal(backend: Backend, model: str | os.PathLike) -> str | None:
+    """Why a checkpoint cannot be measured with a backend here, and what to do; ``None`` if it can."""
+    if backend.engine != PUBLIC_PARTS:
+        return backend.missing()
+    if (parts := public_parts_of(model)) is None:
+        return "nobody has made up this detector from public packages"
+    return _absent(parts.packages, PUBLIC_PARTS) or parts.refusal(model)
+
+
 class Detector:
     """The pipeline with one backend, from file to scores.
 
@@ -116,9 +136,7 @@ def load_detector(backend: Backend, folder: str | os.PathLike):
     """Load what scores files with a backend: [`Detector`], or the public parts."""
     if backend.engine != PUBLIC_PARTS:
         return Detector(backend, folder)
-    from .public_parts import PublicParts
-
-    return PublicParts(folder)
+    return public_parts_of(folder)(folder)
 
 
 def exported(backend: Backend, model: str, folder: Path, video: str) -> str:
@@ -150,4 +168,6 @@ __all__ = [
     "chosen_backends",
     "exported",
     "load_detector",
+    "public_parts_of",
+    "refusal",
 ]

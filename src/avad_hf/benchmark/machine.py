@@ -10,10 +10,9 @@ from typing import Any
 
 import torch
 
-PACKAGES = (
-    *("avad-hf", "torch", "torchaudio", "transformers", "numpy", "av", "openvino", "nncf", "onnx", "onnxruntime"),
-    *("pytorchvideo", "torchvggish", "resampy"),
-)
+from avad_hf.registration import architectures
+
+PACKAGES = ("avad-hf", "torch", "torchaudio", "transformers", "numpy", "av", "openvino", "nncf", "onnx", "onnxruntime")
 # Instructions that networks gain by; of x86, and of ARM.
 FLAGS = (
     *("avx2", "fma", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16"),
@@ -41,8 +40,14 @@ def describe_machine() -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name() if is_cuda else None,
         "system": platform.platform(),
         "python": platform.python_version(),
-        "packages": {package: _version(package) for package in PACKAGES},
+        "packages": {package: _version(package) for package in (*PACKAGES, *_compared_packages())},
     }
+
+
+def _compared_packages() -> list[str]:
+    """What detectors are made up from for comparison."""
+    parts = [one.load("public_parts") for one in architectures("public_parts").values()]
+    return sorted({package for one in parts for package in one.packages})
 
 
 def _read(path: str) -> str:

@@ -7,10 +7,8 @@ from pathlib import Path
 
 from .backends import Backend, backend_named, load_detector
 
-# By the name of the command, under which the package loads no more than is used.
 CODE = """
 import sys
-sys.argv[0] = "avad-hf"
 from avad_hf.benchmark.memory import main
 main(*sys.argv[1:])
 """

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from avad_hf.models.slowfast.modeling_slowfast import SlowFastModel
+from avad_hf.models.encoder import Encoder
 
 # Rows of the square matrices, and channels, frames and rows of what is convolved: large enough that nothing but
 # arithmetic counts. A GPU needs more.
@@ -64,19 +64,19 @@ def now(device: str) -> float:
 
 
 @torch.no_grad()
-def encoder_gflop(encoder: SlowFastModel, height: int, width: int) -> float:
+def encoder_gflop(encoder: Encoder, height: int, width: int) -> float:
     """Count what the video encoder computes for one clip, in 10^9 operations; nothing is computed.
 
     Args:
-        encoder: As it was trained: batch norms, which its inference form folds away, count for nothing.
+        encoder: Video encoder, in torch.
         height: Of its frames, in pixels.
         width: Of its frames, in pixels.
     """
     # On the device meta tensors have shapes and no values.
-    shell = copy.deepcopy(encoder).to("meta")
-    clip = torch.empty(1, encoder.config.num_frames, encoder.config.num_channels, height, width, device="meta")
+    shell = copy.deepcopy(encoder).to("meta", torch.float32)
+    clip = torch.empty(1, encoder.spec.num_frames, 3, height, width, dtype=torch.uint8, device="meta")
     with FlopCounterMode(display=False) as counter:
-        shell(clip)
+        shell.encode(clip)
     return counter.get_total_flops() / 1e9
 
 

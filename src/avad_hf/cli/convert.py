@@ -1,18 +1,18 @@
 """`avad-hf convert`: published encoders as checkpoints."""
 
-from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from avad_hf.registration import architecture, architectures
+
 from .terminal import quiet, refuse
 
-Place = Annotated[
-    list[Path],
-    typer.Argument(metavar="[SOURCE] OUT", help="The file as published, and the new folder.", show_default=False),
-]
+ENCODERS = ", ".join(architectures("converter"))
+# Endings of files that people give where a folder belongs.
+FILES = (".pyth", ".pth", ".pt", ".pkl", ".ckpt")
 
 
 class PixelRange(StrEnum):
@@ -22,57 +22,78 @@ class PixelRange(StrEnum):
     byte = "0-255"
 
 
-def convert_slowfast(places: Place) -> None:
-    """SlowFast-R50 8x8 of pytorchvideo (.pyth) or PySlowFast (.pkl). Without SOURCE: pytorchvideo's."""
-    from avad_hf.convert.encoders import convert_slowfast as convert
-
-    _run(convert, *_places(places))
-
-
-def convert_vggish(
-    places: Place,
-    pca: Annotated[Path | None, typer.Option(help="vggish_pca_params (.pth or .npz), to carry along.")] = None,
-    official_pca: Annotated[bool, typer.Option("--official-pca", help="Download torchvggish's PCA.")] = False,
+def convert(
+    encoder: Annotated[
+        str | None, typer.Argument(metavar="ENCODER", help=f"One of {ENCODERS}.", show_default=False)
+    ] = None,
+    places: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[SOURCE] OUT",
+            help="The file as published, and the new folder. Without SOURCE it is downloaded.",
+            show_default=False,
+        ),
+    ] = None,
+    pca: Annotated[
+        Path | None, typer.Option(help="File of a PCA that follows the network (.pth or .npz), to carry along.")
+    ] = None,
+    official_pca: Annotated[bool, typer.Option("--official-pca", help="Download the official PCA.")] = False,
+    pixels: Annotated[
+        PixelRange | None, typer.Option(help="What it was trained on. Default: as its authors trained its kind.")
+    ] = None,
+    variant: Annotated[str | None, typer.Option(help="Which of the published sizes it is.")] = None,
 ) -> None:
-    """VGGish of torchvggish (.pth), torchaudio (.pt) or TensorFlow (.ckpt). Without SOURCE: torchvggish's."""
+    """Make a checkpoint of a published encoder.
+
+    Example: avad-hf convert slowfast SLOWFAST_8x8_R50.pyth checkpoints/slowfast
+    """
+    if encoder is None:
+        refuse(f"Missing argument ENCODER. Give one of {ENCODERS}.")
+    try:
+        one = architecture(encoder, "converter", "encoder that can be converted")
+    except ValueError as error:
+        refuse(str(error))
     if pca is not None and official_pca:
         refuse("Give --pca or --official-pca, not both.")
-    from avad_hf.convert.encoders import convert_vggish as convert
+    source, directory = _places(places or [])
+    pixel_range = {None: None, PixelRange.one: 1, PixelRange.byte: 255}[pixels]
+    flags = {
+        "pca": ("--official-pca" if official_pca else "--pca", True if official_pca else pca),
+        "pixel_range": ("--pixels", pixel_range),
+        "variant": ("--variant", variant),
+    }
+    given = {name: value for name, (_, value) in flags.items() if value is not None}
 
-    _run(convert, *_places(places), pca=official_pca or pca)
-
-
-def convert_resnet3d(
-    places: Place,
-    pixels: Annotated[
-        PixelRange | None,
-        typer.Option(help="What it was trained on. Default: 0-255 for shortcuts of type A (2018), else 0-1 (2020)."),
-    ] = None,
-) -> None:
-    """3D-ResNet-34 of 3D-ResNets-PyTorch (.pth), of 2018 (shortcuts A) or 2020 (B)."""
-    from avad_hf.convert.encoders import convert_resnet3d as convert
-
-    given = {None: None, PixelRange.one: 1, PixelRange.byte: 255}[pixels]
-    _run(convert, *_places(places), pixel_range=given)
-
-
-def _places(places: list[Path]) -> tuple[Path | None, Path]:
-    if len(places) > 2:
-        refuse(f"Give SOURCE and OUT, or OUT alone; got {' '.join(map(str, places))}.")
-    return (None, places[0]) if len(places) == 1 else (places[0], places[1])
-
-
-def _run(convert: Callable, source: Path | None, directory: Path, **options) -> None:
-    from avad_hf import registration  # noqa: F401
     from avad_hf.convert.encoders import NOT_COMPARED
+    from avad_hf.convert.encoders import convert as convert_file
 
     quiet()
-    if source is None and (directory.is_file() or directory.suffix in (".pyth", ".pth", ".pt", ".pkl", ".ckpt")):
-        refuse(f"{directory} is a file, or called like one. Give the new folder too: {directory} OUT.")
+    options = one.load("converter").options
+    for name in given:
+        if name not in options:
+            known = ", ".join(flags[option][0] for option in options) or "no options"
+            refuse(f"{flags[name][0]} is not for {encoder}, which takes {known}.")
     try:
-        done = convert(source, directory, **options)
+        done = convert_file(encoder, source, directory, **given)
     except (OSError, ValueError) as error:
         refuse(str(error))
     typer.echo(f"Read {done.num_parameters:,} weights in the format of {done.origin}, SHA-256 {done.source_sha256}.")
     typer.echo(f"{done.parity}." if done.parity else NOT_COMPARED)
     typer.echo(f"Wrote {done.directory}")
+
+
+def _places(places: list[Path]) -> tuple[Path | None, Path]:
+    """SOURCE and OUT."""
+    if not places:
+        refuse("Missing argument OUT: the new folder.")
+    if len(places) > 2:
+        refuse(f"Give SOURCE and OUT, or OUT alone; got {' '.join(map(str, places))}.")
+    if len(places) == 2:
+        return places[0], places[1]
+    directory = places[0]
+    if directory.is_file() or directory.suffix in FILES:
+        refuse(f"{directory} is a file, or called like one. Give the new folder too: {directory} OUT.")
+    return None, directory
+
+
+__all__ = ["convert"]

@@ -1,53 +1,37 @@
-"""Published encoders as checkpoints of this library: every weight accounted for, or nothing written."""
+"""Published encoders as checkpoints of this library: every weight accounted for, or nothing written.
+
+What the files of an architecture are, its own folder says (`avad_hf.models.conversion.Converter`).
+"""
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from inspect import Parameter, Signature
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import FeatureExtractionMixin, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from avad_hf.files import check_new
 from avad_hf.hub.cards import card
 from avad_hf.hub.folders import weights_hash, write_checkpoint
-from avad_hf.hub.push import PIPELINE_TAGS
-from avad_hf.models.feature_extraction_video import VideoFeatureExtractor
-from avad_hf.models.resnet3d.configuration_resnet3d import ResNet3dConfig
-from avad_hf.models.resnet3d.modeling_resnet3d import ResNet3dForVideoClassification
-from avad_hf.models.slowfast.configuration_slowfast import SlowFastConfig
-from avad_hf.models.slowfast.modeling_slowfast import SlowFastForVideoClassification
-from avad_hf.models.vggish.configuration_vggish import VggishConfig
-from avad_hf.models.vggish.feature_extraction_vggish import VggishFeatureExtractor
-from avad_hf.models.vggish.modeling_vggish import VggishModel
-
-from .files import Download, fetch, read_weights, sha256_of
-from .origins import RESNET3D, SLOWFAST, VGGISH, Origin, origin_of, renamed
-from .parity import Parity, compare_slowfast, compare_vggish
-
-SLOWFAST_FILE = Download("https://dl.fbaipublicfiles.com/pytorchvideo/model_zoo/kinetics/SLOWFAST_8x8_R50.pyth")
-# torch names files of its hub by the first digits of their hashes.
-VGGISH_FILE = Download(
-    "https://github.com/harritaylor/torchvggish/releases/download/v0.1/vggish-10086976.pth", "10086976"
+from avad_hf.models.conversion import (
+    CheckpointParts,
+    Converter,
+    Download,
+    Origin,
+    Parity,
+    PublishedFile,
+    origin_of,
+    renamed,
 )
-PCA_FILE = Download(
-    "https://github.com/harritaylor/torchvggish/releases/download/v0.1/vggish_pca_params-970ea276.pth", "970ea276"
-)
-# ActivityNet's mean, which was subtracted from pixels of 0 to 255 in 2018; nothing was divided.
-INPUT_2018 = {"rescale_factor": 1.0, "image_mean": (114.7748, 107.7354, 99.4750), "image_std": (1.0, 1.0, 1.0)}
+from avad_hf.registration import architecture, architectures
 
+from .files import fetch, read_weights, sha256_of
 
-# What its authors' files of so many classes were trained on.
-CORPORA_3D = {
-    101: "UCF-101, after Kinetics",
-    400: "Kinetics-400",
-    700: "Kinetics-700",
-    1039: "Kinetics-700 and Moments in Time",
-}
 # What is said where there is no parity.
 NOT_COMPARED = "Its output was not compared with that of the original network."
 
@@ -59,8 +43,8 @@ class Conversion:
     Args:
         directory: The checkpoint.
         origin: Name of the format that the file was in.
-        source_sha256: Of the file.
-        num_parameters: Of the network.
+        source_sha256: SHA-256 of the file.
+        num_parameters: Parameters of the network.
         parity: How far its output is from the original network's; ``None`` if that is not installed.
     """
 
@@ -71,162 +55,87 @@ class Conversion:
     parity: Parity | None
 
 
-def convert_slowfast(
-    source: str | os.PathLike | None, directory: str | os.PathLike, config: SlowFastConfig | None = None
+def converter_of(name: str) -> Converter:
+    """The converter of an architecture, by its model type; raises ``ValueError``, with a suggestion, for others."""
+    return architecture(name, "converter", "encoder that can be converted").load("converter")
+
+
+def convert(
+    encoder: str | Converter,
+    source: str | os.PathLike | None,
+    directory: str | os.PathLike,
+    *,
+    config: PreTrainedConfig | None = None,
+    **options: Any,
 ) -> Conversion:
-    """Convert SlowFast-R50 8x8 of pytorchvideo (``.pyth``) or PySlowFast (``.pyth``, or ``.pkl`` of Caffe2).
+    """Convert a published file of an encoder.
 
     Args:
-        source: The file as published; ``None`` downloads pytorchvideo's.
+        encoder: Model type of the architecture, or a converter of one's own.
+        source: The file as published; ``None`` downloads the official one.
         directory: Where to write the checkpoint; new or empty.
-        config: Of another SlowFast than the published one, with the names of one of these projects.
+        config: Config of a network that differs from the published one, with the names of one of its projects.
+        options: What the architecture's converter takes besides (its ``options``). Files that go with the network are
+            given as paths; ``True`` downloads the official one.
 
     Raises:
         FileExistsError: If the directory holds something.
         FileNotFoundError: If there is no such file.
         ConnectionError: If it cannot be downloaded.
         ValueError: If the file is damaged, would run code, or its weights are not exactly those of the network, all of
-            which are listed; if the network's output differs from the original's.
+            which are listed; if the network's output differs from the original's; for another encoder or option.
     """
+    converter = converter_of(encoder) if isinstance(encoder, str) else encoder
+    options = _checked(converter, options)
+    download = None if source is not None else _official(converter, options.get("variant"))
     check_new(directory)
-    with _file(source, SLOWFAST_FILE) as path:
+    with tempfile.TemporaryDirectory() as folder:  # for downloads
+        path = Path(source) if download is None else fetch(download, folder)
         own = read_weights(path)
-        origin, tensors, unused = _named(own, path, SLOWFAST)
-        if config is None:
-            config = SlowFastConfig(**_classes(tensors, "proj.weight"))
-            if config.num_labels != len(SlowFastConfig().id2label):
-                raise ValueError(
-                    f"{path} has {config.num_labels} classes, and the network of Kinetics-400 has 400. Others have "
-                    "weights of the same shapes and differ in what those do not show: 64 frames, channels in another "
-                    "order, another stride. If you are sure of yours, call convert_slowfast(..., config="
-                    f"SlowFastConfig(num_labels={config.num_labels})) in Python. Nothing was written."
-                )
-        model = _model(SlowFastForVideoClassification, config, tensors, unused, path)
-        parity = compare_slowfast(model, own if origin.name == "pytorchvideo" else None)
-        _refuse_difference(parity, path)
-        facts = [
-            "Trained on Kinetics-400 by its authors, if this is the file that they published."
-            if config.num_labels == 400
-            else f"Its classifier has {config.num_labels} classes.",
-            f"Reads {config.num_frames} RGB frames as (x / 255 - 0.45) / 0.225.",
-        ]
-        extractor = VideoFeatureExtractor(num_frames=config.num_frames)
-        return _write(directory, model, extractor, path, origin, parity, "SlowFast", facts, source is None)
+        origin, tensors, unused = _named(own, path, converter.origins)
+        file = PublishedFile(path, sha256_of(path), tensors, origin)
+        for name, official in converter.files.items():
+            if name in options:
+                options[name] = _further(options[name], official, folder)
+        parts = converter.make(file, config, **options)
+        model = _model(converter.model, parts, unused, path)
+        parity = None
+        if converter.compare is not None:
+            parity = converter.compare(model, own if origin is converter.origins[0] else None)
+        if parity is not None and not parity.is_equal:
+            raise ValueError(f"{path}: {parity}. They must be equal to 1e-5; nothing was written.")
+        return _write(directory, model, parts, file, parity, converter.title, is_official=download is not None)
 
 
-def convert_vggish(
-    source: str | os.PathLike | None,
-    directory: str | os.PathLike,
-    pca: str | os.PathLike | bool | None = None,
-    config: VggishConfig | None = None,
-) -> Conversion:
-    """Convert VGGish of torchvggish (``.pth``), torchaudio (``.pt``) or TensorFlow (``vggish_model.ckpt``).
-
-    Args:
-        source: The file as published; ``None`` downloads torchvggish's.
-        directory: Where to write the checkpoint; new or empty.
-        pca: File of the PCA that may follow the network (``vggish_pca_params``, ``.pth`` or ``.npz``), which the
-            checkpoint then carries; ``True`` downloads torchvggish's. No detector of this library uses it.
-        config: Of another VGGish than the published one.
-
-    Raises:
-        FileExistsError: If the directory holds something.
-        FileNotFoundError: If there is no such file.
-        ConnectionError: If it cannot be downloaded.
-        ValueError: As of [`convert_slowfast`].
-    """
-    check_new(directory)
-    with _file(source, VGGISH_FILE) as path:
-        own = read_weights(path)
-        origin, tensors, unused = _named(own, path, VGGISH)
-        facts = []
-        if pca:
-            if "pproc.pca_means" in tensors:
-                raise ValueError(f"{path} carries a PCA of its own. Leave the other one out; nothing was written.")
-            with _file(None if pca is True else pca, PCA_FILE) as pca_path:
-                tensors |= _pca(pca_path, (config or VggishConfig()).embedding_size)
-                facts.append(f"Carries the PCA of `{pca_path.name}`, SHA-256 `{sha256_of(pca_path)}`.")
-        if "pproc.pca_means" in tensors:  # a column in the published file
-            tensors["pproc.pca_means"] = tensors["pproc.pca_means"].flatten()
-        config = config or VggishConfig(has_pca=any(name.startswith("pproc.") for name in tensors))
-        model = _model(VggishModel, config, tensors, unused, path)
-        parity = compare_vggish(model, own if origin.name == "torchvggish" else None)
-        _refuse_difference(parity, path)
-        facts += [
-            "Trained on a forerunner of YouTube-8M by its authors, if this is the file that they published.",
-            "Reads log-mel spectrograms of sound at 16 kHz, 0.96 s each. A ReLU follows the last layer.",
-        ]
-        return _write(
-            directory, model, VggishFeatureExtractor(), path, origin, parity, "VGGish", facts, source is None
-        )
-
-
-def convert_resnet3d(
-    source: str | os.PathLike | None,
-    directory: str | os.PathLike,
-    pixel_range: float | None = None,
-    config: ResNet3dConfig | None = None,
-) -> Conversion:
-    """Convert a 3D-ResNet-34 of 3D-ResNets-PyTorch (``.pth``), of 2018 or of 2020.
-
-    Shortcuts of type B have weights, and those of type A have none, which tells them apart. Weights of type A were
-    trained on pixels of 0 to 255 (2018), those of type B on 0 to 1 (2020); the checkpoint says which.
-
-    Args:
-        source: The file as published.
-        directory: Where to write the checkpoint; new or empty.
-        pixel_range: 1 or 255, for weights that were trained otherwise than the published ones of their type.
-        config: Of another network than the 3D-ResNet-34; it says what pixels the weights want.
-
-    Raises:
-        FileExistsError: If the directory holds something.
-        FileNotFoundError: If there is no such file.
-        ValueError: As of [`convert_slowfast`]; without a source, since its authors publish on a drive that only
-            browsers open.
-    """
-    check_new(directory)
-    if source is None:
+def _checked(converter: Converter, options: dict[str, Any]) -> dict[str, Any]:
+    """The options that are given; raises ``ValueError`` for those that the converter does not take."""
+    options = {name: value for name, value in options.items() if value is not None and value is not False}
+    if unknown := options.keys() - set(converter.options):
         raise ValueError(
-            "The authors of the 3D ResNets publish their files on Google Drive, which only a browser opens. "
-            "Download r3d34_K_200ep.pth or resnet-34-kinetics.pth by the links under 'Pre-trained models' of "
-            f"{RESNET3D[0].project}, and give the file."
+            f"The converter of {converter.title} does not take {', '.join(sorted(unknown))}. It takes "
+            f"{', '.join(converter.options) or 'no options'}."
         )
-    if pixel_range not in (None, 1, 255):
-        raise ValueError(f"pixel_range must be 1 or 255, got {pixel_range!r}.")
-    if pixel_range is not None and config is not None:
-        raise ValueError("Give pixel_range or config, not both: the config says what pixels the weights want.")
-    with _file(source, None) as path:
-        origin, tensors, unused = _named(read_weights(path), path, RESNET3D)
-        if config is None:
-            kind = "B" if any(".downsample." in name for name in tensors) else "A"
-            is_2018 = pixel_range == 255 or (pixel_range is None and kind == "A")
-            config = ResNet3dConfig(
-                shortcut_type=kind, **(INPUT_2018 if is_2018 else {}), **_classes(tensors, "fc.weight")
-            )
-        model = _model(ResNet3dForVideoClassification, config, tensors, unused, path)
-        settings = {name: getattr(config, name) for name in ("rescale_factor", "image_mean", "image_std")}
-        known = CORPORA_3D.get(config.num_labels)
-        span = "0 to 255" if config.rescale_factor == 1 else "0 to 1"
-        facts = [
-            f"Shortcuts of type {config.shortcut_type}. Reads RGB frames with pixels of {span}, mean "
-            f"{list(config.image_mean)} and standard deviation {list(config.image_std)}.",
-            f"{config.num_labels} classes"
-            + (f", as files of its authors that were trained on {known} have." if known else "."),
-            "Its feature extractor scales 16 frames to 112 x 112, where the authors crop.",
-        ]
-        # As its authors test it, but for the crop.
-        extractor = VideoFeatureExtractor(num_frames=16, size=(112, 112), **settings)
-        return _write(directory, model, extractor, path, origin, None, "3D ResNet", facts, False)
+    return options
 
 
-@contextmanager
-def _file(source: str | os.PathLike | None, official: Download | None) -> Iterator[Path]:
-    """A file that is there, or one that is downloaded to a folder that goes away."""
-    if source is not None:
-        yield Path(source)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        yield fetch(official, folder)
+def _official(converter: Converter, variant: str | None) -> Download:
+    """The file that is downloaded where none is given."""
+    if not converter.downloads:
+        raise ValueError(converter.source_help)
+    if variant is None:
+        return next(iter(converter.downloads.values()))
+    if variant not in converter.downloads:
+        raise ValueError(
+            f"{converter.title} has no variant {variant!r} to download. Known: {', '.join(converter.downloads)}."
+        )
+    return converter.downloads[variant]
+
+
+def _further(source: str | os.PathLike | bool, official: Download, folder: str) -> PublishedFile:
+    """A file that goes with the network: downloaded for ``True``."""
+    path = fetch(official, folder) if source is True else Path(source)
+    tensors = read_weights(path)
+    return PublishedFile(path, sha256_of(path), tensors)
 
 
 def _named(
@@ -240,29 +149,11 @@ def _named(
     return origin, *renamed(tensors, origin)
 
 
-def _pca(path: Path, size: int) -> dict[str, Tensor]:
-    """The PCA under the names that the network has for it."""
-    tensors = read_weights(path)
-    found = {name: tensor.numel() for name, tensor in tensors.items()}
-    if found != {"pca_eigen_vectors": size * size, "pca_means": size}:
-        raise ValueError(
-            f"{path} is no PCA of {size} values: it holds {', '.join(f'{n} ({c} values)' for n, c in found.items())}. "
-            "Give vggish_pca_params as it is published; nothing was written."
-        )
-    return {f"pproc.{name}": tensor for name, tensor in tensors.items()}
-
-
-def _classes(tensors: Mapping[str, Tensor], name: str) -> dict[str, int]:
-    """How many classes the classifier has; that of the file, since its corpus decides."""
-    return {"num_labels": len(tensors[name])} if name in tensors and tensors[name].dim() == 2 else {}
-
-
-def _model(
-    kind: type[PreTrainedModel], config: Any, tensors: dict[str, Tensor], unused: list[str], path: Path
-) -> PreTrainedModel:
+def _model(kind: type[PreTrainedModel], parts: CheckpointParts, unused: list[str], path: Path) -> PreTrainedModel:
     """The network with these weights, if they are exactly its own."""
+    tensors = parts.tensors
     with torch.device("meta"):
-        model = kind(config)
+        model = kind(parts.config)
     expected = model.state_dict()
     # Counters of batch norm, which files of torch 0.3 and of Caffe2 do not have, and which inference does not use.
     counters = {name for name in expected if name.endswith("num_batches_tracked")}
@@ -295,42 +186,53 @@ def _model(
     return model.eval()
 
 
-def _refuse_difference(parity: Parity | None, path: Path) -> None:
-    if parity is not None and not parity.is_equal:
-        raise ValueError(f"{path}: {parity}. They must be equal to 1e-5; nothing was written.")
-
-
 def _write(
     directory: str | os.PathLike,
     model: PreTrainedModel,
-    extractor: FeatureExtractionMixin,
-    path: Path,
-    origin: Origin,
+    parts: CheckpointParts,
+    file: PublishedFile,
     parity: Parity | None,
     title: str,
-    facts: list[str],
     is_official: bool,
 ) -> Conversion:
-    sha256 = sha256_of(path)
-    written = [
-        f"Converted from `{path.name}`, in the format of [{origin.name}]({origin.project}), SHA-256 `{sha256}`.",
-        *facts,
+    origin = file.origin
+    facts = [
+        f"Converted from `{file.path.name}`, in the format of [{origin.name}]({origin.project}), SHA-256 "
+        f"`{file.sha256}`.",
+        *parts.facts,
         f"Licence of that project: {origin.license}. None is stated for the weights apart from it.",
         str(parity) if parity else NOT_COMPARED,
         f"SHA-256 of the weights here: `{weights_hash(model)}`.",
     ]
     text = card(
         "encoder",
-        {"license": origin.license if is_official else None, "pipeline_tag": PIPELINE_TAGS[model.config.model_type]},
+        {"license": origin.license if is_official else None, "pipeline_tag": model.config.pipeline_tag},
         title=f"{title} for avad_hf",
         summary=f"{title} from a file in the format of {origin.name}, in the form of transformers.",
         location=Path(directory).resolve().name,
         kind=model.config.model_type,
-        facts=written,
+        facts=facts,
     )
-    write_checkpoint(directory, [model, extractor], text)
+    write_checkpoint(directory, [model, parts.feature_extractor], text)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    return Conversion(os.fspath(directory), origin.name, sha256, parameters, parity)
+    return Conversion(os.fspath(directory), origin.name, file.sha256, parameters, parity)
 
 
-__all__ = ["NOT_COMPARED", "Conversion", "convert_resnet3d", "convert_slowfast", "convert_vggish"]
+def __getattr__(name: str) -> Callable[..., Conversion]:
+    """The functions of before there was one for all: ``convert_<architecture>(source, directory, ...)``."""
+    model_type = name.removeprefix("convert_")
+    if model_type == name or model_type not in architectures("converter"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    kind = Parameter.POSITIONAL_OR_KEYWORD
+    options = [Parameter(option, kind, default=None) for option in (*converter_of(model_type).options, "config")]
+    signature = Signature([Parameter("source", kind), Parameter("directory", kind), *options])
+
+    def convert_one(*args: Any, **kwargs: Any) -> Conversion:
+        return convert(model_type, **signature.bind(*args, **kwargs).arguments)
+
+    convert_one.__name__ = convert_one.__qualname__ = name
+    convert_one.__signature__ = signature
+    return convert_one
+
+
+__all__ = ["NOT_COMPARED", "Conversion", "convert", "converter_of"]

@@ -4,7 +4,6 @@ import hashlib
 import os
 import pickle
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from numpy._core.multiarray import _reconstruct
 from torch import Tensor
 
 from avad_hf.features.published.unpickling import read_plain_pickle
+from avad_hf.models.conversion import Download
 
 from .tensorflow import is_tensorflow, read_tensorflow
 
@@ -24,26 +24,13 @@ from .tensorflow import is_tensorflow, read_tensorflow
 NESTED = ("model_state", "state_dict", "blobs")
 # Files of torch: archives since 1.6, and pickles that begin with a magic number before.
 ARCHIVE, LEGACY = b"PK\x03\x04", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-# numpy arrays in torch's files (the PCA of torchvggish), under the names of numpy 1 and 2.
+# numpy arrays in torch's files, under the names of numpy 1 and 2.
 ARRAYS = [
     np.ndarray,
     np.dtype,
     *((_reconstruct, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
     *(type(np.dtype(kind)) for kind in ("f4", "f8")),
 ]
-
-
-@dataclass(frozen=True)
-class Download:
-    """A file at its official address.
-
-    Args:
-        url: Its address.
-        sha256: What its SHA-256 begins with, as its publisher says; ``None`` if nobody says.
-    """
-
-    url: str
-    sha256: str | None = None
 
 
 def fetch(download: Download, folder: str | os.PathLike) -> Path:

@@ -51,7 +51,7 @@ def read_tensorflow(path: str | os.PathLike) -> dict[str, np.ndarray]:
     except (OSError, ValueError, OverflowError) as error:
         raise ValueError(
             f"{path} cannot be read as a TensorFlow V1 checkpoint: {getattr(error, 'strerror', error)}. Give "
-            "vggish_model.ckpt as published, or download it again."
+            "the checkpoint as it is published, or download it again."
         ) from error
 
 

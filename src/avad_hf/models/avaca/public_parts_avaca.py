@@ -1,13 +1,14 @@
-"""The comparison: the same detector, put together from public parts as a user would who has none of this library.
+"""AVACA put together from public packages, as a user would who has none of this library: the benchmark's comparison.
 
 PyAV decodes, torch normalises and scales in the order of pytorchvideo's own SlowFast example (x / 255, NormalizeVideo,
-ShortSideScale), the networks are pytorchvideo's SlowFast and
-torchvggish's VGGish in float32, sound is resampled by resampy, and the head is that of the checkpoint.
+ShortSideScale), the networks are pytorchvideo's SlowFast and torchvggish's VGGish in float32, sound is resampled by
+resampy, and the head is that of the checkpoint.
 """
 
 import os
 import warnings
 from collections.abc import Iterator
+from typing import Any, ClassVar
 
 import av
 import numpy as np
@@ -19,41 +20,43 @@ from transformers import AutoModelForVideoClassification, AutoProcessor
 from avad_hf.models.slowfast.configuration_slowfast import SlowFastConfig
 from avad_hf.models.vggish.configuration_vggish import VggishConfig
 
-CLIP_FRAMES, SLOW_FRAMES, SHORT_SIDE = 32, 8, 256
+CLIP_FRAMES, SLOW_FRAMES, SHORT_SIDE, GRID = 32, 8, 256, (2, 9)
 MEAN, STD = 0.45, 0.225
-
-
-def has_published_sizes(folder: str | os.PathLike) -> bool:
-    """Whether the encoders of a checkpoint are those that the public packages build."""
-    processor = AutoProcessor.from_pretrained(folder)
-    slowfast, vggish = processor.video_encoder.config, processor.audio_encoder.config
-    return (
-        processor.size == SHORT_SIDE
-        and _sizes(slowfast) == _sizes(SlowFastConfig())
-        and _sizes(vggish) == _sizes(VggishConfig())
-    )
-
-
-def _sizes(config: SlowFastConfig | VggishConfig) -> dict:
-    own = {name: getattr(config, name) for name in type(config).__annotations__ if name not in ("notice", "has_pca")}
-    # Read from JSON, tuples are lists.
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in own.items()}
 
 
 class PublicParts:
     """Scores of a file's clips, with the weights of a checkpoint in the public packages' networks.
 
     Args:
-        folder: The checkpoint, whose encoders must have the published sizes.
+        folder: The checkpoint, to which nothing in `refusal` may apply.
+
+    Attributes:
+        packages: Modules that must be installed.
     """
+
+    packages: ClassVar[tuple[str, ...]] = ("pytorchvideo", "torchvggish", "resampy")
+
+    @staticmethod
+    def refusal(folder: str | os.PathLike) -> str | None:
+        """Why a checkpoint cannot be compared; ``None`` if it can."""
+        processor = AutoProcessor.from_pretrained(folder)
+        published = {"video_encoder": SlowFastConfig(), "audio_encoder": VggishConfig()}
+        own = {role: encoder.network.config for role, encoder in processor.encoders.items()}
+        if (
+            processor.size != SHORT_SIDE
+            or processor.feature_grid != GRID
+            or (processor.clip_length, processor.clip_stride) != (CLIP_FRAMES, CLIP_FRAMES)
+            or any(own[role].model_type != config.model_type for role, config in published.items())
+            or any(_plain(own[role].facts()) != _plain(config.facts()) for role, config in published.items())
+        ):
+            return "the checkpoint's encoders have other sizes than the published ones, which alone are public"
+        return None
 
     def __init__(self, folder: str | os.PathLike):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # of torch, about what pytorchvideo does on import
             from pytorchvideo.models.hub import slowfast_r50
         from torchvggish.torchvggish import VGG, make_layers
-
-        from avad_hf import registration  # noqa: F401
 
         processor = AutoProcessor.from_pretrained(folder)
         self.head = AutoModelForVideoClassification.from_pretrained(folder, dtype="float32").eval()
@@ -117,7 +120,7 @@ class PublicParts:
         for block in self.slowfast:
             pathways = block(pathways)
         features = pathways.squeeze(2)
-        return F.adaptive_avg_pool2d(features, (2, 9)) if features.shape[-2:] != (2, 9) else features
+        return features if features.shape[-2:] == GRID else F.adaptive_avg_pool2d(features, GRID)
 
     def hear(self, sound: np.ndarray, times: list[float]) -> Tensor:
         """Embeddings of the second before each time, of shape `(1, 32, 128)`."""
@@ -141,4 +144,9 @@ class PublicParts:
         return self.vggish(torch.stack(examples)[:, None])[None]
 
 
-__all__ = ["PublicParts", "has_published_sizes"]
+def _plain(facts: dict[str, Any]) -> dict[str, Any]:
+    """Settings as JSON gives them back: tuples are lists."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in facts.items()}
+
+
+__all__ = ["PublicParts"]

@@ -1,41 +1,33 @@
-"""Where published weights come from, and how their names become this library's: one ordered table an origin."""
+"""Published SlowFast files: those of pytorchvideo and of PySlowFast, whose names differ."""
 
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import warnings
+from collections.abc import Mapping
 
+import torch
 from torch import Tensor
+
+from avad_hf.models.conversion import (
+    RENAMED,
+    CheckpointParts,
+    Converter,
+    Download,
+    Origin,
+    Parity,
+    PublishedFile,
+    class_count,
+    compare_outputs,
+    original_names,
+)
+from avad_hf.models.feature_extraction_video import VideoFeatureExtractor
+
+from .configuration_slowfast import SlowFastConfig
+from .modeling_slowfast import SlowFastForVideoClassification
 
 # Names of the numbers of a batch norm in Caffe2.
 CAFFE2_NORM = {"s": "weight", "b": "bias", "rm": "running_mean", "riv": "running_var"}
 
 
-@dataclass(frozen=True)
-class Origin:
-    """Files of one project.
-
-    Args:
-        name: Of the project's format.
-        project: Its address.
-        license: Of the project, as the Hub names it; none is stated for weights apart.
-        example: A name that these files have.
-        mark: Matches names that they have and files of other origins have not.
-        table: Patterns of whole names and what they become, in order: the first that matches counts.
-        ignored: Matches names of what is no part of the network: states of an optimizer.
-        change: What is done to a tensor besides, its new name given.
-    """
-
-    name: str
-    project: str
-    license: str
-    example: str
-    mark: str
-    table: tuple[tuple[str, str], ...]
-    ignored: str = r"(?!)"
-    change: Callable[[Tensor], Tensor] | None = None
-
-
-def _slowfast_stages(rows: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+def _stages(rows: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
     """Rows for every stage: ``<stage>`` counts from 1 in PySlowFast, ``<block>`` from 0 in pytorchvideo and here."""
     return tuple(
         (pattern.replace("<stage>", str(stage)), name.replace("<block>", f"slowfast.blocks.{stage - 1}"))
@@ -54,7 +46,7 @@ def _caffe2_norms(rows: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], .
 PATHWAY = r"<block>.multipathway_blocks"
 FUSION = r"<block>.multipathway_fusion"
 
-SLOWFAST = (
+ORIGINS = (
     Origin(
         name="pytorchvideo",
         project="https://github.com/facebookresearch/pytorchvideo",
@@ -71,7 +63,7 @@ SLOWFAST = (
         mark=r"s[1-5]\.pathway[01]_.*",
         table=(
             (r"head\.projection\.(.+)", r"proj.\1"),
-            *_slowfast_stages(
+            *_stages(
                 (
                     (r"s<stage>\.pathway([01])_stem\.conv\.(.+)", rf"{PATHWAY}.\1.conv.\2"),
                     (r"s<stage>\.pathway([01])_stem\.bn\.(.+)", rf"{PATHWAY}.\1.norm.\2"),
@@ -117,7 +109,7 @@ SLOWFAST = (
                     (r"t_pool1_subsample_bn", "slowfast.blocks.0.multipathway_fusion.norm"),
                 )
             ),
-            *_slowfast_stages(
+            *_stages(
                 (
                     (r"t_res<stage>_\d+_branch2c_bn_subsample_w", rf"{FUSION}.conv_fast_to_slow.weight"),
                     *_caffe2_norms(((r"t_res<stage>_\d+_branch2c_bn_subsample_bn", rf"{FUSION}.norm"),)),
@@ -151,102 +143,71 @@ SLOWFAST = (
 )
 
 
-def _from_tensorflow(tensor: Tensor) -> Tensor:
-    """Convolutions are height, width, in, out in TensorFlow, and linear layers in, out."""
-    return tensor.permute(3, 2, 0, 1) if tensor.dim() == 4 else tensor.T if tensor.dim() == 2 else tensor
+def make(file: PublishedFile, config: SlowFastConfig | None) -> CheckpointParts:
+    """The parts of a SlowFast checkpoint.
 
-
-# TensorFlow's layers, in the order of torchvggish's.
-TENSORFLOW_LAYERS = {
-    "conv1": "features.0",
-    "conv2": "features.3",
-    "conv3/conv3_1": "features.6",
-    "conv3/conv3_2": "features.8",
-    "conv4/conv4_1": "features.11",
-    "conv4/conv4_2": "features.13",
-    "fc1/fc1_1": "embeddings.0",
-    "fc1/fc1_2": "embeddings.2",
-    "fc2": "embeddings.4",
-}
-
-VGGISH = (
-    Origin(
-        name="torchvggish",
-        project="https://github.com/harritaylor/torchvggish",
-        license="apache-2.0",
-        example="features.0.weight",
-        mark=r"features\.\d+\.(weight|bias)",
-        table=((r"((?:features|embeddings|pproc)\..+)", r"\1"),),
-    ),
-    Origin(
-        name="torchaudio",
-        project="https://github.com/pytorch/audio",
-        license="bsd-2-clause",
-        example="features_network.0.weight",
-        mark=r"features_network\.\d+\.(weight|bias)",
-        table=((r"features_network\.(.+)", r"features.\1"), (r"embedding_network\.(.+)", r"embeddings.\1")),
-    ),
-    Origin(
-        name="TensorFlow",
-        project="https://github.com/tensorflow/models/tree/master/research/audioset/vggish",
-        license="apache-2.0",
-        example="vggish/conv1/weights",
-        mark=r"vggish/(conv|fc).*/(weights|biases)",
-        ignored=r".*/Adam(_1)?|.*beta[12]_power|.*global_step",
-        table=tuple(
-            (f"vggish/{before}/{kind}", f"{now}.{name}")
-            for before, now in TENSORFLOW_LAYERS.items()
-            for kind, name in (("weights", "weight"), ("biases", "bias"))
-        ),
-        change=_from_tensorflow,
-    ),
-)
-
-RESNET3D = (
-    Origin(
-        name="3D-ResNets-PyTorch",
-        project="https://github.com/kenshohara/3D-ResNets-PyTorch",
-        license="mit",
-        example="layer4.0.conv1.weight",
-        mark=r"(?:module\.){0,2}layer[1-4]\.\d+\.conv1\.weight",
-        table=(
-            (r"(?:module\.){0,2}(fc\..+)", r"\1"),
-            (r"(?:module\.){0,2}((?:conv1|bn1|layer[1-4])\..+)", r"resnet3d.\1"),
-        ),
-    ),
-)
-
-
-def origin_of(names: list[str], origins: tuple[Origin, ...]) -> Origin:
-    """The origin whose mark is among these names; raises ``ValueError`` if that is not exactly one."""
-    found = [origin for origin in origins if any(re.fullmatch(origin.mark, name) for name in names)]
-    if len(found) != 1:
-        known = ", ".join(f"{origin.example} of {origin.name}" for origin in origins)
-        raise ValueError(
-            f"its {len(names)} names are those of {'no' if not found else 'more than one'} known origin: "
-            f"{', '.join(names[:5])}{', ...' if len(names) > 5 else ''}. Files must have {known}"
-        )
-    return found[0]
-
-
-def renamed(tensors: Mapping[str, Tensor], origin: Origin) -> tuple[dict[str, Tensor], list[str]]:
-    """Give tensors this library's names.
-
-    Returns:
-        The tensors, and the names that the table does not have, or that become the same name twice.
+    Raises:
+        ValueError: Without a config, for another number of classes than Kinetics-400's.
     """
-    result: dict[str, Tensor] = {}
-    unused = []
-    for name, tensor in tensors.items():
-        if re.fullmatch(origin.ignored, name):
-            continue
-        row = next((row for row in origin.table if re.fullmatch(row[0], name)), None)
-        new = None if row is None else re.sub(*row, name)
-        if new is None or new in result:
-            unused.append(name)
-        else:
-            result[new] = tensor if origin.change is None else origin.change(tensor)
-    return result, unused
+    if config is None:
+        config = SlowFastConfig(**class_count(file.tensors, "proj.weight"))
+        if config.num_labels != 400:
+            raise ValueError(
+                f"{file.path} has {config.num_labels} classes, and the network of Kinetics-400 has 400. Others have "
+                "weights of the same shapes and differ in what those do not show: 64 frames, channels in another "
+                'order, another stride. If you are sure of yours, call convert("slowfast", ..., config='
+                f"SlowFastConfig(num_labels={config.num_labels})) in Python. Nothing was written."
+            )
+    facts = [
+        "Trained on Kinetics-400 by its authors, if this is the file that they published."
+        if config.num_labels == 400
+        else f"Its classifier has {config.num_labels} classes.",
+        f"Reads {config.num_frames} RGB frames as (x / 255 - 0.45) / 0.225.",
+    ]
+    return CheckpointParts(config, file.tensors, VideoFeatureExtractor(num_frames=config.num_frames), facts)
 
 
-__all__ = ["RESNET3D", "SLOWFAST", "VGGISH", "Origin", "origin_of", "renamed"]
+def compare(model: SlowFastForVideoClassification, own: Mapping[str, Tensor] | None) -> Parity | None:
+    """Compare class scores with those of pytorchvideo's network, as [`Converter`] says."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what it has not kept up with
+            from pytorchvideo.models.slowfast import create_slowfast
+    except ImportError:
+        return None
+    config = model.config
+    slow, fast = config.num_slow_frames, config.num_frames
+    original = create_slowfast(
+        model_num_class=config.num_labels,
+        stem_dim_outs=(config.stem_width, config.stem_width // config.fast_ratio),
+        slowfast_channel_reduction_ratio=(config.fast_ratio,),
+        slowfast_fusion_conv_kernel_size=(config.fusion_kernel_size, 1, 1),
+        slowfast_fusion_conv_stride=(config.slow_ratio, 1, 1),
+        head_pool_kernel_sizes=(
+            (slow, config.pool_size, config.pool_size),
+            (fast, config.pool_size, config.pool_size),
+        ),
+    )
+
+    def outputs() -> tuple[Tensor, Tensor]:
+        frames = torch.randn(1, fast, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+        clip = frames.transpose(1, 2)
+        picked = torch.linspace(0, fast - 1, slow).long()
+        return original([clip[:, :, picked], clip]), model(frames).logits
+
+    weights = original_names(model, {"slowfast.": "", "proj.": "blocks.6.proj."}) if own is None else own
+    return compare_outputs(original, weights, outputs, f"pytorchvideo{RENAMED if own is None else ''}", "class scores")
+
+
+CONVERTER = Converter(
+    title="SlowFast",
+    origins=ORIGINS,
+    model=SlowFastForVideoClassification,
+    make=make,
+    downloads={
+        "8x8": Download("https://dl.fbaipublicfiles.com/pytorchvideo/model_zoo/kinetics/SLOWFAST_8x8_R50.pyth"),
+    },
+    compare=compare,
+)
+
+__all__ = ["CONVERTER"]
