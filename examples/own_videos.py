@@ -2,7 +2,8 @@
 
 python examples/own_videos.py /data/tunnel checkpoints/new features/tunnel [user/name]
 
-The folder holds a folder for each class, `normal` among them: tunnel/normal/1.mp4, tunnel/fire/2.mp4, ... The
+The folder holds a folder for each class, `normal` among them: tunnel/normal/1.mp4, tunnel/fire/2.mp4, ... If it has a
+table meta.csv (video,group), videos of one group, such as a day or a camera, stay on one side of every split. The
 checkpoint's processor (`avad-hf init avaca checkpoints/new`) makes the features.
 """
 
@@ -20,10 +21,10 @@ def main(folder: str, checkpoint: str, store: str, repo_id: str = "") -> None:
     place = Path(folder)
     manifest = place / "manifest.csv"
     if not manifest.exists():
-        # Classes must be named: a misspelt folder is an error, and never an anomaly.
-        classes = sorted(path.name for path in place.iterdir() if path.is_dir())
-        found = scan(place, classes=classes)
+        # All other folders are anomalies, and keep their names as labels.
+        found = scan(place, normal=["normal"])
         write_manifest(found.rows, manifest)
+        classes = sorted({row["label"] for row in found.rows})
         print(f"{len(found.rows)} videos of the classes {', '.join(classes)}; edit {manifest} as you like")
 
     corpus = avad_hf.load_dataset("manifest", data_dir=manifest, seed=0)

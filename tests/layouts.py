@@ -16,6 +16,8 @@ MAVAD = [
     ("zejtun_field", "Normal", "normal", 4),
     ("zejtun_field", "heavy weight vehicles", "heavy_goods_vehicle", 2),
 ]
+# Classes of one's own, as they are to be kept; which are normal; number of clips.
+OWN = [("ok", 0, 2), ("Night Shift", 0, 1), ("Leak-älter", 1, 2)]
 SHADE = [("normal1", "normal1", 3), ("knowkdown", "knockdown", 3), ("Shoot", "shoot", 2)]
 
 
@@ -114,6 +116,36 @@ def shade_tree(media: Media, root: Path, layout: str) -> list[tuple]:
 
 
 SHADE_LAYOUTS = ["S1", "S2", "S2 labels", "S3"]
+
+
+def own_tree(media: Media, root: Path, layout: str) -> list[tuple]:
+    """Write clips of classes of one's own; returns (scene, class, anomaly, split, name) of each, sorted."""
+    expected, lines = [], []
+    for label, anomaly, count in OWN:
+        for index in range(count):
+            name, scene, split = f"{label} {index}", None, None
+            if layout == "L1":
+                scene = "Hall 1"
+                media.put(root / scene / label / f"{name}.mp4")
+            elif layout == "L3":
+                scene = "hall"
+                media.put(root / scene / "video" / label / f"{name}.mp4", "silent")
+                media.put(root / scene / "audio" / label / f"{name}.wav", "sound")
+            elif layout == "S1":
+                split = split_of(index)
+                media.put(root / split / label / f"{name}.mp4")
+            elif layout == "L5":
+                media.put(root / f"{name}.mp4")
+                lines.append(f"{name}.mp4,{label}")
+            else:
+                media.put(root / label / f"{name}.mp4")
+            expected.append((scene, label, anomaly, split, name))
+    if layout == "L5":
+        (root / "annotations.csv").write_text("\n".join(lines))
+    return sorted(expected, key=str)
+
+
+OWN_LAYOUTS = ["L1", "L2", "L3", "L5", "S1"]
 
 
 def shanghaitech_tree(media: Media, root: Path, train: list[str], test: list[str], lists: str = "plain") -> None:

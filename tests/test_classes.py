@@ -2,7 +2,16 @@
 
 import pytest
 
-from avad_hf.corpora.classes import MAVAD_CLASSES, MAVAD_SCENES, SHADE_CLASSES, NameTable, is_normal, refuse_doubtful
+from avad_hf.corpora.classes import (
+    MAVAD_CLASSES,
+    MAVAD_SCENES,
+    SHADE_CLASSES,
+    NameTable,
+    class_table,
+    is_normal,
+    own_anomalies,
+    refuse_doubtful,
+)
 
 SPELLINGS = [
     (MAVAD_CLASSES, "heavy_goods_vehicle",
@@ -71,4 +80,36 @@ def test_near_normal_is_refused(label):
 
 
 def test_ordinary_anomalies_are_not_near_normal():
-    refuse_doubtful(["abnormal", "fire", "normal", "horse", "normal 2", "informal gathering"])
+    refuse_doubtful(["abnormal", "anormal", "fire", "normal", "horse", "normal 2", "informal gathering"])
+
+
+def test_names_as_they_are_written():
+    table = NameTable.as_written(["OK ", "Night-Shift", "a.c"])
+    assert table.names == ["Night-Shift", "OK", "a.c"]
+    assert [table.find(name) for name in ("ok", "night shift", "A.C", "abc")] == ["OK", "Night-Shift", "a.c", None]
+    with pytest.raises(ValueError, match=r"'Night shift' and 'night_shift' differ only in spelling. Write them alike"):
+        NameTable.as_written(["night_shift", "ok", "Night shift"])
+
+
+def test_which_corpus_names_are_of():
+    assert class_table(["Normal", "HGV"]) == ("mavad", MAVAD_CLASSES)
+    assert class_table(["normal 1", "run"]) == ("shade", SHADE_CLASSES)
+    # What is normal everywhere tells no corpus, unless somebody says it.
+    assert class_table(["Normal"]) == ("own", NameTable.of(["normal"]))
+    assert class_table(["normal"], "mavad") == ("mavad", MAVAD_CLASSES)
+    assert class_table(["Fire"], classes=["normal", "fire"])[1].names == ["normal", "fire"]
+    assert class_table(["HGV", "ok"], as_written=True)[1].names == ["HGV", "ok"]
+    with pytest.raises(
+        ValueError, match=r"Unknown classes: ok. Names seen: bus, ok. Known classes: mavad: normal, ped"
+    ):
+        class_table(["bus", "ok"])
+
+
+def test_own_anomalies():
+    table = NameTable.as_written(["OK", "Night Shift", "leak"])
+    assert own_anomalies(table, ["ok", "night-shift"]) == {"OK": 0, "Night Shift": 0, "leak": 1}
+    assert own_anomalies(table, "OK") == {"OK": 0, "Night Shift": 1, "leak": 1}
+    with pytest.raises(
+        ValueError, match=r"--normal leaks: there is no such class. Is 'leak' meant\? Names seen: Night"
+    ):
+        own_anomalies(table, ["ok", "leaks"])

@@ -132,6 +132,66 @@ def test_folder_and_manifest_give_the_same(media, tmp_path, load):
     assert len(everything(load("mavad", data_dir=tmp_path / "m"))) == 15
 
 
+def test_own_classes_keep_their_names(media, tmp_path, load):
+    for label, count in (("leak", 5), ("ok", 10), ("Night shift", 5)):
+        for index in range(count):
+            media.put(tmp_path / "v" / label / f"{index}.mp4")
+    write_manifest(scan(tmp_path / "v", normal=["ok", "night shift"]).rows, tmp_path / "m.csv")
+    corpus = load("manifest", data_dir=tmp_path / "m.csv")
+    # Normal classes come first.
+    assert corpus["train"].features["label"].names == ["Night shift", "ok", "leak"]
+    counts = {name: Counter(zip(part["label"], part["anomaly"], strict=True)) for name, part in corpus.items()}
+    assert counts["train"] == {(0, 0): 3, (1, 0): 6, (2, 1): 3} and counts["test"] == {(0, 0): 1, (1, 0): 2, (2, 1): 1}
+
+
+def test_clips_without_labels(media, tmp_path, load):
+    for index in range(5):
+        media.put(tmp_path / "v" / f"{index}.mp4")
+    write_manifest(scan(tmp_path / "v").rows, tmp_path / "m.csv")
+    rows = everything(load("manifest", data_dir=tmp_path / "m.csv"))
+    assert len(rows) == 5 and {(row["label"], row["anomaly"]) for row in rows} == {(None, None)}
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_groups_are_in_one_set_each(media, tmp_path, load, ending):
+    mavad_tree(media, tmp_path / "m", "L1")
+    found = scan(tmp_path / "m").rows
+    rows = [row | {"group": f"{index % 5}"} for index, row in enumerate(found)]
+    write_manifest(rows, tmp_path / f"m.{ending}")
+    for seed in (0, 7):
+        corpus = load("mavad", data_dir=tmp_path / f"m.{ending}", seed=seed)
+        assert {row["id"]: row["group"] for row in everything(corpus)} == {row["id"]: row["group"] for row in rows}
+        groups = {name: set(part["group"]) for name, part in corpus.items()}
+        assert sum(map(len, groups.values())) == 5 and set(groups) == {"train", "validation", "test"}
+        # A scene by itself is divided as among the others.
+        one = load("mavad", "mgarr", data_dir=tmp_path / f"m.{ending}", seed=seed)
+        assert all(set(part["group"]) <= groups[name] for name, part in one.items())
+    # Columns of a scan that knew no groups.
+    write_manifest(
+        [row | {"group": f"{i % 5}"} for i, row in enumerate(with_split_columns(found))], tmp_path / f"old.{ending}"
+    )
+    with pytest.raises(
+        ManifestError, match=r"The column split_0 divides \d groups, .*or remove split_0, and every other"
+    ):
+        load("mavad", data_dir=tmp_path / f"old.{ending}")
+
+
+def test_published_splits_do_not_divide_groups(media, tmp_path, load):
+    names = (["01_001", "01_0014", "01_002"], ["02_0015", "02_002"])
+    shanghaitech_tree(media, tmp_path / "sh", *names)
+    found = scan(tmp_path / "sh").rows
+    for name, group in (("by scene", lambda row: row["scene"]), ("by number", lambda row: row["id"][3:6])):
+        write_manifest([row | {"group": group(row)} for row in found], tmp_path / f"{name}.csv")
+    # The lists keep these scenes apart, the original split does not.
+    assert len(load("shanghaitech", data_dir=tmp_path / "by scene.csv")["test"]) == 2
+    held_out = load("shanghaitech", data_dir=tmp_path / "by scene.csv", seed=0)
+    assert {name: len(part) for name, part in held_out.items()} == {"train": 3, "test": 2}
+    with pytest.raises(ManifestError, match="The column split_original divides 2 groups, first '01': it is in"):
+        load("shanghaitech", "original", data_dir=tmp_path / "by scene.csv")
+    with pytest.raises(ManifestError, match=r"The column split divides 2 groups, first '001': it is in train .01_001"):
+        load("shanghaitech", data_dir=tmp_path / "by number.csv")
+
+
 def test_rows_can_be_read_as_they_are(media, tmp_path, load):
     mavad_tree(media, tmp_path / "m", "L3")
     row = load("mavad", data_dir=tmp_path / "m", split="train")[0]

@@ -314,7 +314,7 @@ def test_command(media, tiny, tmp_path):
     broken = tmp_path / "v" / "normal" / "broken.mp4"
     run = CliRunner().invoke
     scanned = run(app, ["scan", str(tmp_path / "v"), "-o", str(tmp_path / "m.csv")])
-    assert scanned.exit_code == 0 and "mavad, layout L2 (class/clip): 1 videos" in scanned.output
+    assert scanned.exit_code == 0 and "own, layout L2 (class/clip): 1 videos" in scanned.output
     broken.write_text("<html>")
     scanned = run(app, ["scan", str(tmp_path / "v"), "-o", str(tmp_path / "m2.csv")])
     assert scanned.exit_code == 1 and "1 videos cannot be opened and are not in the manifest" in scanned.output

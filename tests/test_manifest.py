@@ -37,10 +37,11 @@ def write_csv(place, text):
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_formats_hold_the_same(place, ending):
     rows = [
-        row(id="1", video=str(place / "a b.mp4"), label="normal", anomaly=0, scene="x", split="train", fps=25.0,
-            hour=0, dark=True, start=0.0, end=2.5, weather="rain, fog") | {"code": "007", "count": 3, "wet": False},
+        row(id="1", video=str(place / "a b.mp4"), label="normal", anomaly=0, scene="x", group="007", split="train",
+            fps=25.0, hour=0, dark=True, start=0.0, end=2.5, weather="rain, fog")
+        | {"code": "007", "count": 3, "wet": False},
         row(id="2", video=str(place / "ü#=1.mp4"), audio=str(place / "s.wav"), label="Fire", anomaly=1, scene="x",
-            split="test", fps=29.97, hour=23, dark=False) | {"code": "x", "count": None, "wet": True},
+            group="day 2", split="test", fps=29.97, hour=23, dark=False) | {"code": "x", "count": None, "wet": True},
     ]  # fmt: skip
     path = place / "elsewhere" / f"manifest.{ending}"
     write_manifest(rows, path)
@@ -64,6 +65,44 @@ def test_no_labels_are_fine_and_said_anomalies_count(place):
     assert read_manifest(write_csv(place, "video\na b.mp4\n"))[0]["anomaly"] is None
     said = read_manifest(write_csv(place, "video,label,anomaly\na b.mp4,rush hour,0\nü#=1.mp4,nornal,1\n"))
     assert [r["anomaly"] for r in said] == [0, 1]
+
+
+def test_own_names_of_normal_classes_stay(place):
+    rows = [
+        row(id="a b.mp4", video=str(place / "a b.mp4"), label="ok", anomaly=0),
+        row(id="ü#=1.mp4", video=str(place / "ü#=1.mp4"), label="0", anomaly=1),
+    ]
+    for ending in ENDINGS:
+        write_manifest(rows, place / f"own.{ending}")
+        assert read_manifest(place / f"own.{ending}") == rows
+
+
+def test_groups_are_text_and_days_may_be_dates(place):
+    rows = read_manifest(write_csv(place, "video,group\na b.mp4, day 1 \nü#=1.mp4,\nsub/a b.mp4,7\n"))
+    assert [r["group"] for r in rows] == ["day 1", None, "7"]
+    table = {"video": ["a b.mp4", "ü#=1.mp4"], "group": [datetime.date(2026, 3, 1), None]}
+    pq.write_table(pa.table(table), place / "m.parquet")
+    assert [r["group"] for r in read_manifest(place / "m.parquet")] == ["2026-03-01", None]
+    pq.write_table(pa.table({"video": ["a b.mp4"], "group": [1.5]}), place / "m.parquet")
+    with pytest.raises(ManifestError, match=r"row 1: group is 1.5, but must be text"):
+        read_manifest(place / "m.parquet")
+    with pytest.raises(ManifestError, match="column 'Groups' is unknown; 'group' is not there"):
+        read_manifest(write_csv(place, "video,Groups\na b.mp4,1\n"))
+
+
+@pytest.mark.parametrize("column", ["split", "split_0", "split_12"])
+def test_a_split_that_divides_a_group_is_refused(place, column):
+    text = f"video,group,{column}\na b.mp4,monday,train\nü#=1.mp4,monday,{{}}\nsub/a b.mp4,sunday,test\n"
+    words = re.escape(
+        f"m.csv: The column {column} divides 1 groups, first 'monday': it is in train (a b.mp4) and test (ü#=1.mp4). "
+        f"Rows of one group belong in one set. Correct {column} or group; or remove {column}, and every other split "
+        "column that was made without groups, to have whole groups divided."
+    )
+    with pytest.raises(ManifestError, match=words):
+        read_manifest(write_csv(place, text.format("test")))
+    assert len(read_manifest(write_csv(place, text.format("train")))) == 3
+    # Rows without group may lie as they like.
+    assert len(read_manifest(write_csv(place, text.replace("monday", "").format("test")))) == 3
 
 
 def test_urls_stay_as_they_are(place):

@@ -6,12 +6,14 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from avad_hf.cli import app
 from avad_hf.corpora.manifest import ManifestError, read_manifest, write_manifest
 from avad_hf.corpora.scan import probe, scan
 from avad_hf.corpora.splits import with_split_columns
 
-from .layouts import MAVAD_LAYOUTS, SHADE_LAYOUTS, Media, mavad_tree, shade_tree
+from .layouts import MAVAD_LAYOUTS, OWN_LAYOUTS, SHADE_LAYOUTS, Media, mavad_tree, own_tree, shade_tree
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +55,8 @@ def test_shade_layouts_load_to_the_same_rows(media, tmp_path, layout):
 
 
 def test_the_root_may_be_the_scene(media, tmp_path):
-    media.put(tmp_path / "Zejtun-Field" / "normal" / "a.mp4")
+    for label in ("normal", "bus"):
+        media.put(tmp_path / "Zejtun-Field" / label / "a.mp4")
     assert scan(tmp_path / "Zejtun-Field").rows[0]["scene"] == "zejtun_field"
     (tmp_path / "Zejtun-Field").rename(tmp_path / "x")
     assert scan(tmp_path / "x").rows[0]["scene"] is None
@@ -128,29 +131,272 @@ def test_own_classes(media, tmp_path):
 def test_unknown_classes_are_never_anomalies(media, tmp_path):
     for label in ("normal", "bus", "Lorry", "nornal"):
         media.put(tmp_path / "mgarr" / label / "a.mp4")
+    words = (
+        r"Unknown classes: Lorry, nornal. Names seen: Lorry, bus, normal, nornal. Known classes: mavad: normal, ped"
+    )
+    with pytest.raises(ManifestError, match=words):
+        scan(tmp_path)
     with pytest.raises(
-        ManifestError, match=r"'Lorry', 'nornal' are no classes .* Names seen: Lorry, bus, normal, nornal"
+        ManifestError, match=r"If the classes are your own, say which of them are normal; .*--normal ok"
     ):
         scan(tmp_path)
-    with pytest.raises(ManifestError, match=r"'bus', 'normal' are no classes|'Lorry', 'bus', 'normal'"):
+    with pytest.raises(ManifestError, match=r"Unknown classes: Lorry, bus, normal, nornal"):
         scan(tmp_path, corpus="shade")
     with pytest.raises(ManifestError, match="corpus must be one of mavad, shade, shanghaitech, got 'ucf'"):
         scan(tmp_path, corpus="ucf")
 
-    with pytest.raises(ManifestError, match="None of the classes Normal_Videos, bus is normal"):
+    with pytest.raises(ManifestError, match=r"None of the classes Normal_Videos, bus is normal. .* \(--normal\)"):
         scan(tmp_path, classes=["Normal_Videos", "bus"])
+
+
+# Classes of one's own, of which is said which are normal
+
+
+@pytest.mark.parametrize("layout", OWN_LAYOUTS)
+def test_own_names_are_kept_as_they_are_written(media, tmp_path, layout):
+    expected = own_tree(media, tmp_path / "corpus", layout)
+    found = scan(tmp_path / "corpus", normal=["ok", "Night Shift"])
+    assert found.corpus == "own" and found.layout.startswith(layout[:2])
+    rows = [(r["scene"], r["label"], r["anomaly"], r["split"], stem(r)) for r in found.rows]
+    assert sorted(rows, key=str) == expected
+    # The names, and what is normal, stay through a manifest.
+    rows = with_split_columns(found.rows)
+    for ending in ("csv", "jsonl", "parquet"):
+        write_manifest(rows, tmp_path / f"m.{ending}")
+        assert [{k: r[k] for k in rows[0]} for r in read_manifest(tmp_path / f"m.{ending}")] == rows
+
+
+def test_a_folder_with_normal_videos_alone_is_no_known_corpus(media, tmp_path):
+    media.put(tmp_path / "normal" / "a.mp4")
+    media.put(tmp_path / "normal" / "a.wav", "sound")
+    found = scan(tmp_path)
+    assert (found.corpus, found.layout) == ("own", "L2 (class/clip)")
+    assert [(r["label"], r["anomaly"], r["scene"]) for r in found.rows] == [("normal", 0, None)]
+    assert found.rows[0]["audio"] is not None
+    assert scan(tmp_path, scene="gate").rows[0]["scene"] == "gate"
+    # One anomaly of MAVAD, or its name, makes it MAVAD.
+    assert scan(tmp_path, corpus="mavad").corpus == "mavad"
+    media.put(tmp_path / "bus" / "b.mp4")
+    assert scan(tmp_path).corpus == "mavad"
+    (tmp_path / "bus").rename(tmp_path / "normal 2")
+    assert {(r["label"], r["anomaly"]) for r in scan(tmp_path).rows} == {("normal", 0), ("normal_2", 0)}
+
+
+def test_one_normal_class_of_ones_own_alone(media, tmp_path):
+    media.put(tmp_path / "ok" / "a.mp4")
+    with pytest.raises(ManifestError, match="Unknown classes: ok"):
+        scan(tmp_path)
+    (row,) = scan(tmp_path, normal=["ok"]).rows
+    assert (row["label"], row["anomaly"]) == ("ok", 0)
+    assert scan(tmp_path, normal="ok").rows == [row]
+
+
+def test_classes_restrict_and_normal_says_which(media, tmp_path):
+    for label in ("OK", "Leak"):
+        media.put(tmp_path / label / "a.mp4")
+    found = scan(tmp_path, classes=["ok", "leak", "fire"], normal=["ok"])
+    assert [(r["label"], r["anomaly"]) for r in found.rows] == [("Leak", 1), ("OK", 0)]
+    with pytest.raises(
+        ManifestError, match=r"Unknown classes: Leak. Names seen: Leak, OK. Known classes: own: ok, fire"
+    ):
+        scan(tmp_path, classes=["ok", "fire"], normal=["ok"])
+
+
+def test_known_names_with_normal_are_ones_own(media, tmp_path):
+    """MAVAD's and SHADE's names, and ShanghaiTech's, are no corpus once it is said what is normal."""
+    for label in ("Normal", "HGV", "run"):
+        media.put(tmp_path / "a" / label / "01_001.mp4")
+    found = scan(tmp_path / "a", normal=["normal"])
+    assert found.corpus == "own"
+    assert [(r["label"], r["anomaly"]) for r in found.rows] == [("HGV", 1), ("Normal", 0), ("run", 1)]
+    media.put(tmp_path / "b" / "training" / "ok" / "01_001.mp4")
+    found = scan(tmp_path / "b", normal=["ok"])
+    assert [(found.corpus, r["label"], r["split"]) for r in found.rows] == [("own", "ok", "train")]
+
+
+@pytest.mark.parametrize(
+    ("folders", "options", "words"),
+    [
+        (
+            ["ok", "leak"],
+            {"normal": ["okay"]},
+            r"--normal okay: there is no such class. Is 'ok' meant\? Names seen: leak",
+        ),
+        (["ok", "leak"], {"normal": ["ok/"]}, r"--normal ok/: there is no such class. Is 'ok' meant\?"),
+        (["ok", "leak"], {"normal": ["zebra"]}, r"--normal zebra: there is no such class. Names seen: leak, ok"),
+        (["ok", "leak"], {"normal": []}, r"No class is named as normal. Name one or more \(--normal\). Names seen"),
+        (
+            ["ok", "leak"],
+            {"normal": ["ok"], "corpus": "mavad"},
+            "--normal is for classes of your own, but those of mavad",
+        ),
+        (["ok", "leak", "normal"], {"normal": ["ok"]}, r"'normal' would count as an anomaly, since only ok is named"),
+        (
+            ["ok", "nornal"],
+            {"normal": ["ok"]},
+            r"'nornal' would count as an anomaly.* \(--normal 'nornal'\), or rename",
+        ),
+        (["normal", "nornal"], {"normal": ["normal"]}, "'nornal' would count as an anomaly"),
+        (["a/ok", "b/OK", "b/leak"], {"normal": ["ok"]}, "'OK' and 'ok' differ only in spelling. Write them alike"),
+    ],
+)
+def test_what_is_not_said_clearly_of_own_classes(media, tmp_path, folders, options, words):
+    depth = max(folder.count("/") for folder in folders)
+    for folder in folders:
+        media.put(tmp_path / ("s/" * (depth - folder.count("/")) + folder) / "a.mp4")
+    with pytest.raises(ManifestError, match=words):
+        scan(tmp_path, **options)
+
+
+def test_ordinary_pairs_of_names(media, tmp_path):
+    for normal, anomaly in (("normal", "abnormal"), ("normal", "anormal"), ("ok", "nok"), ("0", "1"), ("iO", "niO")):
+        root = tmp_path / normal / anomaly
+        for label in (normal, anomaly):
+            media.put(root / label / "a.mp4")
+        assert {r["label"]: r["anomaly"] for r in scan(root, normal=[normal]).rows} == {normal: 0, anomaly: 1}
+
+
+# Clips alone
+
+
+def test_a_flat_folder_is_listed_without_labels(media, tmp_path):
+    for name in ("a", "b"):
+        media.put(tmp_path / f"{name}.mp4", "silent")
+    media.put(tmp_path / "a.wav", "sound")
+    (tmp_path / "meta.csv").write_text("video,group,hour\na,2026-03-01,7\nb,2026-03-02,\n")
+    found = probe(scan(tmp_path))
+    assert (found.corpus, found.layout) == ("own", "clips without labels")
+    assert [(r["id"], r["label"], r["anomaly"], r["scene"], r["split"], r["group"]) for r in found.rows] == [
+        ("a.mp4", None, None, None, None, "2026-03-01"), ("b.mp4", None, None, None, None, "2026-03-02"),
+    ]  # fmt: skip
+    assert [r["audio"] for r in found.rows] == [str(tmp_path / "a.wav"), None] and found.silent == ("b.mp4",)
+    assert {r["scene"] for r in scan(tmp_path, scene="gate").rows} == {"gate"}
+    write_manifest(found.rows, tmp_path / "manifest.csv")
+    assert "label" not in (tmp_path / "manifest.csv").read_text().splitlines()[0]
+    assert [r["anomaly"] for r in read_manifest(tmp_path / "manifest.csv")] == [None, None]
+
+
+def test_clips_without_labels_may_have_sets_sound_folders_and_pictures(media, tmp_path):
+    media.put(tmp_path / "a" / "train" / "1.mp4")
+    media.put(tmp_path / "a" / "test" / "2.mp4")
+    found = scan(tmp_path / "a")
+    assert found.layout == "clips without labels"
+    assert [(r["split"], r["label"]) for r in found.rows] == [("test", None), ("train", None)]
+    for name in ("1", "2"):
+        media.put(tmp_path / "b" / f"{name}.mp4")
+    (tmp_path / "b" / "train.txt").write_text("1.mp4")
+    (tmp_path / "b" / "test.txt").write_text("2.mp4")
+    assert [(r["split"], r["label"]) for r in scan(tmp_path / "b").rows] == [("train", None), ("test", None)]
+    (tmp_path / "b" / "test.txt").write_text("2.mp4 bus")
+    with pytest.raises(ManifestError, match=r"1.mp4: neither a folder nor annotations.csv"):
+        scan(tmp_path / "b")
+    media.put(tmp_path / "c" / "videos" / "1.mp4", "silent")
+    media.put(tmp_path / "c" / "audio" / "1.wav", "sound")
+    (row,) = scan(tmp_path / "c").rows
+    assert row["label"] is None and row["audio"] == str(tmp_path / "c" / "audio" / "1.wav")
+    for frame in range(3):
+        media.put(tmp_path / "d" / "clip" / f"{frame:06d}.jpg", "picture")
+    (row,) = scan(tmp_path / "d", fps=10).rows
+    assert (row["id"], row["label"], row["fps"]) == ("clip", None, 10)
+
+
+def test_clips_beside_class_folders_are_no_flat_folder(media, tmp_path):
+    media.put(tmp_path / "a.mp4")
+    media.put(tmp_path / "normal" / "b.mp4")
+    with pytest.raises(ManifestError, match=r"a.mp4: neither a folder nor annotations.csv"):
+        scan(tmp_path)
+
+
+# Groups
+
+
+def test_meta_names_groups_and_fixed_splits_may_not_divide_them(media, tmp_path):
+    for place in ("train/run/a", "train/run/b", "test/run/c"):
+        media.put(tmp_path / f"{place}.mp4")
+    (tmp_path / "meta.csv").write_text("video,group\na,007\nb,007\n")
+    assert [r["group"] for r in scan(tmp_path).rows] == [None, "007", "007"]
+    (tmp_path / "meta.csv").write_text("video,group\na,monday\nb,tuesday\nc,monday\n")
+    words = (
+        r"The column split divides 1 groups, first 'monday': it is in test \(test/run/c.mp4\) and train \(train/run/a"
+    )
+    with pytest.raises(ManifestError, match=words):
+        scan(tmp_path)
+
+
+# The command
+
+
+def run(*arguments, code=0):
+    result = CliRunner().invoke(app, ["scan", *map(str, arguments)])
+    assert result.exit_code == code, result.output
+    assert "Traceback" not in result.output
+    return " ".join(result.output.split())
+
+
+def test_command_with_own_classes(media, tmp_path):
+    for label in ("ok", "night shift", "leak"):
+        media.put(tmp_path / "v" / label / "a.mp4")
+    for number, options in enumerate((["--normal", "ok", "--normal", "night shift"], ["--normal", "ok, night shift"])):
+        said = run(tmp_path / "v", "-o", tmp_path / f"{number}.csv", *options)
+        assert "own, layout L2 (class/clip): 3 videos" in said
+        rows = read_manifest(tmp_path / f"{number}.csv")
+        assert [(r["label"], r["anomaly"]) for r in rows] == [("leak", 1), ("night shift", 0), ("ok", 0)]
+    refused = run(tmp_path / "v", "-o", tmp_path / "x.csv", "--normal", "okk", code=2)
+    assert "--normal okk: there is no such class. Is 'ok' meant? Names seen: leak, night shift, ok" in refused
+    refused = run(tmp_path / "v", "-o", tmp_path / "x.csv", "--normal", "ok", "--corpus", "shade", code=2)
+    assert "Give --normal or --corpus, not both" in refused
+    assert "No class is named as normal" in run(tmp_path / "v", "-o", tmp_path / "x.csv", "--normal", "", code=2)
+    assert not (tmp_path / "x.csv").exists()
+
+
+def test_command_on_a_flat_folder(media, tmp_path):
+    for name in "abc":
+        media.put(tmp_path / "v" / f"{name}.mp4")
+    said = run(tmp_path / "v", "-o", tmp_path / "m.csv", "--scene", "gate")
+    assert "own, layout clips without labels: 3 videos" in said and "(no label)" in said
+    assert "The validation set has" not in said  # nothing is known of what is in it
+    assert [(r["scene"], r["label"]) for r in read_manifest(tmp_path / "m.csv")] == [("gate", None)] * 3
+
+
+def test_command_warns_of_few_validation_videos(media, tmp_path):
+    for label, count in (("ok", 10), ("leak", 5)):
+        for index in range(count):
+            media.put(tmp_path / "v" / label / f"{index}.mp4")
+    said = run(tmp_path / "v", "-o", tmp_path / "m.csv", "--normal", "ok")
+    assert "Note: The validation set has 2 normal and 1 anomalous videos. With fewer than 20 of a kind" in said
+    # One that the corpus fixes, and one that is held out of its training set.
+    for layout, words in (("val", "1 normal and 1 anomalous"), ("test", "0 normal and 0 anomalous")):
+        for split in ("train", layout):
+            for label in ("ok", "leak"):
+                media.put(tmp_path / layout / split / label / f"{split}.mp4")
+        if layout == "val":
+            media.put(tmp_path / layout / "test" / "ok" / "t.mp4")
+        assert words in run(tmp_path / layout, "-o", tmp_path / f"{layout}.csv", "--normal", "ok")
+
+
+def test_command_keeps_groups_together(media, tmp_path):
+    for label in ("normal", "bus"):
+        for index in range(6):
+            media.put(tmp_path / "v" / label / f"{label}{index}.mp4")
+    lines = [f"{label}{index},day {index // 2}" for label in ("normal", "bus") for index in range(6)]
+    (tmp_path / "v" / "meta.csv").write_text("\n".join(["video,group", *lines]))
+    run(tmp_path / "v", "-o", tmp_path / "m.csv")
+    for seed in (0, 1, 2):
+        days = {(r["group"], r[f"split_{seed}"]) for r in read_manifest(tmp_path / "m.csv")}
+        assert len(days) == 3 and {split for _, split in days} == {"train", "test", "validation"}
 
 
 def test_many_unknown_classes_make_a_short_message(media, tmp_path):
     for index in range(100):
         media.put(tmp_path / f"clip {index:03d}" / "a.mp4")
-    with pytest.raises(ManifestError, match=r"clip 019 and 80 more. Classes known") as error:
+    with pytest.raises(ManifestError, match=r"clip 019 and 80 more. Known classes") as error:
         scan(tmp_path)
     assert len(str(error.value)) < 1500
 
 
 def test_unknown_scene(media, tmp_path):
-    media.put(tmp_path / "valletta" / "normal" / "a.mp4")
+    for label in ("normal", "bus"):
+        media.put(tmp_path / "valletta" / label / "a.mp4")
     with pytest.raises(ManifestError, match=r"'valletta' is no scene of MAVAD. Scenes known: mgarr"):
         scan(tmp_path)
 
@@ -161,6 +407,13 @@ def test_what_cannot_be_told_apart(media, tmp_path):
     with pytest.raises(ManifestError, match="which folders are scenes and which are classes"):
         scan(tmp_path)
     flat = media.put(tmp_path / "flat" / "a.mp4").parent
+    for options in ({"corpus": "mavad"}, {"classes": ["normal", "fire"]}, {"normal": ["ok"]}):
+        words = (
+            r"a.mp4: neither a folder nor annotations.csv .* listed without labels where neither corpus nor classes"
+        )
+        with pytest.raises(ManifestError, match=words):
+            scan(flat, **options)
+    (flat / "annotations.csv").write_text("path,label\n")
     with pytest.raises(ManifestError, match=r"a.mp4: neither a folder nor annotations.csv"):
         scan(flat)
     media.put(tmp_path / "two" / "train" / "test" / "normal" / "a.mp4")

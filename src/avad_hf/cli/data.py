@@ -34,14 +34,27 @@ def scan(
     classes: Annotated[
         str | None, typer.Option(help="Class names of a corpus of your own, with commas: normal,fire,flood.")
     ] = None,
+    normal: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Class of your own that is normal; all others are anomalies, and keep their names. Repeat it, or "
+            "separate with commas.",
+            show_default=False,
+        ),
+    ] = None,
     scene: Annotated[str | None, typer.Option(help="Name of the scene where no folder names it.")] = None,
     fps: Annotated[float | None, typer.Option(help="Frames a second of folders of pictures.", min=0.001)] = None,
 ) -> None:
     """Recognise how a folder of videos is laid out, check every video, and write a manifest.
 
-    Videos that cannot be opened are listed and left out; the command then ends with status 1. Where the corpus fixes
-    no split, the columns split_0, split_1 and split_2 hold three random ones, 60/20/20 within each class and scene;
-    where it fixes training and test, they hold a quarter of each training class out for validation.
+    Example for a folder with class folders ok, leak and fire: avad-hf scan /data/plant -o plant.csv --normal ok
+
+    Videos in no class folder, with no annotations beside them, are listed without labels. Videos that cannot be opened
+    are named and left out; the command then ends with status 1.
+
+    Where the corpus fixes no split, the columns split_0, split_1 and split_2 hold three random ones, 60/20/20 within
+    each class and scene; where it fixes training and test, they hold a quarter of each training class out for
+    validation. A column group in meta.csv (video,group) keeps videos of one recording, camera or day together.
     """
     from avad_hf.corpora.manifest import check_new, write_manifest
     from avad_hf.corpora.scan import probe
@@ -50,7 +63,8 @@ def scan(
 
     try:
         check_new(output)
-        found = scan_folder(root, corpus and corpus.value, classes and classes.split(","), scene, fps)
+        normal = [name for names in normal for name in names.split(",") if name.strip()] if normal else None
+        found = scan_folder(root, corpus and corpus.value, classes and classes.split(","), scene, fps, normal)
     except (OSError, ValueError) as error:
         refuse(str(error))
     with counted(root.name, len(found.rows)) as move:
@@ -60,10 +74,12 @@ def scan(
     try:
         # ShanghaiTech's split is published: without its lists there is none.
         at_random = found.corpus != "shanghaitech" or any(row["split"] for row in found.rows)
-        write_manifest(with_split_columns(found.rows) if at_random else found.rows, output)
+        rows = with_split_columns(found.rows) if at_random else found.rows
+        write_manifest(rows, output)
     except (OSError, ValueError) as error:
         refuse(str(error))
     _print_scan(found)
+    _warn_of_few(rows)
     typer.echo(f"Wrote {len(found.rows)} videos to {output}.")
     if found.unreadable:
         for video, reason in found.unreadable:
@@ -89,6 +105,16 @@ def _print_scan(found) -> None:
     for what, items in (("without sound", found.silent), ("sound files without video", found.orphans)):
         if items:
             typer.echo(f"{len(items)} {what}: {', '.join(map(str, items[:3]))}{', ...' if len(items) > 3 else ''}")
+
+
+def _warn_of_few(rows) -> None:
+    """Say so if the validation set of seed 0 is small."""
+    from avad_hf.corpora.splits import small_validation
+
+    splits = [row.get("split_0") or row["split"] for row in rows]
+    labels = [row["anomaly"] for row, split in zip(rows, splits, strict=True) if split == "validation"]
+    if all(splits) and None not in [row["anomaly"] for row in rows] and (warning := small_validation(labels)):
+        typer.secho(f"Note: {warning}", fg="yellow", err=True)
 
 
 def extract(

@@ -108,6 +108,7 @@ class CorpusBuilder(datasets.GeneratorBasedBuilder):
             "label": datasets.ClassLabel(names=names) if names else text,
             "anomaly": datasets.ClassLabel(names=["normal", "anomaly"]),
             "scene": text,
+            "group": text,
             "split": text,
             "start": number,
             "end": number,

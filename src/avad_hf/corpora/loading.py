@@ -48,9 +48,9 @@ def load_dataset(
         options: ``fps`` of folders of pictures; ``num_videos`` and ``world_seed`` of the synthetic world.
 
     Returns:
-        Rows with ``id``, ``video`` and ``audio`` (paths), ``label``, ``anomaly`` (1 or 0), ``scene``, ``split``,
-        ``start`` and ``end`` in seconds, ``fps``, ``hour``, ``weather``, ``dark``, ``frame_mask``, and the manifest's
-        other columns.
+        Rows with ``id``, ``video`` and ``audio`` (paths), ``label``, ``anomaly`` (1 or 0), ``scene``, ``group``,
+        ``split``, ``start`` and ``end`` in seconds, ``fps``, ``hour``, ``weather``, ``dark``, ``frame_mask``, and the
+        manifest's other columns.
 
     Raises:
         ManifestError: If the folder or manifest cannot be used.

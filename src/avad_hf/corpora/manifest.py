@@ -1,6 +1,7 @@
 """The manifest: one table, a row a video, that every corpus is brought into and that people can write themselves."""
 
 import csv
+import datetime
 import errno
 import json
 import math
@@ -18,7 +19,7 @@ import pyarrow.parquet as pq
 from avad_hf.files import written_whole
 
 from .classes import is_normal, refuse_doubtful
-from .splits import SPLIT_ALIASES
+from .splits import SPLIT_ALIASES, check_groups
 
 # Column -> type of its values; any cell may be empty but those of `video`. Other columns are kept as they are.
 COLUMNS: dict[str, type] = {
@@ -28,6 +29,7 @@ COLUMNS: dict[str, type] = {
     "label": str,  # class
     "anomaly": int,  # 1 or 0; by default 0 for the label normal and 1 for all others
     "scene": str,  # camera or place
+    "group": str,  # recording, camera or day: rows of one group are never in two sets of a split
     "split": str,  # train, validation or test
     "start": float,  # seconds
     "end": float,  # seconds
@@ -47,7 +49,7 @@ OTHER_NAMES = {
 RESERVED = ("file", "num_clips", "has_audio", "duration", "warnings")
 PLACES = {"video", "audio", "frame_mask"}
 # What meta.csv may say; its other columns are its own.
-META_COLUMNS = {"video", "hour", "weather", "dark", "fps"}
+META_COLUMNS = {"video", "group", "hour", "weather", "dark", "fps"}
 TRUTH = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
 FORMATS = (".csv", ".jsonl", ".parquet")
 
@@ -114,13 +116,6 @@ def complete(rows: Sequence[dict[str, Any]], base: Path, name: str) -> list[dict
     """
     if (labelled := sum(row["label"] is not None for row in rows)) not in (0, len(rows)):
         raise ManifestError(f"{name}: {len(rows) - labelled} of {len(rows)} rows have no label. Label all or none.")
-    for column in dict.fromkeys(key for row in rows for key in row if key == "split" or _is_split_column(key)):
-        without = [row["id"] or row["video"] for row in rows if not row.get(column)]
-        if 0 < len(without) < len(rows):
-            raise ManifestError(
-                f"{name}: {len(without)} of {len(rows)} rows have no {column}, first {without[0]}. Fill it in all "
-                "rows, or in none to have them divided 60/20/20."
-            )
     try:
         refuse_doubtful(row["label"] for row in rows if row["label"] is not None and row["anomaly"] is None)
     except ValueError as error:
@@ -140,6 +135,19 @@ def complete(rows: Sequence[dict[str, Any]], base: Path, name: str) -> list[dict
             f"{name}: {len(twice)} videos stand there more than once, first {twice[0]}. Keep one row of each, or give "
             "stretches of one video with start and end."
         )
+    for column in dict.fromkeys(key for row in done for key in row if key == "split" or _is_split_column(key)):
+        without = [row["id"] for row in done if not row.get(column)]
+        if 0 < len(without) < len(done):
+            raise ManifestError(
+                f"{name}: {len(without)} of {len(done)} rows have no {column}, first {without[0]}. Fill it in all "
+                "rows, or in none to have them divided 60/20/20."
+            )
+        if column == "split_original":  # counts only where it is chosen, and is checked there
+            continue
+        try:
+            check_groups(done, [row.get(column) for row in done], column)
+        except ValueError as error:
+            raise ManifestError(f"{name}: {error}") from None
     return done
 
 
@@ -356,7 +364,8 @@ def _value(where: str, name: str, value: Any, kind: type) -> Any:
             if not math.isfinite(number):
                 raise ValueError
             return number
-        if not isinstance(value, (str, int)):
+        # A group may be a day, which other programs write as a date.
+        if not isinstance(value, (str, int, datetime.date) if name == "group" else (str, int)):
             raise ValueError
     except (ValueError, KeyError, OverflowError):
         wanted = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[kind]

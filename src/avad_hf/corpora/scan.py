@@ -14,19 +14,17 @@ from avad_hf.media.decode import MediaError
 from avad_hf.media.sources import open_media
 
 from . import shanghaitech
-from .classes import MAVAD_CLASSES, MAVAD_SCENES, SHADE_CLASSES, NameTable, is_normal
+from .classes import CORPORA, MAVAD_SCENES, class_table, is_normal, own_anomalies
 from .darkness import with_darkness
 from .manifest import COLUMNS, ManifestError, complete, read_meta
 from .splits import SPLIT_ALIASES
 from .tree import FoundVideo, Tree, walk
 
-CORPORA = {"mavad": MAVAD_CLASSES, "shade": SHADE_CLASSES}
 # Names of files that say what folders do not.
 ANNOTATIONS = ("annotations.csv", "annotations.txt", "annotations.json")
 LISTS = {f"{alias}.txt": split for alias, split in SPLIT_ALIASES.items()}  # whatever the case of their letters
 META = "meta.csv"
-# Names that a message lists.
-MANY = 20
+UNLABELLED = "clips without labels"
 
 
 @dataclass(frozen=True)
@@ -56,6 +54,7 @@ def scan(
     classes: Iterable[str] | None = None,
     scene: str | None = None,
     fps: float | None = None,
+    normal: Iterable[str] | None = None,
 ) -> Scan:
     """Recognise how a folder of videos is laid out, and list its videos with class, scene and split.
 
@@ -67,48 +66,62 @@ def scan(
     - L5 clips and ``annotations.csv|txt|json``: path, label and, if fixed, split;
     - S2 ``class/clip`` and ``train.txt``, ``test.txt``: path and, if wanted, label;
     - S3 ``class/clip/000001.jpg`` and ``class/clip.wav``;
-    - ShanghaiTech as released.
+    - ShanghaiTech as released;
+    - clips alone, in no class folder and without annotations: they are listed without labels.
 
-    ``meta.csv`` (video, hour or time, weather, dark) adds what it says.
+    ``meta.csv`` (video, group, hour or time, weather, dark) adds what it says.
 
     Args:
         root: The folder.
-        corpus: ``"mavad"``, ``"shade"`` or ``"shanghaitech"``; by default what the class names fit.
-        classes: Class names of a corpus of one's own; ``normal`` among them.
+        corpus: ``"mavad"``, ``"shade"`` or ``"shanghaitech"``; by default what the class names fit. Where all videos
+            are normal, no name tells a corpus, and none is guessed.
+        classes: Class names of a corpus of one's own; ``normal`` among them, unless `normal` says which are.
         scene: Name of the scene where no folder names it.
         fps: Frames a second of folders of pictures.
+        normal: Names of the classes of one's own that are normal. All others are anomalies, and labels are the names
+            as they are written; no corpus is guessed.
 
     Raises:
         FileNotFoundError: If there is no such folder.
-        ManifestError: For a class or scene that the corpus does not know, listing the names that were seen; for
-            folders that cannot be told apart; for files that are listed and not there.
+        ManifestError: For a class or scene that the corpus does not know, or a normal class that is not there, listing
+            the names that were seen; for folders that cannot be told apart; for files that are listed and not there.
     """
     tree = walk(Path(root).absolute())
-    if corpus == "shanghaitech" or (corpus is None and classes is None and shanghaitech.recognise(tree)):
+    if normal is not None and corpus is not None:
+        raise ManifestError(
+            f"--normal is for classes of your own, but those of {corpus} are known. Give --normal or --corpus, not "
+            "both."
+        )
+    nothing_said = corpus is None and classes is None and normal is None
+    if corpus == "shanghaitech" or (nothing_said and shanghaitech.recognise(tree)):
         rows = complete(shanghaitech.rows_of(tree, fps), tree.root, str(tree.root))
         return Scan("shanghaitech", "ShanghaiTech", rows)
     if corpus is not None and corpus not in CORPORA:
         raise ManifestError(f"corpus must be one of {', '.join([*CORPORA, 'shanghaitech'])}, got {corpus!r}.")
-    if classes is not None and not any(map(is_normal, classes := list(classes))):
-        raise ManifestError(f"None of the classes {', '.join(classes)} is normal. Name the one that is 'normal'.")
-    tables = {"own": NameTable.of(classes)} if classes is not None else CORPORA
-    if corpus is not None and classes is None:
-        tables = {corpus: CORPORA[corpus]}
-    places, listed, splits, layout = _places(tree)
-    names = [label for label, _ in places.values()]
-    corpus = next((name for name, table in tables.items() if all(map(table.find, names))), None)
-    if corpus is None:
-        raise ManifestError(_unknown_classes(tree.root, tables, names))
+    classes = None if classes is None else list(classes)
+    if classes is not None and normal is None and not any(map(is_normal, classes)):
+        raise ManifestError(
+            f"None of the classes {', '.join(classes)} is normal. Name the one that is 'normal', or say which of them "
+            "are normal (--normal)."
+        )
+    places, listed, splits, layout = _places(tree, labels_needed=not nothing_said)
+    names = {label for label, _ in places.values() if label is not None}
+    try:
+        corpus, table = class_table(names, corpus, classes, as_written=normal is not None)
+        anomalies = {} if normal is None else own_anomalies(table, normal)
+    except ValueError as error:
+        raise ManifestError(f"{tree.root}: {error}") from None
     rows = []
     for video in tree.videos:
         label, place = places[video.path]
-        if (said := listed.get(video.path)) is not None and tables[corpus].find(said) != tables[corpus].find(label):
+        if (said := listed.get(video.path)) is not None and table.find(said) != table.find(label):
             raise ManifestError(f"{video.path} lies in the folder {label!r}, and a list says {said!r}. Which is it?")
         row = dict.fromkeys(COLUMNS) | {
             "id": video.path.relative_to(tree.root).as_posix(),
             "video": str(video.path),
             "audio": str(tree.audio[video.path]) if video.path in tree.audio else None,
-            "label": tables[corpus].find(label),
+            "label": None if label is None else (label := table.find(label)),
+            "anomaly": anomalies.get(label),
             "scene": place or scene,
             "split": splits.get(video.path),
             "fps": fps if video.path.is_dir() else None,
@@ -157,13 +170,16 @@ def probe(found: Scan, on_progress: Callable[[int], None] | None = None) -> Scan
 # Where the class of each video is written
 
 
-def _places(tree: Tree) -> tuple[dict[Path, tuple[str, str | None]], dict[Path, str], dict[Path, str], str]:
+def _places(
+    tree: Tree, labels_needed: bool
+) -> tuple[dict[Path, tuple[str | None, str | None]], dict[Path, str], dict[Path, str], str]:
     """Class and scene as written, what lists say of the class, and split, of each video; and the layout's name."""
     annotated = _annotations(tree)
     listed = _listed(tree)
     labels = {path: label for path, (label, _) in (annotated or listed).items() if label is not None}
     splits = {path: split for path, (_, split) in (annotated or listed).items() if split is not None}
-    places = {}
+    unlabelled = not labels_needed and not labels and _hold_no_classes(tree)
+    places: dict[Path, tuple[str | None, str | None]] = {}
     depths = Counter()
     split_folders = False
     for video in tree.videos:
@@ -185,10 +201,13 @@ def _places(tree: Tree) -> tuple[dict[Path, tuple[str, str | None]], dict[Path, 
             places[video.path] = (folders[-1], folders[-2] if len(folders) > 1 else None)
         elif video.path in labels:
             places[video.path] = (labels[video.path], None)
+        elif unlabelled:
+            places[video.path] = (None, None)
         else:
             raise ManifestError(
                 f"{video.path}: neither a folder nor annotations.csv (path, label) says what class it is. Sort videos "
-                "into folders by class, or write annotations.csv beside them."
+                "into folders by class, or write annotations.csv beside them. A folder of clips alone is listed "
+                "without labels where neither corpus nor classes are named."
             )
         depths[len(folders)] += 1
     if len(depths) > 1 or max(depths) > 2:
@@ -197,7 +216,16 @@ def _places(tree: Tree) -> tuple[dict[Path, tuple[str, str | None]], dict[Path, 
             f"{tree.root}: which folders are scenes and which are classes? Videos lie at different depths, or too "
             f"deep: {', '.join(examples.values())}. Bring all to class/clip or scene/class/clip, or write a manifest."
         )
+    if unlabelled:
+        return places, labels, splits, UNLABELLED
     return places, labels, splits, _layout(tree.videos, bool(annotated), bool(listed), split_folders, max(depths))
+
+
+def _hold_no_classes(tree: Tree) -> bool:
+    """Whether no folder can name a class, and no file of annotations is there that should."""
+    if any((tree.root / name).is_file() for name in ANNOTATIONS):
+        return False
+    return all(part.lower() in SPLIT_ALIASES for video in tree.videos for part in video.folders)
 
 
 def _layout(videos: list[FoundVideo], annotated: bool, listed: bool, split_folders: bool, depth: int) -> str:
@@ -320,21 +348,6 @@ def _found(path: Path, records: list[list[str]], names: dict[str, Path]) -> dict
             f"{path.parent}."
         )
     return found
-
-
-def _unknown_classes(root: Path, tables: dict[str, NameTable], names: list[str]) -> str:
-    # Of the corpus that most folders fit, the names that it does not know.
-    best = max(tables, key=lambda corpus: sum(tables[corpus].find(name) is not None for name in set(names)))
-    unknown = sorted({name for name in names if tables[best].find(name) is None})
-    known = "; ".join(f"{corpus}: {', '.join(table.names)}" for corpus, table in tables.items())
-    seen = sorted(set(names))
-    more = f" and {len(seen) - MANY} more" if len(seen) > MANY else ""
-    which = "is no class" if len(unknown) == 1 else "are no classes"
-    return (
-        f"{root}: {', '.join(map(repr, unknown[:MANY]))} {which} that is known. Names seen: {', '.join(seen[:MANY])}"
-        f"{more}. Classes known: {known}. Rename the folders, name your own classes (--classes normal,fire,...), or "
-        "write a manifest."
-    )
 
 
 def _name_scenes(rows: list[dict[str, Any]], root: Path) -> None:

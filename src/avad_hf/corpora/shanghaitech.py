@@ -12,6 +12,7 @@ from .classes import NameTable
 from .corpus import CorpusBuilder, CorpusConfig
 from .manifest import COLUMNS, ManifestError, complete
 from .masks import read_frame_mask
+from .splits import check_groups
 from .tree import FoundVideo, Tree, walk
 
 CLASSES = NameTable({"normal": "normal", "abnormal": "abnormal"})
@@ -162,6 +163,10 @@ class ShanghaiTech(CorpusBuilder):
     def select(self) -> list[dict[str, Any]]:
         """All rows, in the split that the configuration names."""
         if self.config.name == ORIGINAL:
+            try:
+                check_groups(self.rows, [row[ORIGINAL_SPLIT] for row in self.rows], ORIGINAL_SPLIT)
+            except ValueError as error:
+                raise ManifestError(f"{self.config.data_dir}: {error}") from None
             # The columns of seeds are of the other split.
             return [
                 {name: value for name, value in row.items() if not re.fullmatch("split_[0-9]+", name)}
