@@ -1,0 +1,1 @@
+"""Encoders of transformers that this library does not know: one adapter for all of them."""
