@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from avad_hf import registration
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "avad_hf"
 
@@ -24,7 +26,7 @@ ALLOWED = {
     "features": {"files", "processes", "media", "hub", "corpora"},
     "detection": {"files", "media", "models", "hub"},
     "report": {"files", "media", "detection", "metrics"},
-    "untrained": {"files", "models", "registration", "hub"},
+    "untrained": {"files", "corpora", "models", "registration", "hub"},
     "convert": {"files", "features", "models", "registration", "hub"},
     "evaluation": {"files", "processes", "media", "features", "detection", "metrics", "models", "hub"},
     "training": {"files", "processes", "corpora", "features", "detection", "metrics", "models", "evaluation", "hub"},
@@ -83,10 +85,8 @@ def test_detection_asks_the_contract_alone():
 
 def architecture_names() -> re.Pattern:
     """Matches the name of an architecture: its model type, its title, and the classes of its folder."""
-    from avad_hf.registration import ARCHITECTURES
-
     words = set()
-    for one in ARCHITECTURES.values():
+    for one in registration.ARCHITECTURES.values():
         words |= {re.escape(one.model_type), re.escape(one.title)} | {re.escape(name) for name in own_classes(one)}
     return re.compile(
         rf"(?<![A-Za-z0-9])({'|'.join(sorted(words, key=len, reverse=True))})(?![a-z0-9])", re.IGNORECASE
@@ -174,8 +174,11 @@ def test_readme_names_every_file_with_a_clause():
     listed = {line.split()[0].rstrip("/") for line in tree.splitlines() if line.strip()}
     for line in tree.splitlines():
         assert not line.strip() or len(line.split()) > 3, f"no clause: {line}"
+    folders = {PACKAGE / "models" / name for name in registration.FOLDERS}
+    for folder in folders:  # whose files are called by their role
+        assert f"| `{folder.name}` | " in readme, f"{folder.name} has no row in the table of architectures"
     for path in [*PACKAGE.rglob("*.py"), *(ROOT / "hub_cards").iterdir(), *(ROOT / "examples").glob("*.py")]:
-        if path.name == "__init__.py" and path.parent != PACKAGE:
+        if path.parent in folders or (path.name == "__init__.py" and path.parent != PACKAGE):
             continue
         assert path.name in listed, f"{path.relative_to(ROOT)} is not in the README's tree"
 
