@@ -11,6 +11,7 @@ FOLDERS = (
     "avaca",
     "avrl",
     "resnet3d",
+    "rtfm",
     "slowfast",
     "vggish",
 )

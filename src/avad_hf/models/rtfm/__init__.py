@@ -1,0 +1,17 @@
+"""RTFM (Tian et al., 2021): scores of clips from a whole video at once, by the magnitude of their features."""
+
+from avad_hf.models.architecture import Architecture
+
+ARCHITECTURE = Architecture(
+    model_type="rtfm",
+    title="RTFM",
+    folder=__name__,
+    config="configuration_rtfm.RtfmConfig",
+    model="modeling_rtfm.RtfmModel",
+    head="modeling_rtfm.RtfmForAnomalyDetection",
+    # It makes features of any encoders, for every detector that reads features.
+    processor="avad_hf.models.avaca.processing_avaca.AvacaProcessor",
+    init="untrained_rtfm.init",
+    profiles="training_rtfm.PROFILES",
+    profile="rtfm",
+)

@@ -1,0 +1,375 @@
+"""RTFM: robust temporal feature magnitude learning (Tian et al., ICCV 2021, arXiv 2101.10030).
+
+Written from the paper and from facts about the published network; its code has no licence and was not used.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import initialization as init
+from transformers.utils import ModelOutput
+
+from avad_hf.models.checkpoints import CheckpointModel
+from avad_hf.models.detector import DetectorModel
+from avad_hf.models.normalisation import batch_norm
+
+from .configuration_rtfm import RtfmConfig
+from .losses_rtfm import choose_clips, magnitude_loss, smoothness_loss, sparsity_loss, video_loss
+
+
+@dataclass
+class RtfmModelOutput(ModelOutput):
+    """Features of the clips that know of the whole video.
+
+    Args:
+        clip_states (`torch.Tensor` of shape `(B, T, input_size)`):
+            Features of each clip, zero for padding; in training of each segment, `(B, num_segments, input_size)`.
+        clip_mask (`torch.Tensor` of shape `(B, T)`):
+            False for padding, if a mask was given; in training of shape `(B, num_segments)`.
+    """
+
+    clip_states: Tensor | None = None
+    clip_mask: Tensor | None = None
+
+
+@dataclass
+class RtfmOutput(ModelOutput):
+    """Scores of the clips; in training of the segments, of shape `(B, num_segments)`.
+
+    Args:
+        loss (`torch.Tensor` of shape `()`): With labels: the weighted sum of the other four.
+        video_loss (`torch.Tensor` of shape `()`): With labels: cross-entropy of the videos.
+        magnitude_loss (`torch.Tensor` of shape `()`): With labels: how far magnitudes are from where they should be.
+        sparsity_loss (`torch.Tensor` of shape `()`): With labels: norm of the scores of anomalous videos.
+        smoothness_loss (`torch.Tensor` of shape `()`): With labels: differences of their neighbouring scores.
+        logits (`torch.Tensor` of shape `(B, T)`):
+            Clip scores before the sigmoid; the lowest number of their type for padding, so that its score is 0.
+        magnitudes (`torch.Tensor` of shape `(B, T)`): L2 norms of the clips' features; 0 for padding.
+    """
+
+    loss: Tensor | None = None
+    video_loss: Tensor | None = None
+    magnitude_loss: Tensor | None = None
+    sparsity_loss: Tensor | None = None
+    smoothness_loss: Tensor | None = None
+    logits: Tensor | None = None
+    magnitudes: Tensor | None = None
+
+
+def _normalise(norm: nn.Module, x: Tensor, clip_mask: Tensor | None) -> Tensor:
+    """Batch norm of `x` of shape `(B, C, T)` over real clips; padding becomes zero again."""
+    if clip_mask is None:
+        return batch_norm(norm, x)
+    if not norm.training:
+        return batch_norm(norm, x).masked_fill(~clip_mask.unsqueeze(1), 0.0)
+    by_clip = x.transpose(1, 2)
+    real = batch_norm(norm, by_clip[clip_mask])
+    return real.new_zeros(by_clip.shape).masked_scatter(clip_mask.unsqueeze(2), real).transpose(1, 2)
+
+
+class RtfmConvLayer(nn.Module):
+    """Convolution of kernel 3 over time, ReLU and then batch norm; it keeps the length."""
+
+    def __init__(self, in_channels: int, out_channels: int, dilation: int = 1, bias: bool = True):
+        super().__init__()
+        self.conv = nn.Conv1d(in_channels, out_channels, 3, padding=dilation, dilation=dilation, bias=bias)
+        self.norm = nn.BatchNorm1d(out_channels)
+
+    def forward(self, x: Tensor, clip_mask: Tensor | None) -> Tensor:
+        return _normalise(self.norm, F.relu(self.conv(x)), clip_mask)
+
+
+class RtfmZeroNorm(nn.BatchNorm1d):
+    """Batch norm that gives zeros at first. transformers initialises only what has weights, and by its class."""
+
+
+class RtfmAttention(nn.Module):
+    """Narrower features, and non-local attention among them (Wang et al., CVPR 2018, section 3.2, dot product).
+
+    At first the attention adds nothing, since its batch norm gives zeros (their section 4.1).
+    """
+
+    def __init__(self, config: RtfmConfig):
+        super().__init__()
+        self.projection = nn.Conv1d(config.input_size, config.hidden_size, 1, bias=False)
+        self.theta = nn.Conv1d(config.hidden_size, config.attention_size, 1)
+        self.phi = nn.Conv1d(config.hidden_size, config.attention_size, 1)
+        self.g = nn.Conv1d(config.hidden_size, config.attention_size, 1)
+        self.output = nn.Conv1d(config.attention_size, config.hidden_size, 1)
+        self.norm = RtfmZeroNorm(config.hidden_size)
+
+    def forward(self, x: Tensor, clip_mask: Tensor | None) -> Tensor:
+        x = self.projection(x)
+        queries, keys, values = self.theta(x), self.phi(x), self.g(x)
+        # Divided before the sum over clips, which in half precision has no room for long videos.
+        if clip_mask is None:
+            values = values / x.shape[2]
+        else:
+            lengths = clip_mask.sum(dim=1).clamp_min(1)
+            values = values.masked_fill(~clip_mask.unsqueeze(1), 0.0) / lengths.to(x.dtype)[:, None, None]
+        # There is no softmax between the two products. So the one of keys and values can come first, and memory does
+        # not grow with the square of a video's length.
+        attended = (values @ keys.transpose(1, 2)) @ queries
+        return x + _normalise(self.norm, self.output(attended), clip_mask)
+
+
+class RtfmPreTrainedModel(CheckpointModel):
+    """Initialisation and loading shared by body and detector."""
+
+    config_class = RtfmConfig
+    base_model_prefix = "rtfm"
+    main_input_name = "visual_features"
+    input_modalities = ("video", "audio")
+
+    def _init_weights(self, module: nn.Module):
+        if isinstance(module, (nn.Conv1d, nn.Linear)):
+            init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, nn.BatchNorm1d):
+            super()._init_weights(module)
+            if isinstance(module, RtfmZeroNorm):
+                init.zeros_(module.weight)
+
+
+def to_segments(x: Tensor, clip_mask: Tensor, num_segments: int) -> Tensor:
+    """Cut videos into as many segments each, as equal as can be, and average the clips within.
+
+    A video of fewer clips repeats some of them: a segment that has none takes the clip at its start.
+
+    Args:
+        x (`torch.Tensor` of shape `(B, T, C)`): Features of clips, finite for padding as well.
+        clip_mask (`torch.Tensor` of shape `(B, T)`): False for padding.
+        num_segments: How many.
+
+    Returns:
+        `torch.Tensor` of shape `(B, num_segments, C)`; zero for a video without clips.
+    """
+    # In whole numbers; a linspace in floating point may round just below them.
+    numbers = torch.arange(num_segments + 1, device=x.device)
+    bounds = numbers * clip_mask.sum(dim=1, keepdim=True) // num_segments
+    starts = bounds[:, :-1, None]
+    ends = torch.maximum(bounds[:, 1:, None], starts + 1)
+    clips = (clip_mask.cumsum(dim=1) - 1).unsqueeze(1)  # numbers of the real ones
+    is_within = (clips >= starts) & (clips < ends) & clip_mask.unsqueeze(1)
+    return (is_within / (ends - starts)).to(x.dtype) @ x
+
+
+class RtfmModel(RtfmPreTrainedModel):
+    """Body of RTFM: each clip's features with what happens before and after it.
+
+    ```text
+                       +-> convolution, dilation 1 -------------+
+    features, averaged |-> convolution, dilation 2 -------------|
+    (B, T, D) ---------|-> convolution, dilation 4 -------------+-> convolution -> (+) -> (B, T, D)
+                       |-> 1x1 convolution -> attention --------+                   |
+                       +------------------------------------------------------------+
+    ```
+
+    In training each video is resampled to `num_segments` first, as published; otherwise it keeps its length.
+    """
+
+    def __init__(self, config: RtfmConfig):
+        super().__init__(config)
+        width = config.hidden_size
+        # These have biases, the fusing convolution and the projection of the attention have none: as published.
+        self.dilated = nn.ModuleList(
+            RtfmConvLayer(config.input_size, width, dilation) for dilation in config.dilations
+        )
+        self.attention = RtfmAttention(config)
+        num_branches = len(config.dilations) + 1
+        self.fusion = RtfmConvLayer(num_branches * width, config.input_size, bias=False)
+        self.post_init()
+
+    def _check(self, features: dict[str, Tensor | None], clip_mask: Tensor | None) -> None:
+        needed = self.config.detector_spec.inputs
+        first = None
+        for name, width in needed.items():
+            value = features[name]
+            is_map = name == "visual_features"
+            letters = f"(B, T, {width}, h, w)" if is_map else f"(B, T, S, {width})"
+            if value is None:
+                raise ValueError(
+                    f"RTFM with inputs '{self.config.inputs}' needs {name} of shape {letters}. Give zeros for videos "
+                    f"without {'pictures' if is_map else 'sound'}, or a detector that reads something else."
+                )
+            if value.dim() != (5 if is_map else 4) or value.shape[2 if is_map else 3] != width:
+                role, field = ("video", "visual_size") if is_map else ("audio", "audio_size")
+                raise ValueError(
+                    f"RTFM needs {name} of shape {letters}, got {tuple(value.shape)}. AvacaProcessor makes them; the "
+                    f"config's {field} is the width of what its {role} encoder gives."
+                )
+            first = value if first is None else first
+            if value.shape[:2] != first.shape[:2]:
+                raise ValueError(
+                    f"RTFM needs visual_features and audio_features of as many videos and clips, got "
+                    f"{tuple(first.shape)} and {tuple(value.shape)}."
+                )
+        if clip_mask is not None and clip_mask.shape != first.shape[:2]:
+            raise ValueError(f"clip_mask must be of shape {tuple(first.shape[:2])}, got {tuple(clip_mask.shape)}.")
+
+    def forward(
+        self,
+        visual_features: Tensor | None = None,
+        audio_features: Tensor | None = None,
+        clip_mask: Tensor | None = None,
+        **kwargs,
+    ) -> RtfmModelOutput:
+        """Let the clips of each video see each other.
+
+        Padding never changes what is real: it is zero before every convolution, as is what lies beyond a video's ends;
+        batch norm and attention leave it out.
+
+        Args:
+            visual_features (`torch.Tensor` of shape `(B, T, visual_size, h, w)`):
+                Feature maps of the video encoder. Not read with ``inputs="audio"``.
+            audio_features (`torch.Tensor` of shape `(B, T, S, audio_size)`):
+                Embeddings of the sound; zeros where a video has none. Not read with ``inputs="visual"``.
+            clip_mask (`torch.Tensor` of shape `(B, T)`): False for padding; all clips are real if not given.
+            kwargs: Ignored: whatever else a processor returns.
+
+        Returns:
+            [`RtfmModelOutput`].
+
+        Raises:
+            ValueError: For missing features, other shapes, or values that are not finite.
+        """
+        features = {"visual_features": visual_features, "audio_features": audio_features}
+        self._check(features, clip_mask)
+        clip_mask = None if clip_mask is None else clip_mask.bool()
+        averaged = []
+        for name in self.config.detector_spec.inputs:
+            value = features[name].to(self.dtype)
+            value = value.mean(dim=(3, 4)) if name == "visual_features" else value.mean(dim=2)
+            if clip_mask is not None:
+                value = value.masked_fill(~clip_mask.unsqueeze(2), 0.0)
+            # Tracing for export has no values to look at.
+            if not torch.compiler.is_compiling() and not torch.isfinite(value).all():
+                raise ValueError(
+                    f"{name} holds NaN or infinite values. Extract the features of that video again, or mask its "
+                    "clips."
+                )
+            averaged.append(value)
+        x = torch.cat(averaged, dim=2)
+        if self.training:
+            real = x.new_ones(x.shape[:2], dtype=torch.bool) if clip_mask is None else clip_mask
+            segments = self.config.num_segments
+            x = to_segments(x, real, segments)
+            # Segments of a video are all real, unless the whole video is padding.
+            clip_mask = None if clip_mask is None else clip_mask.any(dim=1, keepdim=True).expand(-1, segments)
+        x = x.transpose(1, 2)
+        branches = [*(layer(x, clip_mask) for layer in self.dilated), self.attention(x, clip_mask)]
+        states = x + self.fusion(torch.cat(branches, dim=1), clip_mask)
+        return RtfmModelOutput(clip_states=states.transpose(1, 2), clip_mask=clip_mask)
+
+
+class RtfmForAnomalyDetection(RtfmPreTrainedModel, DetectorModel):
+    """RTFM with its classifier and losses; the score of a clip is ``sigmoid(logit)``.
+
+    It needs the whole video: a clip's score depends on its neighbours and, through the attention, on all clips.
+    """
+
+    clip_outputs: ClassVar[tuple[str, ...]] = ("logits", "magnitudes")
+
+    def __init__(self, config: RtfmConfig):
+        super().__init__(config)
+        self.rtfm = RtfmModel(config)
+        layers, width = [], config.input_size
+        for size in config.classifier_sizes:
+            layers += [nn.Linear(width, size), nn.ReLU(), nn.Dropout(config.dropout)]
+            width = size
+        self.dropout = nn.Dropout(config.dropout)
+        self.classifier = nn.Sequential(*layers, nn.Linear(width, 1))
+        self.post_init()
+
+    def forward(
+        self,
+        visual_features: Tensor | None = None,
+        audio_features: Tensor | None = None,
+        clip_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        **kwargs,
+    ) -> RtfmOutput:
+        """Score clips and, with labels, compute the loss.
+
+        Args:
+            visual_features (`torch.Tensor` of shape `(B, T, visual_size, h, w)`): As for [`RtfmModel`].
+            audio_features (`torch.Tensor` of shape `(B, T, S, audio_size)`): As for [`RtfmModel`].
+            clip_mask (`torch.Tensor` of shape `(B, T)`): As for [`RtfmModel`].
+            labels (`torch.Tensor` of shape `(B,)`, *optional*): 1 for anomalous videos, 0 for normal ones.
+            kwargs: Ignored: whatever else a processor returns.
+
+        Returns:
+            [`RtfmOutput`]; in training mode with one score a segment, not a clip.
+
+        Raises:
+            ValueError: For missing features, other shapes, values that are not finite, or other labels than 0 and 1.
+        """
+        body = self.rtfm(visual_features, audio_features, clip_mask)
+        # Magnitudes are those of what the classifier sees, in training after dropout.
+        states = self.dropout(body.clip_states)
+        magnitudes = torch.linalg.vector_norm(states.float(), dim=2)
+        logits = self.classifier(states).squeeze(2)
+        if body.clip_mask is not None:
+            logits = logits.masked_fill(~body.clip_mask, torch.finfo(logits.dtype).min)
+        outputs = RtfmOutput(logits=logits, magnitudes=magnitudes)
+        losses = {} if labels is None else self.losses(outputs, labels, body.clip_mask)
+        return RtfmOutput(**losses, **outputs)
+
+    def losses(self, outputs: Any, labels: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
+        """Losses of videos, also of videos that went through the network one by one.
+
+        The magnitude of a video is the mean of its chosen clips' magnitudes, as the paper defines it. The published
+        code takes the norm of their mean feature instead, which is smaller where the clips differ; validation would
+        need the features of all clips for that.
+
+        Args:
+            outputs: Of `forward`: ``logits`` and ``magnitudes``, of shape `(B, T)`.
+            labels (`torch.Tensor` of shape `(B,)`): 1 for anomalous videos, 0 for normal ones.
+            mask (`torch.Tensor` of shape `(B, T)`): False for padding; all clips are real if not given.
+
+        Returns:
+            ``loss``, ``video_loss``, ``magnitude_loss``, ``sparsity_loss`` and ``smoothness_loss``.
+
+        Raises:
+            TypeError: For logits alone.
+            ValueError: For other labels than 0 and 1.
+        """
+        if getattr(outputs, "magnitudes", None) is None:
+            raise TypeError("RTFM's losses need logits and magnitudes of the clips, as forward gives them.")
+        if not torch.compiler.is_compiling() and not ((labels == 0) | (labels == 1)).all():
+            raise ValueError(f"labels must be 0 (normal) or 1 (anomalous), got {labels.unique().tolist()}.")
+        config = self.config
+        logits, magnitudes = outputs.logits.float(), outputs.magnitudes.float()
+        mask = torch.ones_like(logits, dtype=torch.bool) if mask is None else mask.bool()
+        has_clips = mask.any(dim=1)
+        logits, magnitudes, labels, mask = (value[has_clips] for value in (logits, magnitudes, labels, mask))
+
+        dropout = config.dropout if self.training else 0.0
+        chosen, are_real = choose_clips(magnitudes, mask, config.num_selected, dropout)
+        of_videos = (magnitudes.gather(1, chosen) * are_real).sum(dim=1) / are_real.sum(dim=1)
+        anomalous = labels == 1
+        scores, score_mask = logits[anomalous].sigmoid(), mask[anomalous]
+        parts = {
+            "video_loss": video_loss(logits.gather(1, chosen), labels, are_real),
+            "magnitude_loss": magnitude_loss(of_videos, labels, config.margin),
+            "sparsity_loss": sparsity_loss(scores, score_mask),
+            "smoothness_loss": smoothness_loss(scores, score_mask),
+        }
+        total = (
+            parts["video_loss"]
+            + config.magnitude_weight * parts["magnitude_loss"]
+            + config.sparsity_weight * parts["sparsity_loss"]
+            + config.smoothness_weight * parts["smoothness_loss"]
+        )
+        return {"loss": total, **parts}
+
+    def explain(self, outputs: Any) -> dict[str, Tensor]:
+        """Magnitudes of the clips' features, which anomalous clips have large ones of."""
+        return {"feature_magnitude": outputs.magnitudes.detach().cpu()}
+
+
+__all__ = ["RtfmForAnomalyDetection", "RtfmModel", "RtfmPreTrainedModel"]
