@@ -14,6 +14,7 @@ FOLDERS = (
     "rtfm",
     "slowfast",
     "vggish",
+    "x3d",
 )
 ARCHITECTURES: dict[str, Architecture] = {
     one.model_type: one for one in (import_module(f"avad_hf.models.{name}").ARCHITECTURE for name in FOLDERS)
