@@ -107,3 +107,29 @@ def with_rotation(source: str, target, quarter_turns_clockwise: int) -> str:
     data[offset : offset + 36] = matrix
     Path(target).write_bytes(data)
     return str(target)
+
+
+def retimed(source: str, target, kind: str, shifts: dict[int, float], **options: str) -> str:
+    """Copy a file, adding seconds to the presentation times of some packets of its picture or sound.
+
+    Args:
+        source: A file whose packets know when they are decoded, such as a MOV.
+        kind: ``"video"`` or ``"audio"``.
+        shifts: Seconds to add, by the packet's number.
+        options: For the muxer.
+    """
+    with av.open(source) as container, av.open(str(target), "w", options=options) as out:
+        streams = {s.index: out.add_stream_from_template(s) for s in container.streams}
+        numbers = dict.fromkeys(streams, 0)
+        for packet in container.demux():
+            if not packet.size:
+                continue
+            index = packet.stream.index
+            if packet.stream.type == kind:
+                packet.pts += round(shifts.get(numbers[index], 0.0) / packet.time_base)
+                # Muxers refuse what is shown before it is decoded: a tick a packet is early enough for steps back.
+                packet.dts = numbers[index] if min(shifts.values(), default=0.0) < 0 else packet.dts
+            numbers[index] += 1
+            packet.stream = streams[index]
+            out.mux(packet)
+    return str(target)

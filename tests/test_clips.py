@@ -5,7 +5,7 @@ from fractions import Fraction
 import pytest
 import torch
 
-from avad_hf.media.clips import Frame, SteadyClock, cut_clips, join_ends, sound_window
+from avad_hf.media.clips import LOOK_AHEAD, Frame, SteadyClock, cut_clips, deciding_clips, join_ends, sound_window
 
 
 def frames(count, period=0.04):
@@ -62,12 +62,143 @@ def test_clips_are_cut_as_frames_come():
     assert len(drawn) == 32
 
 
+@pytest.mark.parametrize(("real", "decides"), [(1, False), (7, False), (8, True), (32, True)])
+def test_a_clip_decides_if_a_quarter_of_it_is_real(real, decides):
+    """Known from times alone, as a feature store has them."""
+    steady = [Frame(0.04 * number, 0.04 * (number + 1), None) for number in range(64 + real)]
+    cut = [(clip.start, clip.end) for clip in cut_clips(join_ends(steady), 32, 32)]
+    assert deciding_clips(cut) == [True, True, decides]
+    assert deciding_clips(cut[-1:]) == [True] and deciding_clips([]) == []
+    # One slow clip among others does not make them partial.
+    assert all(deciding_clips([(0.0, 1.0), (1.0, 2.0), (2.0, 30.0), (30.0, 31.0)]))
+
+
+# The clock
+
+
+def starts(marks, length=0.04, rising=True):
+    """Where a clock puts items of one length, and the clock."""
+    clock = SteadyClock(rising)
+    placed = list(clock.place((mark, length, index) for index, mark in enumerate(marks)))
+    assert [item for *_, item in placed] == list(range(len(marks)))
+    assert all(lasts == length for _, lasts, _ in placed)
+    return [start for start, *_ in placed], clock
+
+
+def regular(count, start=0.0, period=0.04):
+    return [start + index * period for index in range(count)]
+
+
 def test_steady_clock():
-    clock = SteadyClock()
     marks = [0.0, 1.0, None, 3.0, 3.25, 0.0, 1.0, None]
-    assert [clock(mark, 1.0) for mark in marks] == [0.0, 1.0, 2.0, 3.0, 3.25, 4.25, 5.25, 6.25]
-    assert clock.jumps == [4.25]
-    assert SteadyClock()(None, 1.0) == 0.0
+    placed, clock = starts(marks, 1.0, rising=False)
+    assert placed == [0.0, 1.0, 2.0, 3.0, 3.25, 4.25, 5.25, 6.25]
+    assert clock.jumps == [4.25] and clock.first_stray is None
+    assert starts([None], 1.0)[0] == [0.0] and starts([])[0] == []
+
+
+@pytest.mark.parametrize("rising", [True, False])
+@pytest.mark.parametrize("pause", [0.0, 3.0, 60.0])
+@pytest.mark.parametrize("size", [-1000.0, -5.0, -1.5, -0.5, 0.5, 0.9, 1.5, 5.0, 1000.0])
+def test_one_wrong_timestamp_moves_no_other(size, pause, rising):
+    """Wherever it stands, also at a pause or at either end; it is placed between its neighbours itself."""
+    true = regular(15) + regular(15, 15 * 0.04 + pause)
+    for index in range(30):
+        marks = true.copy()
+        marks[index] += size
+        placed, clock = starts(marks, rising=rising)
+        others = [number for number in range(30) if number != index]
+        assert [placed[number] for number in others] == pytest.approx([true[number] for number in others], abs=1e-9)
+        # The first may be long before the others, and the last as long after them as is usual: nothing speaks against.
+        if index and not (index == 29 and 0 < size < max(1, 2 * pause)):
+            assert true[index - 1] < placed[index]
+            assert index == 29 or placed[index] < true[index + 1]
+            if index not in (14, 15):
+                assert placed[index] == pytest.approx(true[index])
+                said, where = clock.first_stray or (None, None)
+                assert where == (pytest.approx(true[index]) if abs(size) > 1 else None)
+                assert said == (pytest.approx(marks[index]) if abs(size) > 1 else None)
+        assert clock.jumps == []
+
+
+@pytest.mark.parametrize("size", [-1000.0, -5.0, 5.0, 1000.0])
+@pytest.mark.parametrize("run", [2, 3])
+def test_several_wrong_timestamps_in_a_row_move_no_other(size, run):
+    true = regular(30)
+    for begin in range(1, 24):
+        marks = true.copy()
+        for index in range(begin, begin + run):
+            marks[index] += size
+        assert starts(marks)[0] == pytest.approx(true)
+
+
+@pytest.mark.parametrize("rising", [True, False])
+@pytest.mark.parametrize("size", [-1000.0, -5.0, 5.0, 1000.0])
+def test_a_wrong_timestamp_where_recordings_are_joined(size, rising):
+    """Also if it is the last one of a recording, or the first one of the next."""
+    true = regular(220)
+    for index in range(190, 210):
+        marks = regular(200) + regular(20)
+        marks[index] += size
+        placed, clock = starts(marks, rising=rising)
+        assert placed == pytest.approx(true)
+        assert len(clock.jumps) == 1 and clock.first_stray is not None
+
+
+@pytest.mark.parametrize("rising", [True, False])
+@pytest.mark.parametrize("after", [2, 3, 30])
+def test_a_pause_stays_a_pause(after, rising):
+    marks = regular(10) + regular(after, 3600.0)
+    placed, clock = starts(marks, rising=rising)
+    assert placed == marks
+    assert clock.jumps == [] and clock.first_stray is None
+
+
+def test_pictures_far_apart_keep_their_times():
+    """Of a camera that records what moves; the lengths that its file gives are wrong."""
+    marks = [0.0, 5.0, 5.04, 9.0, 30.0, 31.0, 32.0, 60.0]
+    assert starts(marks)[0] == marks
+    assert starts(marks, 60.0)[0] == marks
+
+
+def test_the_last_timestamp_has_none_to_vouch_for_it():
+    true = regular(20)
+    assert starts([*true[:-1], 1000.0])[0] == pytest.approx(true)
+    assert starts([*true[:-1], true[-1] + 0.5])[0][-1] == true[-1] + 0.5
+    # It has paused for as long before.
+    paused = [*regular(10), *regular(10, 600.0), 1000.0]
+    assert starts(paused)[0] == paused
+
+
+def test_a_first_timestamp_that_the_container_took_for_its_start():
+    placed, clock = starts([0.0, *regular(10, -1000.0)])
+    assert placed == pytest.approx(regular(11)) and clock.jumps == [0.04]
+    placed, clock = starts([-1000.0, *regular(10, 0.04)])
+    assert placed == pytest.approx(regular(11)) and clock.jumps == []
+
+
+def test_pictures_rise_also_where_times_are_repeated_or_swapped():
+    placed, _ = starts([0.0, 0.04, 0.04, 0.08, 0.12, 0.12, 0.12, 0.16])
+    assert [placed[index] for index in (0, 1, 3, 4, 7)] == [0.0, 0.04, 0.08, 0.12, 0.16]
+    assert placed == sorted(set(placed))
+    placed, _ = starts([0.0, 0.08, 0.04, 0.12, 0.16])
+    assert placed == pytest.approx([0.0, 0.08, 0.10, 0.12, 0.16], abs=0.015) and placed == sorted(set(placed))
+    placed, _ = starts([0.0] * 60)  # no clock at all
+    assert placed == pytest.approx(regular(60))
+
+
+def test_the_clock_reads_ahead_only_where_a_timestamp_is_doubtful():
+    drawn = []
+
+    def endless():
+        for index, mark in enumerate(regular(40) + regular(40, 100.0)):
+            drawn.append(index)
+            yield mark, 0.04, index
+
+    ahead = [len(drawn) - 1 - item for *_, item in SteadyClock().place(endless())]
+    assert max(ahead) == LOOK_AHEAD
+    # At the beginning, which nothing comes before, and after the pause, until what was read ahead is used up.
+    assert [index for index, count in enumerate(ahead) if count] == [*range(5), *range(40, 45)]
 
 
 @pytest.mark.parametrize("stride", [0, 33])

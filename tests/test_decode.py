@@ -16,10 +16,11 @@ import torch
 import torch.nn.functional as F
 
 from avad_hf import MediaError
+from avad_hf.media.clips import join_ends
 from avad_hf.media.decode import scaled_size
 from avad_hf.media.sources import open_media
 
-from .media_files import frame_times, remux, sound, with_rotation, write_media
+from .media_files import frame_times, remux, retimed, sound, with_rotation, write_media
 
 
 def read(source, size=48, resize="area"):
@@ -282,6 +283,63 @@ def test_joined_recordings_go_on_with_picture_and_sound(tmp_path):
         "the clock of the sound",
         "the clock of the picture",
     }
+
+
+WRONG_TIMES = {
+    "far ahead": {20: 1000.0},
+    "a little ahead": {20: 0.5},
+    "first": {0: 1000.0},
+    "three": {20: 1000.0, 21: 1000.0, 22: 1000.0},
+    "last": {49: 1000.0},
+    "back": {45: -1.5},
+}
+
+
+# Lengths of a MOV's pictures are differences of times that a step back leaves no room for.
+@pytest.mark.parametrize(
+    ("name", "shifts"),
+    [
+        *itertools.product(["a.mkv", "a.mov", "a.ts"], [name for name in WRONG_TIMES if name != "back"]),
+        ("a.mkv", "back"),
+    ],
+)
+def test_one_wrong_time_moves_no_other_picture(tmp_path, name, shifts):
+    codec = "mp2" if name == "a.ts" else "pcm_s16le"
+    whole = write_media(tmp_path / "whole.mov", frame_times(25, 2.0), sound(0, 2.0, 48000), audio_codec=codec)
+    shifts = WRONG_TIMES[shifts]
+    _, expected = read(retimed(whole, tmp_path / f"right-{name}", "video", {}))
+    media, frames = read(retimed(whole, tmp_path / name, "video", shifts))
+    assert len(frames) == 50
+    # A MOV whose first picture is wrong begins with the second.
+    shift = expected[1].start - frames[1].start
+    assert shift == pytest.approx(0.04 if name == "a.mov" and 0 in shifts else 0.0, abs=0.011)
+    for frame, right in zip(join_ends(frames), join_ends(expected), strict=True):
+        assert (frame.start + shift, frame.end + shift) == pytest.approx((right.start, right.end), abs=1.1e-3)
+        assert torch.equal(frame.pixels, right.pixels)
+    if max(map(abs, shifts.values())) > 1:
+        (problem,) = media.problems
+        assert problem.startswith("single times of the picture are wrong, first ")
+        assert "in place of" in problem
+    else:
+        assert media.problems == []
+    # Not the wrong time, which some containers take for the end.
+    assert media.info.duration < 2.1
+
+
+def test_a_pause_of_picture_and_sound_stays_where_it_is(tmp_path):
+    """A minute without either, then two more seconds; and one wrong time after it."""
+    whole = write_media(tmp_path / "whole.mov", frame_times(25, 4.0), sound(0, 4.0, 48000))
+    picture = retimed(whole, tmp_path / "picture.mov", "video", dict.fromkeys(range(50, 100), 60.0))
+    # 94 packets of 1024 samples are 2 s.
+    path = retimed(picture, tmp_path / "a.mkv", "audio", dict.fromkeys(range(94, 188), 60.0))
+    for shifts in ({}, {70: 1000.0}):
+        media, frames = read(retimed(path, tmp_path / f"b{len(shifts)}.mkv", "video", shifts))
+        times = [time + 60 * (time > 1.99) for time in frame_times(25, 4.0)]
+        assert [frame.start for frame in frames] == pytest.approx(times, abs=1.1e-3)
+        assert any(problem.endswith(" to 62.00 s") for problem in media.problems)
+        track = media.sound(16000)
+        loudness = [track.window(time, 0.2).square().mean().sqrt().item() for time in (1.9, 2.3, 30.0, 62.0, 62.4, 64)]
+        assert [level > 0.2 for level in loudness] == [True, False, False, False, True, True]
 
 
 def test_a_picture_that_starts_late_ends_when_it_ends(tmp_path):

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from avad_hf.media.encode import write_video
 from avad_hf.media.sources import open_media
 
-from .media_files import frame_times, sound, tone, write_media
+from .media_files import frame_times, retimed, sound, tone, write_media
 
 RATE = 16000
 # Right at its two ends the resampled tone rings; these samples are left out.
@@ -112,6 +113,52 @@ def test_a_gap_in_the_sound_is_silence(tmp_path):
             close = torch.isclose(gap_track.window(time, 1.0), full_track.window(time, 1.0), atol=0.35)
             assert close.float().mean() > 0.999
     assert sum(1 for p in av.open(str(path)).demux(audio=0)) < sum(1 for p in av.open(whole).demux(audio=0))
+
+
+WRONG_TIMES = {
+    "far ahead": {20: 1000.0},
+    "a little ahead": {20: 0.5},
+    "first": {0: 1000.0},
+    "three": {20: 1000.0, 21: 1000.0, 22: 1000.0},
+    "last": {62: 1000.0},
+}
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.mov"])
+@pytest.mark.parametrize("shifts", WRONG_TIMES)
+def test_one_wrong_time_moves_no_other_sound(tmp_path, name, shifts):
+    """The samples themselves are all there, and in their places."""
+    times = frame_times(25, 2.0)
+    # 1024 samples are 32 ms then, which no container rounds.
+    whole = write_media(tmp_path / "whole.mov", times, sound(0, 2.0, 32000), 32000, video_codec="mjpeg")
+    # A MOV has times of its own for each packet of sound only in fragments.
+    options = {} if name == "a.mkv" else {"movflags": "empty_moov+default_base_moof", "frag_duration": "10000000"}
+    path = retimed(whole, tmp_path / name, "audio", WRONG_TIMES[shifts], **options)
+    check(path, times, 0.0, 2.0)
+    with open_media(path) as media:
+        assert len(media.sound(RATE).read()) == 2 * RATE
+        problems = [] if shifts == "a little ahead" else ["single times of the sound are wrong, first "]
+        assert [problem[:43] for problem in media.problems] == problems
+
+
+@pytest.mark.parametrize("codec", ["aac", "pcm_s16le"])
+def test_sound_that_is_copied_keeps_its_place_whatever_one_packet_says(tmp_path, codec):
+    """As an overlay writes it: AAC packets as they are, others encoded anew."""
+    whole = write_media(tmp_path / "whole.mov", frame_times(25, 2.0), sound(0, 2.0, 48000), audio_codec=codec)
+    copies = []
+    for shifts in ({}, {20: 1000.0}, {20: 1000.0, 21: 1000.0}):
+        source = retimed(whole, tmp_path / f"{len(shifts)}.mkv", "audio", shifts)
+        copies.append(tmp_path / f"copy{len(shifts)}.mp4")
+        with open_media(source) as media:
+            pictures = ((time, np.zeros((48, 64, 3), np.uint8)) for time in frame_times(25, 2.0))
+            write_video(copies[-1], pictures, (64, 48), 25, sound_of=media)
+    read = []
+    for path in copies:
+        with open_media(str(path)) as media:
+            assert media.info.duration == pytest.approx(2.0, abs=0.05) and media.problems == []
+            read.append(media.sound(RATE).read())
+    for other in read[1:]:
+        torch.testing.assert_close(other, read[0])
 
 
 def test_real_clip_with_surround_sound(bunny):

@@ -16,7 +16,7 @@ from av.video.reformatter import VideoReformatter
 from torch import Tensor
 
 from .audio import SoundBlock, SoundTrack, to_mono
-from .clips import Frame, SteadyClock
+from .clips import JUMP_S, Frame, SteadyClock
 
 
 class MediaError(ValueError):
@@ -176,9 +176,16 @@ class SoundFile:
             except (av.FFmpegError, OSError):
                 self._note(f"some {what} packets could not be decoded")
 
+    def _time(self, frame: av.VideoFrame | av.AudioFrame) -> float | None:
+        """When a decoded frame says that it appears or sounds, in seconds on our clock."""
+        return None if frame.time is None else frame.time - self.start
+
     def _note_jumps(self, clock: SteadyClock, what: str) -> None:
         if clock.jumps:
             self._note(f"the clock of the {what} starts anew, first at {clock.jumps[0]:.2f} s")
+        if clock.first_stray is not None:
+            said, placed = clock.first_stray
+            self._note(f"single times of the {what} are wrong, first {said:.2f} s in place of {placed:.2f} s")
 
     def sound(self, rate: int) -> SoundTrack:
         """Decode the sound, mixed to mono and resampled.
@@ -201,14 +208,16 @@ class SoundFile:
         with self.open() as container:
             if (stream := self.sound_stream(container)) is None:
                 return
-            for frame in self.decode(container, stream, "sound"):
+            marked = (
+                (self._time(frame), frame.samples / frame.sample_rate, frame)
+                for frame in self.decode(container, stream, "sound")
+            )
+            for start, _, frame in clock.place(marked):
+                self._note_jumps(clock, "sound")
                 mono = to_mono(planar_samples(frame))
                 if not np.isfinite(mono).all():
                     self._note("some samples of the sound are no numbers, and are silenced")
                     mono = np.nan_to_num(mono, nan=0.0, posinf=0.0, neginf=0.0)
-                time = None if frame.time is None else frame.time - self.start
-                start = clock(time, len(mono) / frame.sample_rate)
-                self._note_jumps(clock, "sound")
                 yield SoundBlock(start, mono, frame.sample_rate)
 
 
@@ -328,7 +337,7 @@ class MediaFile(SoundFile):
         Raises:
             MediaError: If not a single frame can be decoded.
         """
-        reformatter, clock = VideoReformatter(), SteadyClock()
+        reformatter, clock = VideoReformatter(), SteadyClock(rising=True)
         period = 1.0 / self.info.fps
         last: float | None = None
         stored = scaled = None
@@ -336,13 +345,13 @@ class MediaFile(SoundFile):
         with self.open() as container:
             stream = self.video_stream(container)
             stream.thread_type = "AUTO"
-            for number, frame in enumerate(self.decode(container, stream, "video")):
-                length = float(frame.duration * frame.time_base) if frame.duration else period
-                start = clock(None if frame.time is None else frame.time - self.start, length)
+            marked = (
+                (self._time(frame), float(frame.duration * frame.time_base) if frame.duration else period, frame)
+                for frame in self.decode(container, stream, "video")
+            )
+            for number, (start, length, frame) in enumerate(clock.place(marked)):
                 self._note_jumps(clock, "picture")
-                if last is not None and start <= last:
-                    start = last + period
-                elif last is not None and start - last > max(1.0, 10 * period):
+                if last is not None and start - last > max(1.0, 10 * period):
                     pauses.append(f"{last + period:.2f} to {start:.2f} s")
                 last = start
                 if stored is None:
@@ -366,3 +375,6 @@ class MediaFile(SoundFile):
                 f"({'; '.join(self.problems) or 'the video stream is empty'}). The file is cut or damaged: copy it "
                 "or record it again."
             )
+        if self.info.duration is not None and abs(self.info.duration - clock.latest_stray) < JUMP_S:
+            # The container took a wrong time for the end.
+            self.info = replace(self.info, duration=last + length)

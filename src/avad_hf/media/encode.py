@@ -97,22 +97,30 @@ def _sound_frames(samples: np.ndarray, rate: int) -> Iterator[av.AudioFrame]:
 
 
 def _copied(packets: Iterable[av.Packet], stream, start: float) -> Iterator[tuple[float, av.Packet]]:
-    clock, last = SteadyClock(), None
-    for packet in packets:
-        if packet.dts is None:  # the empty packet at the end
-            continue
-        unit = packet.time_base
-        time = clock(
-            None if packet.pts is None else float(packet.pts * unit) - start, float((packet.duration or 0) * unit)
+    marked = (
+        (
+            None if packet.pts is None else float(packet.pts * packet.time_base) - start,
+            float((packet.duration or 0) * packet.time_base),
+            packet,
         )
+        for packet in packets
+        if packet.dts is not None  # unlike the empty packet at the end
+    )
+    last = None
+    for time, _, packet in SteadyClock().place(marked):
+        unit = packet.time_base
         packet.pts = packet.dts = round(time / unit) if last is None else max(last + 1, round(time / unit))
         last, packet.stream = packet.dts, stream
         yield time, packet
 
 
 def _encoded(frames: Iterable[av.AudioFrame], container, start: float) -> Iterator[tuple[float, av.Packet]]:
-    clock, stream = SteadyClock(), None
-    for frame in frames:
+    marked = (
+        (None if frame.time is None else frame.time - start, frame.samples / frame.sample_rate, frame)
+        for frame in frames
+    )
+    stream = None
+    for time, _, frame in SteadyClock().place(marked):
         samples = planar_samples(frame)
         if stream is None:
             rate = frame.sample_rate if frame.sample_rate in AAC_RATES else 48000
@@ -125,7 +133,6 @@ def _encoded(frames: Iterable[av.AudioFrame], container, start: float) -> Iterat
         planar = {"u1": "u8p", "i2": "s16p", "i4": "s32p", "f4": "fltp", "f8": "dblp"}[samples.dtype.str[1:]]
         whole = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), format=planar, layout=named)
         whole.sample_rate, whole.time_base = frame.sample_rate, Fraction(1, frame.sample_rate)
-        time = clock(None if frame.time is None else frame.time - start, frame.samples / frame.sample_rate)
         whole.pts = round(time * frame.sample_rate)
         for packet in stream.encode(whole):
             yield float(packet.pts * packet.time_base), packet
