@@ -73,11 +73,30 @@ def test_gradients_are_finite_and_never_reach_padding(case):
         assert (gradient[~mask] == 0).all()
 
 
-def test_padding_may_hold_anything(case):
+@pytest.mark.parametrize("filler", [1e9, -1e9, math.inf, -math.inf, math.nan])
+def test_padding_may_hold_anything(case, filler):
     logits, labels, mask, _ = case
-    for filler in (1e9, -1e9, float("inf")):
-        padded = logits.detach().masked_fill(~mask, filler)
-        assert dmil_loss(padded, labels, mask).item() == pytest.approx(dmil_loss(logits, labels, mask).item())
+    losses = {
+        "dmil": lambda values: dmil_loss(values, labels, mask),
+        "dmil of clips": lambda values: dmil_loss(values, labels, mask, rounding="ceil", reduction="clip"),
+        "center": lambda values: center_loss(values, labels, mask),
+        "unbiased": lambda values: center_loss(values, labels, mask, unbiased=True),
+    }
+    for loss in losses.values():
+        padded = logits.detach().masked_fill(~mask, filler).requires_grad_()
+        assert torch.equal(loss(padded), loss(logits))
+        (gradient,), (expected,) = (torch.autograd.grad(loss(values), values) for values in (padded, logits))
+        assert torch.equal(gradient, expected)
+        assert (gradient[~mask] == 0).all()
+
+
+def test_a_video_that_is_all_padding_counts_for_nothing():
+    logits = torch.tensor([[0.5, -1.0], [math.nan, math.nan]], requires_grad=True)
+    mask, labels = torch.tensor([[True, True], [False, False]]), torch.tensor([0, 0])
+    for loss in (dmil_loss, center_loss):
+        assert torch.equal(loss(logits, labels, mask), loss(logits[:1], labels[:1], mask[:1]))
+        (gradient,) = torch.autograd.grad(loss(logits, labels, mask), logits)
+        assert torch.isfinite(gradient).all() and (gradient[1] == 0).all()
 
 
 def test_equals_ar_net():
@@ -111,3 +130,9 @@ def test_refuses_other_shapes():
         dmil_loss(torch.zeros(3, 4), torch.zeros(2))
     with pytest.raises(ValueError, match=r"clip_mask must be of shape \(3, 4\)"):
         center_loss(torch.zeros(3, 4), torch.zeros(3), torch.ones(3, 5))
+
+
+@pytest.mark.parametrize("alpha", [0, -4, 0.5])
+def test_refuses_an_alpha_below_1(alpha):
+    with pytest.raises(ValueError, match=f"alpha must be 1 or more, got {alpha}"):
+        dmil_loss(torch.zeros(3, 4), torch.zeros(3), alpha=alpha)

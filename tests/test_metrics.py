@@ -409,15 +409,51 @@ def test_tails_of_published_codes(tail, lengths):
     assert roc_auc(truth, found) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("frames", [9, 15, 16, 23, 32, 39])
 @pytest.mark.parametrize("tail", TAILS)
-def test_labels_of_a_shorter_video_are_refused(tail):
-    words = "3 clips of 8 frames, 8 apart, do not fit 16 frame labels: the last clip would begin after"
-    with pytest.raises(ValueError, match=words):
-        frame_scores([0.1, 0.2, 0.3], [0] * 16, 8, tail=tail)
-    frame_scores([0.1, 0.2, 0.3], [0] * 17, 8, tail=tail)
-    with pytest.raises(ValueError, match="2 clips of 8 frames, 3 apart, do not fit 3 frame labels"):
-        frame_scores([0.1, 0.2], [0] * 3, 8, 3, tail)
-    frame_scores([0.1, 0.2], [0] * 4, 8, 3, tail)
+def test_labels_may_differ_by_a_clip(tail, frames):
+    """Three clips of 8 frames: labels that end before the last clip begins, or go on for a clip or more after it."""
+    scores, labels = [0.1, 0.2, 0.3], [0] * (frames - 1) + [1]
+    found, truth = frame_scores(scores, labels, 8, tail=tail)
+    expected, expected_truth = naive_frames(scores, labels, 8, 8, tail)
+    assert found.tolist() == expected and truth.tolist() == expected_truth
+
+
+def test_labels_that_end_before_the_last_clip_by_hand():
+    scores, labels = [0.1, 0.5, 0.9], [0, 0, 0, 0, 0, 1]
+    for tail in ("extend_score_last", "truncate_gt"):
+        found, truth = frame_scores(scores, labels, 4, tail=tail)
+        assert found.tolist() == [0.1] * 4 + [0.5] * 2 and truth.tolist() == labels
+    found, truth = frame_scores(scores, labels, 4, tail="pad_gt_last")
+    assert found.tolist() == [0.1] * 4 + [0.5] * 4 + [0.9] * 4 and truth.tolist() == labels + [1] * 6
+
+
+@pytest.mark.parametrize("tail", TAILS)
+def test_labels_of_another_video_are_refused(tail):
+    for frames in (8, 40):
+        words = f"{frames} frame labels do not fit 3 clips of 8 frames, 8 apart, which need 9 to 39. Are they those of"
+        with pytest.raises(ValueError, match=words):
+            frame_scores([0.1, 0.2, 0.3], [0] * frames, 8, tail=tail)
+    with pytest.raises(ValueError, match="1 frame labels do not fit 4 clips of 8 frames, 3 apart, which need 2 to 32"):
+        frame_scores([0.1, 0.2, 0.3, 0.4], [0], 8, 3, tail)
+    # A recording that broke off is shorter than its labels.
+    found, truth = frame_scores([0.1, 0.2, 0.3], [0] * 400, 8, tail=tail, cut_short=True)
+    assert len(found) == len(truth) == (400 if tail == "extend_score_last" else 24)
+    with pytest.raises(ValueError, match="8 frame labels do not fit"):
+        frame_scores([0.1, 0.2, 0.3], [0] * 8, 8, tail=tail, cut_short=True)
+
+
+@pytest.mark.parametrize("rule", ["max", "topk_mean", "mean"])
+def test_clips_that_do_not_decide_leave_the_score_to_the_others(rule):
+    scores = [0.1, 0.9, 0.5, 0.3, 0.2, 0.4, 0.6, 0.8, 0.7]
+    decides = [index != 1 for index in range(9)]
+    rest = [score for score, counts in zip(scores, decides, strict=True) if counts]
+    for alpha in (1, 2, 4):
+        assert video_score(scores, rule, alpha, decides) == video_score(rest, rule, alpha)
+    assert video_score(scores, rule, 4, np.ones(9)) == video_score(scores, rule, 4)
+    # Unless there are no others.
+    assert video_score(scores, rule, 4, [False] * 9) == video_score(scores, rule, 4)
+    assert video_score([0.7], rule, decides=[False]) == 0.7
 
 
 def test_per_video_auc_is_the_mean_over_videos_of_both_classes():
@@ -660,6 +696,7 @@ REFUSED = {
     "video without clips": (lambda: video_score([]), "Scores must be of shape"),
     "video with NaN": (lambda: video_score([0.1, NAN], "mean"), "1 of 2 scores are NaN"),
     "alpha": (lambda: video_score([0.1], "topk_mean", 0), "alpha must be 1 or more, got 0"),
+    "fewer decide": (lambda: video_score([0.1, 0.2], decides=[True]), r"2 clips, got shape \(1,\)"),
     "tail": (lambda: frame_scores([0.1], [0], tail="cut"), "tail must be one of extend_score_last, .* got 'cut'"),
     "no frames": (lambda: frame_scores([0.1], []), r"Frame labels must be of shape \(N,\) .* got \(0,\)"),
     "frames of two axes": (lambda: frame_scores([0.1], [[0, 1]]), r"Frame labels must .* got \(1, 2\)"),

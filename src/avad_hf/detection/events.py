@@ -7,10 +7,10 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby
-from statistics import median
 from typing import Any
 
 from avad_hf.files import write_text
+from avad_hf.media.clips import deciding_clips
 
 
 @dataclass(frozen=True)
@@ -95,21 +95,6 @@ class Detection:
         for name in ("clips", "events"):  # without what the detector does not know
             result[name] = [{key: value for key, value in row.items() if value is not None} for row in result[name]]
         return result
-
-
-def deciding_clips(times: Sequence[tuple[float, float]]) -> list[bool]:
-    """Which clips may decide the score of their video: all but a last one that is nearly all padding.
-
-    The last clip repeats its last frame up to its full length. If less than a quarter of it is video (by its length,
-    beside the others' median), it is left out of the highest score, unless it is the only one.
-
-    Args:
-        times: Start and end of each clip, in seconds, in order.
-    """
-    if len(times) < 2:
-        return [True] * len(times)
-    lengths = [end - start for start, end in times]
-    return [True] * (len(times) - 1) + [lengths[-1] >= 0.25 * median(lengths[:-1]) - 1e-6]
 
 
 def merge_events(clips: Sequence[ScoredClip], threshold: float, normal_labels: Sequence[str] = ()) -> list[Event]:

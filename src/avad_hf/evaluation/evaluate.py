@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from avad_hf.detection.events import deciding_clips
 from avad_hf.features.dataset import FeatureDataset
 from avad_hf.files import written_whole
 from avad_hf.hub.folders import weights_hash
+from avad_hf.media.clips import deciding_clips
 from avad_hf.metrics.videos import TailRule, VideoRule
 from avad_hf.models.detector import spec_of
 from avad_hf.processes import process_state
@@ -49,8 +49,10 @@ class Evaluation:
             videos, ``top1_macro``, its mean over classes, and ``confusion_matrix``, rows being what videos are and
             columns what they are called; ``clip`` and ``frame`` are ``None`` then, since a video has one score.
         videos: Each video's ``id``, ``label``, ``anomaly``, ``scene``, ``score``, ``has_audio``, ``duration`` in
-            seconds, ``clips`` (``start`` and ``end`` in seconds, ``score``), and ``anomalous_frames``: stretches in
-            seconds, or ``None`` where frames have no labels. Of a detector of event classes also ``predicted``, the
+            seconds, ``clips`` (``start`` and ``end`` in seconds, ``score``; ``partial`` where one does not decide),
+            and ``anomalous_frames``: stretches in seconds, or ``None`` where frames have no labels;
+            ``frame_labels_fit`` is false where labels are those of another video, which counts for no frame.
+            Of a detector of event classes also ``predicted``, the
             class, and ``probabilities`` of all classes.
     """
 
@@ -100,8 +102,7 @@ def evaluate(
     Raises:
         TypeError: For anything but a detector and a feature set.
         ValueError: For videos without label or with classes that the model does not know, features of another recipe
-            or shape than the model's, frame labels that do not fit their video, features or scores that are not
-            finite, or unknown rules.
+            or shape than the model's, features or scores that are not finite, or unknown rules.
     """
     _check(model, features, audio_path, video_rule, tail, batch_size, num_resamples)
     threshold = model.config.threshold if threshold is None else float(threshold)

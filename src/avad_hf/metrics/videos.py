@@ -19,7 +19,7 @@ class Interval(NamedTuple):
     high: float
 
 
-def video_score(scores: ArrayLike, rule: VideoRule = "max", alpha: int = 4) -> float:
+def video_score(scores: ArrayLike, rule: VideoRule = "max", alpha: int = 4, decides: ArrayLike | None = None) -> float:
     """One score for a video.
 
     Args:
@@ -27,14 +27,52 @@ def video_score(scores: ArrayLike, rule: VideoRule = "max", alpha: int = 4) -> f
         rule: ``"max"``, the highest; ``"topk_mean"``, the mean of the ``max(1, T // alpha)`` highest, which is what
             the DMIL loss trains; ``"mean"``. There is no common standard: name the rule with the figure.
         alpha: As of the DMIL loss.
+        decides: Which clips count, shape `(T,)`; all by default, and where it is false for all. False for a clip of
+            which less than a quarter is real (`avad_hf.media.clips.deciding_clips`).
     """
-    scores = np.sort(check_scores(scores))[::-1]
+    scores = check_scores(scores)
     if rule not in get_args(VideoRule):
         raise ValueError(f"rule must be one of {', '.join(get_args(VideoRule))}, got {rule!r}.")
     if alpha < 1:
         raise ValueError(f"alpha must be 1 or more, got {alpha}.")
+    if decides is not None:
+        decides = np.asarray(decides, dtype=bool)
+        if decides.shape != scores.shape:
+            raise ValueError(
+                f"decides must say of each clip whether it counts: {len(scores)} clips, got shape {decides.shape}."
+            )
+        scores = scores[decides] if decides.any() else scores
+    scores = np.sort(scores)[::-1]
     count = {"max": 1, "topk_mean": max(1, len(scores) // alpha), "mean": len(scores)}[rule]
     return float(scores[:count].mean())
+
+
+def check_frame_labels(
+    num_labels: int, num_clips: int, clip_length: int, clip_stride: int, cut_short: bool = False
+) -> None:
+    """Refuse frame labels of another video.
+
+    The clips of a video say how many frames it has to within a clip: the last one may repeat its last frame, or frames
+    may have been left over. Labels may differ from that by one clip more, as where a decoder gives a few frames less.
+
+    Args:
+        num_labels: Labels, one a frame.
+        num_clips: Clips of the video.
+        clip_length: Frames of a clip.
+        clip_stride: Frames from one clip's start to the next one's.
+        cut_short: Whether the recording broke off, so that its labels may go on for longer.
+
+    Raises:
+        ValueError: If the labels are too few or too many.
+    """
+    last = (num_clips - 1) * clip_stride
+    fewest, most = max(1, last + 1 - clip_length), last + 3 * clip_length - 1
+    if num_labels < fewest or (num_labels > most and not cut_short):
+        raise ValueError(
+            f"{num_labels} frame labels do not fit {num_clips} clips of {clip_length} frames, {clip_stride} apart, "
+            f"which need {fewest} to {most}. Are they those of another video, or of the whole video that this is a "
+            "stretch of?"
+        )
 
 
 def frame_scores(
@@ -43,6 +81,7 @@ def frame_scores(
     clip_length: int = 32,
     clip_stride: int | None = None,
     tail: TailRule = "extend_score_last",
+    cut_short: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Give every frame the score of its clip, and say which frames count.
 
@@ -56,14 +95,16 @@ def frame_scores(
         tail: ``"extend_score_last"``: every real frame is scored once, those after the last clip as the last clip.
             ``"truncate_gt"``: frames after the last clip are left out (AR-Net); ``"pad_gt_last"``: labels go on with
             the last one up to the end of the last clip (RTFM), so that frames count that are not there; those after
-            the last clip are left out.
+            the last clip are left out. Where labels end before the last clip begins, the first two leave the scores
+            after the last label out, and the third goes on with it as well.
+        cut_short: Whether the recording broke off, so that labels may go on for however long after the last clip.
 
     Returns:
         Scores and labels of the frames that count, both of one length.
 
     Raises:
-        ValueError: For an unknown rule, for clips with gaps between them, or if there are more clips than the frames
-            can hold.
+        ValueError: For an unknown rule, for clips with gaps between them, or for labels that are too few or too many
+            for the clips by more than a clip (`check_frame_labels`).
     """
     scores, labels = check_scores(clip_scores), np.asarray(frame_labels)
     stride = clip_length if clip_stride is None else clip_stride
@@ -73,11 +114,7 @@ def frame_scores(
         raise ValueError(f"clip_stride must be between 1 and the clip's length {clip_length}, got {stride}.")
     if labels.ndim != 1 or not labels.size:
         raise ValueError(f"Frame labels must be of shape (N,) with one or more of them, got {labels.shape}.")
-    if (len(scores) - 1) * stride >= len(labels):
-        raise ValueError(
-            f"{len(scores)} clips of {clip_length} frames, {stride} apart, do not fit {len(labels)} frame labels: the "
-            "last clip would begin after the last frame. Are the labels those of this video, one a frame?"
-        )
+    check_frame_labels(len(labels), len(scores), clip_length, stride, cut_short)
     end = (len(scores) - 1) * stride + clip_length
     if stride == clip_length:
         expanded = np.repeat(scores, clip_length)
@@ -177,6 +214,7 @@ __all__ = [
     "TailRule",
     "VideoRule",
     "bootstrap_interval",
+    "check_frame_labels",
     "frame_scores",
     "per_class_auc",
     "per_video_auc",

@@ -48,8 +48,13 @@ def dmil_loss(
 
     Returns:
         `torch.Tensor` of shape `()`.
+
+    Raises:
+        ValueError: For other shapes, or an `alpha` below 1.
     """
     valid = _valid(logits, labels, clip_mask)
+    if alpha < 1:
+        raise ValueError(f"alpha must be 1 or more, got {alpha}: a video of t clips is judged by t / alpha of them.")
     lengths = valid.sum(dim=1)
     counts = lengths // alpha if rounding == "floor" else -(-lengths // alpha)
     # A video that is all padding keeps no clip and counts for nothing.
@@ -82,7 +87,8 @@ def center_loss(logits: Tensor, labels: Tensor, clip_mask: Tensor | None = None,
         `torch.Tensor` of shape `()`; 0 where the batch has no normal video, and for videos of one clip.
     """
     valid = _valid(logits, labels, clip_mask)
-    scores = torch.sigmoid(logits) * valid
+    # Filled before the sigmoid: padding may hold NaN, which times 0 is NaN, in the gradient as well.
+    scores = torch.sigmoid(logits.masked_fill(~valid, 0.0)) * valid
     lengths = valid.sum(dim=1)
     means = scores.sum(dim=1) / lengths.clamp_min(1)
     deviations = (scores - means.unsqueeze(1)) * valid

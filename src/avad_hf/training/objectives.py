@@ -10,9 +10,9 @@ from transformers import PreTrainedModel
 
 from avad_hf.corpora.classes import normalised
 from avad_hf.corpora.splits import small_validation
-from avad_hf.detection.events import deciding_clips
 from avad_hf.evaluation.scoring import labels_of, score_clips
 from avad_hf.features.dataset import FeatureDataset
+from avad_hf.media.clips import deciding_clips
 from avad_hf.metrics.classes import top1_recall
 from avad_hf.metrics.ranking import Ranking
 from avad_hf.metrics.videos import video_score
