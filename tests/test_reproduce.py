@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import statistics
 
 import pytest
@@ -9,7 +10,9 @@ from typer.testing import CliRunner
 
 from avad_hf import AvacaProcessor
 from avad_hf.cli import app
-from avad_hf.reproduce.avaca import AUDIO_PATHS, reproduce
+from avad_hf.corpora.splits import with_split_columns
+from avad_hf.features.dataset import FeatureDataset
+from avad_hf.reproduce.avaca import AUDIO_PATHS, paired, reproduce
 from avad_hf.reproduce.protocol import Figure
 
 from .layouts import Media, shanghaitech_tree
@@ -131,12 +134,124 @@ def test_shanghaitech_counts_frames_without_sound(media, processor, tmp_path):
 
 
 def test_videos_that_cannot_be_read_stop_it(mavad, processor, tmp_path):
-    import shutil
-
     shutil.copytree(mavad, tmp_path / "corpus")
     (tmp_path / "corpus" / "mgarr" / "normal" / "2.mp4").write_bytes(b"no video")
     with pytest.raises(ValueError, match="1 videos of mavad cannot be read, and a table without them would not be"):
         reproduce("mavad", processor, tmp_path / "out", data_dir=tmp_path / "corpus", settings=SETTINGS)
+
+
+# Raw videos and their anonymised copies
+
+
+def clip_rows(names, **columns) -> list[dict]:
+    common = {"label": "normal", "anomaly": 0, "scene": "mgarr", "split": None}
+    return [
+        {"id": name, "video": f"/{name}.mp4"} | common | columns | {"clip": index} for index, name in enumerate(names)
+    ]
+
+
+def test_raw_videos_get_the_ids_and_splits_of_their_copies():
+    copies = with_split_columns(clip_rows([f"anonymised/{name}" for name in "abcdefgh"], group=None))
+    originals = with_split_columns(clip_rows([f"raw/{name}" for name in "abcdefgh"], split_7="train"))[::-1]
+    found = paired(originals, copies, "clip")
+    assert [row["video"] for row in found] == [f"/raw/{name}.mp4" for name in "abcdefgh"]  # by id, as they are stored
+    for row, partner in zip(found, copies, strict=True):
+        assert row == partner | {"video": row["video"]}
+    # Ids that agree need no column.
+    for column in (None, "id"):
+        assert paired([row | {"video": "/raw.mp4"} for row in copies], copies, column)[2]["id"] == "anonymised/c"
+
+
+@pytest.mark.parametrize(
+    ("raw", "anonymised", "column", "words"),
+    [
+        (
+            clip_rows("abcdx"),
+            clip_rows("abcdefgh"),
+            None,
+            r"by id 4 anonymised videos have no raw one \(first e, f, g\), and 1 raw videos have no anonymised one "
+            r"\(first x\). Give both the same ids",
+        ),
+        (
+            clip_rows("abc"),
+            clip_rows("xyzw"),
+            "clip",
+            r"by clip 1 anonymised videos have no raw one \(first 3\), and 0",
+        ),
+        (clip_rows("ab"), clip_rows("xy"), "take", "match_by names the column 'take', which the anonymised videos do"),
+        (
+            [row | {"take": 1} for row in clip_rows("ab")],
+            [row | {"take": row["clip"]} for row in clip_rows("xy")],
+            "take",
+            r"1 values of take belong to several raw videos \(first 1\)",
+        ),
+        (
+            [row | {"take": row["clip"] or None} for row in clip_rows("ab")],
+            [row | {"take": row["clip"]} for row in clip_rows("xy")],
+            "take",
+            "The raw video 'a' has no take. Fill it in",
+        ),
+        (
+            clip_rows("ab", label="horse"),
+            clip_rows("xy"),
+            "clip",
+            "the label of clip 0 is 'horse' raw and 'normal' anon",
+        ),
+        (clip_rows("ab", scene="crossing"), clip_rows("ab"), None, "the scene of id a is 'crossing' raw and 'mgarr'"),
+    ],
+)
+def test_raw_videos_that_cannot_be_matched(raw, anonymised, column, words):
+    with pytest.raises(ValueError, match=words):
+        paired(raw, anonymised, column)
+
+
+def renamed(mavad, folder, column=True):
+    """Raw copies of one scene under other names, in another order, with a column that says which is which."""
+    places = {"raw": folder / "raw", "anonymised": folder / "anonymised"}
+    for what, place in places.items():
+        lines = ["video,label,scene" + (",take" if column else "")]
+        for label in ("normal", "bicycle"):
+            (place / label).mkdir(parents=True)
+            for index in range(5):
+                name = f"{label}/{index if what == 'anonymised' else 9 - index}.mp4"
+                shutil.copy(mavad / "mgarr" / label / f"{index}.mp4", place / name)
+                lines.append(f"{name},{label},mgarr" + (f",{label}{index}" if column else ""))
+        (place / "manifest.csv").write_text("\n".join(lines) + "\n")
+    return {"data_dir": places["anonymised"], "raw_dir": places["raw"], "seeds": (0, 1), "settings": SETTINGS}
+
+
+def test_table_v_compares_the_same_videos_in_the_same_splits(mavad, processor, tmp_path, monkeypatch):
+    monkeypatch.setattr("avad_hf.reproduce.avaca.table_iii", lambda *_: "## Table III")
+    options, stages = renamed(mavad, tmp_path), []
+    with pytest.raises(ValueError, match=r"by id 10 anonymised videos have no raw one \(first .*and 10 raw"):
+        reproduce("mavad", processor, tmp_path / "out", **options, on_stage=stages.append)
+    assert stages == []  # before anything was done
+    text = reproduce("mavad", processor, tmp_path / "out", **options, match_by="take")
+    assert "## Table V" in text
+    for seed in (0, 1):
+        anonymised, raw = (
+            {
+                row["take"]: (row["id"], row["split"])
+                for row in FeatureDataset(tmp_path / "out/features" / name, seed=seed).rows
+            }
+            for name in ("mavad", "mavad-raw")
+        )
+        assert raw == anonymised and len(raw) == 10
+    # Stores of an earlier run may hold more.
+    index = tmp_path / "out/features/mavad-raw/index.jsonl"
+    lines = index.read_text().splitlines()
+    other = json.loads(lines[0]) | {"id": "other"}
+    index.write_text("\n".join([*lines, json.dumps(other)]) + "\n")
+    with pytest.raises(
+        ValueError, match=r"compares the exact same splits, but \d+ videos \(first .*Remove .*mavad-raw"
+    ):
+        reproduce("mavad", processor, tmp_path / "out", **options, match_by="take")
+
+
+def test_match_by_is_for_table_v(processor, tmp_path):
+    for corpus in ("mavad", "synthetic"):
+        with pytest.raises(ValueError, match="match_by='clip' is for Table V: give raw_dir"):
+            reproduce(corpus, processor, tmp_path, data_dir=tmp_path, match_by="clip")
 
 
 def test_cells():

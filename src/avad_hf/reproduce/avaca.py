@@ -14,6 +14,7 @@ from transformers import ProcessorMixin
 from avad_hf.corpora.classes import MAVAD_SCENES
 from avad_hf.corpora.splits import SEEDS
 from avad_hf.features.dataset import FeatureDataset
+from avad_hf.features.extraction import index_rows
 
 from .protocol import Figure, Protocol, load, write_tables
 
@@ -102,6 +103,88 @@ def table_v(protocol: Protocol, anonymised: Path, raw: Path, scenes: Sequence[st
     return "## Table V: raw and anonymised videos, AUC of videos in per cent\n\n" + "\n".join(lines)
 
 
+def paired(raw: Any, anonymised: Any, match_by: str | None = None) -> list[dict[str, Any]]:
+    """Rows of the raw videos, each with the id, the group and the splits of its anonymised copy.
+
+    Splits are drawn by id, so that Table V compares "the exact same splits" (V-C) only where ids agree.
+
+    Args:
+        raw: Rows or a data set of the videos before they were anonymised.
+        anonymised: Rows or a data set of their anonymised copies.
+        match_by: Column of both that says which raw video is which copy; the id by default.
+
+    Raises:
+        ValueError: If a row has no partner, several, or one of another label or scene.
+    """
+    column = match_by or "id"
+    copies, originals = index_rows(anonymised), index_rows(raw)
+    by_name = [_by(rows, column, what) for rows, what in ((copies, "anonymised"), (originals, "raw"))]
+    lone = [[name for name in one if name not in other] for one, other in (by_name, by_name[::-1])]
+    if any(lone):
+        raise ValueError(
+            f"Table V compares the same videos, raw and anonymised, but by {column} {len(lone[0])} anonymised videos "
+            f"have no raw one{_first(lone[0])}, and {len(lone[1])} raw videos have no anonymised "
+            f"one{_first(lone[1])}. Give both the same ids in their manifests, name a column of both manifests that "
+            "says which video is which (match_by, --match-by), or take the others off the manifests."
+        )
+    rows = []
+    for name, row in by_name[1].items():
+        partner = by_name[0][name]
+        for known in ("label", "scene"):
+            if row.get(known) != partner.get(known):
+                raise ValueError(
+                    f"Table V compares the same videos, but the {known} of {column} {name} is {row.get(known)!r} raw "
+                    f"and {partner.get(known)!r} anonymised. Correct one of the manifests."
+                )
+        row = {key: value for key, value in row.items() if not _divides(key)}
+        rows.append(row | {key: value for key, value in partner.items() if key == "id" or _divides(key)})
+    return rows
+
+
+def _divides(column: str) -> bool:
+    return column in ("group", "split") or column.startswith("split_")
+
+
+def _by(rows: Sequence[dict[str, Any]], column: str, what: str) -> dict[str, dict[str, Any]]:
+    """Rows by the value of a column, which each must have, and no other."""
+    if not any(column in row for row in rows):
+        raise ValueError(
+            f"match_by names the column {column!r}, which the {what} videos do not have. Their columns: "
+            f"{', '.join(rows[0])}."
+        )
+    named: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        if row.get(column) is None:
+            raise ValueError(
+                f"The {what} video {row['id']!r} has no {column}. Fill it in, or match by another column."
+            )
+        named.setdefault(str(row[column]), []).append(row)
+    if twice := [name for name, same in named.items() if len(same) > 1]:
+        raise ValueError(
+            f"{len(twice)} values of {column} belong to several {what} videos{_first(twice)}. Each video needs one of "
+            "its own, to be matched by it."
+        )
+    return {name: same[0] for name, same in named.items()}
+
+
+def _first(names: Sequence[str]) -> str:
+    return f" (first {', '.join(names[:3])})" if names else ""
+
+
+def _refuse_other_splits(anonymised: Path, raw: Path, seeds: Sequence[int]) -> None:
+    """Refuse stores of other videos or splits: one may hold more, of an earlier run."""
+    for seed in seeds:
+        parts = [
+            {row["id"]: row["split"] for row in FeatureDataset(store, seed=seed).rows} for store in (anonymised, raw)
+        ]
+        if different := sorted(name for name in {*parts[0], *parts[1]} if parts[0].get(name) != parts[1].get(name)):
+            raise ValueError(
+                f"Table V compares the exact same splits, but {len(different)} videos{_first(different)} are in only "
+                f"one of {anonymised} and {raw}, or in different sets of split {seed}. Remove {raw}, which an earlier "
+                "run filled with other videos, or give another output folder."
+            )
+
+
 def _areas(runs: Sequence[dict[str, Any]], kind: str) -> list[float]:
     return [float("nan") if (area := found[kind]["roc_auc"]) is None else area for found in runs]
 
@@ -113,6 +196,7 @@ def reproduce(
     *,
     data_dir: str | os.PathLike | None = None,
     raw_dir: str | os.PathLike | None = None,
+    match_by: str | None = None,
     profile: str | None = None,
     seeds: Sequence[int] = SEEDS,
     num_videos: int = 200,
@@ -133,6 +217,7 @@ def reproduce(
         output_dir: Of all stages, of ``tables.md``, and of each run's checkpoint and figures.
         data_dir: Of the corpus, or where the synthetic world is to be rendered.
         raw_dir: MAVAD's videos before they were anonymised, for Table V.
+        match_by: Column of both manifests that says which raw video is which anonymised one; the id by default.
         profile: Of training; the published one by default, and the default one for the synthetic world.
         seeds: One split each.
         num_videos: A scene of the synthetic world.
@@ -143,12 +228,17 @@ def reproduce(
         The tables as Markdown, with the time that all stages took.
 
     Raises:
-        ValueError: For an unknown corpus, videos that cannot be read, or a folder that holds other runs.
+        ValueError: For an unknown corpus, videos that cannot be read, raw videos that are not those that were
+            anonymised, or a folder that holds other runs.
     """
     if corpus not in ("mavad", "shanghaitech", "synthetic"):
         raise ValueError(f"corpus must be mavad, shanghaitech or synthetic, got {corpus!r}.")
     if raw_dir is not None and corpus != "mavad":
         raise ValueError("raw_dir is for MAVAD, whose Table V compares raw and anonymised videos.")
+    if match_by is not None and raw_dir is None:
+        raise ValueError(
+            f"match_by={match_by!r} is for Table V: give raw_dir, the videos before they were anonymised."
+        )
     if profile is None:
         profile = {"mavad": "paper", "shanghaitech": "shanghaitech", "synthetic": "default"}[corpus]
     settings = dict(settings or {})
@@ -164,11 +254,15 @@ def reproduce(
             store = protocol.features(corpus, rows, processor)
         tables = [table_iii(protocol, store, STREETS, f"synthetic world, {num_videos} drawn videos a scene")]
     else:
-        store = protocol.features(corpus, load(corpus, data_dir=data_dir), processor)
+        rows = load(corpus, data_dir=data_dir)
+        # Before the hours that the first table takes.
+        raw_rows = None if raw_dir is None else paired(load(corpus, data_dir=raw_dir), rows, match_by)
+        store = protocol.features(corpus, rows, processor)
         scenes = [name for name in MAVAD_SCENES.names if name in {row["scene"] for row in FeatureDataset(store).rows}]
         tables = [table_iii(protocol, store, scenes, "MAVAD")]
-        if raw_dir is not None:
-            raw = protocol.features(f"{corpus}-raw", load(corpus, data_dir=raw_dir), processor)
+        if raw_rows is not None:
+            raw = protocol.features(f"{corpus}-raw", raw_rows, processor)
+            _refuse_other_splits(store, raw, seeds)
             tables.append(table_v(protocol, store, raw, scenes))
     notes = [
         f"Mean ± sample standard deviation over {len(seeds)} splits (seeds {', '.join(map(str, seeds))}), one "
