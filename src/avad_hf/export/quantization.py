@@ -114,11 +114,14 @@ def _multiplications(model: openvino.Model, sample: Mapping[str, np.ndarray]) ->
     """Those of each convolution, for a sample."""
     shaped = model.clone()
     shaped.reshape({name: list(values.shape) for name, values in sample.items()})
-    return {
-        op.get_friendly_name(): math.prod(op.input_value(1).get_shape()[1:]) * math.prod(op.output(0).get_shape())
-        for op in shaped.get_ordered_ops()
-        if op.get_type_name() == "Convolution"
-    }
+    counts = {}
+    for op in shaped.get_ordered_ops():
+        # Weights of a convolution are of shape (out, in, ...), those of one in groups (groups, out, in, ...).
+        inner = {"Convolution": 1, "GroupConvolution": 2}.get(op.get_type_name())
+        if inner is not None:
+            weights = op.input_value(1).get_shape()[inner:]
+            counts[op.get_friendly_name()] = math.prod(weights) * math.prod(op.output(0).get_shape())
+    return counts
 
 
 def relative_error(found: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> float:

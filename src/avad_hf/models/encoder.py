@@ -5,6 +5,7 @@ which precision it computes, what its weights are and what it is called are its 
 makes the encoder of its network (`as_encoder`); networks of others go through `avad_hf.models.foreign`.
 """
 
+import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -222,7 +223,7 @@ def check_normalisation(mean: Any, std: Any) -> None:
     for name, value in (("image_mean", mean), ("image_std", std)):
         values = value if isinstance(value, (list, tuple)) else (value,)
         is_number = all(isinstance(item, (int, float)) and not isinstance(item, bool) for item in values)
-        if len(values) not in (1, 3) or not is_number or not torch.isfinite(torch.tensor(values)).all():
+        if len(values) not in (1, 3) or not is_number or not all(map(math.isfinite, values)):
             raise ValueError(f"{name} must be a number, or three of them, one a channel, got {value!r}.")
         if name == "image_std" and min(values) <= 0:
             raise ValueError(f"image_std divides pixels and must be above 0, got {value!r}.")
