@@ -10,14 +10,14 @@ from transformers import AutoProcessor, pipeline
 
 import avad_hf
 from avad_hf import AvrlForVideoClassification, FeatureDataset, TrainingConfig
-from avad_hf.untrained import init_avrl
+from avad_hf.untrained import init
 
 
 def main(folder: str, num_videos: str = "540", epochs: str = "40") -> None:
-    # Your own videos: load_dataset("manifest", data_dir="manifest.csv"), and init_avrl(..., classes=[...]).
+    # Your own videos: load_dataset("manifest", data_dir="manifest.csv"), and init("avrl", ..., classes=[...]).
     place = Path(folder)
     corpus = avad_hf.load_dataset("synthetic", "crowd", num_videos=int(num_videos))
-    init_avrl(place / "new", size="tiny")
+    init("avrl", place / "new", size="tiny")
     processor = AutoProcessor.from_pretrained(place / "new")
     avad_hf.extract_features(corpus, processor, place / "store")
 

@@ -2,7 +2,7 @@
 
 python examples/train_with_trainer.py features/synthetic checkpoints/trained [epochs]
 
-`avad-hf train avaca` does more: balanced batches, the threshold, exact resuming. This is for those who know Trainer.
+`avad-hf train` does more: balanced batches, the threshold, exact resuming. This is for those who know Trainer.
 """
 
 import sys

@@ -1,5 +1,6 @@
 """New checkpoints and cards."""
 
+import importlib
 import json
 import re
 from pathlib import Path
@@ -7,15 +8,28 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from transformers import (
+    ASTConfig,
+    ASTFeatureExtractor,
+    ASTModel,
+    AutoModelForVideoClassification,
+    AutoProcessor,
+    VideoMAEConfig,
+    VideoMAEModel,
+)
 
 from avad_hf import AvacaForAnomalyDetection, AvacaProcessor, FeatureDataset, evaluate
-from avad_hf.hub.cards import DATASETS, MODELS, SPACES, TEMPLATES, card, refreshed, template_folder
+from avad_hf.hub.cards import card, card_values, refreshed, template_folder
+from avad_hf.hub.folders import weights_hash
 from avad_hf.hub.push import plain_card
 from avad_hf.hub.results import Report
-from avad_hf.untrained import init_avaca
+from avad_hf.models.untrained_parts import SIZES
+from avad_hf.registration import ARCHITECTURES, architectures
+from avad_hf.untrained import init, init_avaca
 
 from .feature_stores import plant, recipe
 from .hub_server import HubServer
+from .own_detector import OwnConfig
 
 
 def test_same_seed_same_weights(tmp_path):
@@ -76,7 +90,8 @@ CORPUS = {"location": "alice/d", "content": "3 videos, none of them anomalous."}
 REQUIRED = {
     "avaca": MODEL,
     "avrl": MODEL,
-    "encoder": MODEL | {"kind": "slowfast"},
+    "detector": MODEL,
+    "encoder": MODEL | {"reads": "pixels"},
     "part": {"title": "T", "part": "AvacaProcessor", "whole": "an AVACA detector", "location": "alice/m", "facts": []},
     **dict.fromkeys(("mavad", "shade", "shanghaitech", "synthetic"), CORPUS),
     "manifest": CORPUS | {"title": "T"},
@@ -91,7 +106,9 @@ SHOWN = {
 MORE = {
     "avaca": {"results": [SHOWN, SHOWN]},
     "avrl": {"results": [SHOWN], "architecture": "It sees only.", "classes": "fight, normal1"},
-    "encoder": {"kind": "vggish"},
+    "detector": {"results": [SHOWN], "reads": "features", "inputs": {"visual_features": 6}, "module": "own.detector"}
+    | {"architecture": "It looks at magnitudes.", "classes": "fight, normal", "objective": "classes"},
+    "encoder": {"reads": "waveform"},
     "part": {"facts": ["Untrained."]},
     "space": {"facts": ["Synthetic alone.", "Second."]},
 }
@@ -100,9 +117,12 @@ FULL = [(name, METADATA, REQUIRED[name] | MORE.get(name, {})) for name in REQUIR
 MINIMAL = [(name, None, values) for name, values in REQUIRED.items()]
 
 
+DATASETS = ("mavad", "shade", "shanghaitech", "synthetic", "manifest", "feature_store")
+KINDS = dict.fromkeys(REQUIRED, "ModelCard") | dict.fromkeys(DATASETS, "DatasetCard") | {"space": "SpaceCard"}
+
+
 def test_every_template_is_a_card():
-    known = {*MODELS, *DATASETS, *SPACES}
-    assert {path.stem for path in template_folder().glob("*.md")} - {"results"} == known == REQUIRED.keys()
+    assert {path.stem for path in template_folder().glob("*.md")} - {"results"} == REQUIRED.keys()
 
 
 @pytest.mark.parametrize(("name", "metadata", "values"), [*FULL, *MINIMAL])
@@ -110,7 +130,8 @@ def test_a_card_is_filled_in_everywhere(name, metadata, values):
     _, front, text = card(name, metadata, **values).split("---\n", 2)
     assert not re.search(r"\{[{%#]|[%}]\}|\bNone\b|undefined", text)
     assert not re.search(r"^- *$|\n\n\n\n", text, re.MULTILINE)
-    assert all(str(value) in text for key, value in values.items() if isinstance(value, str) and key != "kind")
+    codes = ("reads", "objective")
+    assert all(str(value) in text for key, value in values.items() if isinstance(value, str) and key not in codes)
     assert "null" not in front and (yaml.safe_load(front).get("license") == "mit") is bool(metadata)
 
 
@@ -130,8 +151,7 @@ def test_metadata_that_are_not_valid_are_refused():
 def test_the_hub_takes_every_card(tmp_path):
     """As its client asks it to check them; the client alone is quick to start."""
     for number, (name, metadata, values) in enumerate([*FULL, *MINIMAL]):
-        kind = "ModelCard" if name in MODELS else "SpaceCard" if name in SPACES else "DatasetCard"
-        (tmp_path / f"{kind}-{number}.md").write_text(card(name, metadata, **values))
+        (tmp_path / f"{KINDS[name]}-{number}.md").write_text(card(name, metadata, **values))
     with HubServer(tokens={"tok-a": "alice"}) as hub:
         printed = hub.run(
             """
@@ -167,7 +187,8 @@ def test_only_the_marked_parts_are_written_anew(name, metadata, values):
     wanted = [match[0] for match in MARKED.finditer(card(name, **values))]
     assert [match[0] for match in MARKED.finditer(text)] == wanted
     assert refreshed(text, name, **values) == text
-    assert len(wanted) == {"avaca": 3, "avrl": 3, "feature_store": 3, "part": 1, "space": 0}.get(name, 2)
+    threes = dict.fromkeys(("avaca", "avrl", "detector", "feature_store"), 3)
+    assert len(wanted) == (threes | {"part": 1, "space": 0}).get(name, 2)
 
 
 def test_parts_that_the_owner_has_removed_stay_away():
@@ -181,12 +202,45 @@ def test_one_part_alone_is_written_anew():
     assert 'model="alice/m"' in again and "0.900" in again and "bob/n" not in again
 
 
-@pytest.mark.parametrize("model_type", TEMPLATES)
+@pytest.mark.parametrize("model_type", ARCHITECTURES)
 def test_a_model_of_which_nothing_is_known_gets_a_card(model_type):
     from transformers import AutoConfig
 
-    text = plain_card(AutoConfig.for_model(model_type), "alice/m", has_processor=True)
+    config = AutoConfig.for_model(model_type)
+    text = plain_card(config, "alice/m", has_processor=True)
     assert "# m\n" in text and "Nobody has written down how these weights came about." in text
+    assert f"pipeline_tag: {config.pipeline_tag}\n" in text and f"\n{config.summary}\n" in text
+    # What other texts are made of: "the processor of an AVACA detector", "An AVACA checkpoint".
+    assert re.fullmatch("An? .*[.]", config.summary)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "words", "others"),
+    [
+        ("slowfast", 'encoder(read("video.mp4")["pixel_values_videos"])', "read.examples"),
+        ("resnet3d", "--video-encoder alice/m", "--audio-encoder"),
+        ("vggish", "embeddings = encoder(read.examples(log_mel[0]))", "pixel_values_videos"),
+        ("vggish", "As the audio encoder of a new detector", "--video-encoder"),
+    ],
+)
+def test_the_card_of_an_encoder_shows_how_it_is_called(model_type, words, others):
+    from transformers import AutoConfig
+
+    text = plain_card(AutoConfig.for_model(model_type), "alice/m", has_processor=False)
+    assert words in text and others not in text
+
+
+def test_the_card_of_a_detector_of_ones_own():
+    config = OwnConfig(visual_size=7, notice="Trained on a yard.")
+    assert card_values(config)["reads"] == "features"
+    text = plain_card(config, "alice/own", has_processor=True)
+    assert "A detector of anomalies in video.\n" in text and "- Trained on a yard.\n" in text
+    assert "scores each clip of a video" in text and "`visual_features` of width 7.\n" in text
+    # Nothing of the library knows its class.
+    assert "import tests.own_detector\n" in text and 'pipeline("audio-visual-anomaly", model="alice/own")' in text
+    without = plain_card(config, "alice/own", has_processor=False)
+    assert "import tests.own_detector\n" in without and "pipeline(" not in without
+    assert 'AutoModelForVideoClassification.from_pretrained("alice/own")' in without
 
 
 def test_figures_that_are_not_defined_are_not_claimed(tmp_path, tiny):
@@ -223,3 +277,76 @@ def test_refusals(tmp_path):
         init_avaca(tmp_path / "full" / "file")
     with pytest.raises(ValueError, match="size must be one of base, tiny, got 'huge'"):
         init_avaca(tmp_path / "new", size="huge")
+    with pytest.raises(ValueError, match=r"'avacca' is no detector. Known: avaca, .* Did you mean avaca\?"):
+        init("avacca", tmp_path / "new")
+    with pytest.raises(ValueError, match="'slowfast' is no detector"):
+        init("slowfast", tmp_path / "new")
+    with pytest.raises(ValueError, match=r"AVACA has no option hidden_siz, fusion. Did you mean hidden_size\?"):
+        init("avaca", tmp_path / "new", "tiny", hidden_siz=3, fusion="add")
+    with pytest.raises(ValueError, match=r"'audio_path' expected one of \('focused', 'plain', 'zeroed'\), got loud"):
+        init("avaca", tmp_path / "new", "tiny", audio_path="loud")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("model_type", architectures("init"))
+def test_every_detector_can_be_begun(model_type, tmp_path):
+    made = init(model_type, tmp_path / "new", size="tiny", seed=2)
+    title = ARCHITECTURES[model_type].title
+    text = (tmp_path / "new" / "README.md").read_text()
+    assert f"# Untrained {title}\n" in text and f"{title} checkpoint of size tiny to begin training from" in text
+    assert "(random weights, seed 2)" in made.model.config.notice and made.model.config.notice in text
+    assert "license: apache-2.0\n" in text
+    loaded = AutoModelForVideoClassification.from_pretrained(tmp_path / "new")
+    assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in made.model.state_dict().items())
+    assert type(AutoProcessor.from_pretrained(tmp_path / "new")) is type(made.processor)
+
+
+def test_functions_of_each_detector_are_made_from_what_is_registered():
+    from avad_hf import untrained
+
+    assert all(callable(getattr(untrained, f"init_{name}")) for name in architectures("init"))
+    for name in ("init_slowfast", "init_nothing", "avaca", "SIZE"):
+        with pytest.raises(AttributeError, match=f"has no attribute '{name}'"):
+            getattr(untrained, name)
+    for one in architectures("init").values():
+        module, _, _ = one.path("init").rpartition(".")
+        assert tuple(importlib.import_module(module).SIZES) == SIZES
+
+
+def test_a_field_of_the_config_can_be_set(tmp_path):
+    made = init("avaca", tmp_path / "new", "tiny", audio_path="plain", threshold=0.7)
+    config = AvacaForAnomalyDetection.from_pretrained(tmp_path / "new").config
+    assert (config.audio_path, config.threshold, config.hidden_size) == ("plain", 0.7, 32)
+    assert made.processor.notices
+
+
+def plant_foreign_encoders(folder: Path, num_frames: int = 4) -> None:
+    """A VideoMAE and an AST of transformers with random weights, as `save_pretrained` writes them."""
+    sizes = {"num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    see = VideoMAEConfig(image_size=32, patch_size=16, num_frames=num_frames, tubelet_size=1, hidden_size=24, **sizes)
+    VideoMAEModel(see).save_pretrained(folder / "see")
+    pixels = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "do_rescale": True, "do_normalize": True}
+    cropped = {"do_resize": True, "do_center_crop": True, "size": {"shortest_edge": 32}}
+    settings = {"image_processor_type": "VideoMAEImageProcessor", "crop_size": {"height": 32, "width": 32}}
+    (folder / "see" / "preprocessor_config.json").write_text(json.dumps(settings | pixels | cropped))
+    ASTModel(ASTConfig(max_length=64, num_mel_bins=32, hidden_size=16, **sizes)).save_pretrained(folder / "hear")
+    ASTFeatureExtractor(max_length=64, num_mel_bins=32).save_pretrained(folder / "hear")
+
+
+@pytest.mark.parametrize(("num_frames", "audio_path"), [(4, "focused"), (1, "plain")])
+def test_any_encoder_can_be_brought(tmp_path, num_frames, audio_path):
+    """Those of transformers: the detector gets their widths, and as many sound steps as they see pictures."""
+    plant_foreign_encoders(tmp_path, num_frames)
+    made = init("avaca", tmp_path / "new", "tiny", video_encoder=tmp_path / "see", audio_encoder=tmp_path / "hear")
+    config = made.model.config
+    assert (config.visual_size, config.audio_size, config.num_audio_steps) == (24, 16, num_frames)
+    assert config.audio_path == audio_path  # of one sound step there are no differences
+    assert made.processor.notices == [] and len(made.facts) == 2
+    text = (tmp_path / "new" / "README.md").read_text()
+    assert "Its video encoder is that of `see`" in text and weights_hash(made.processor.audio_encoder) in text
+    assert "license" not in text
+    read = AutoProcessor.from_pretrained(tmp_path / "new")
+    assert read.recipe() == made.processor.recipe()
+    with pytest.raises(TypeError, match=r"(?s)video_encoder .*reads sound.* Give it as audio_encoder"):
+        init("avaca", tmp_path / "other", "tiny", video_encoder=tmp_path / "hear")
+    assert not (tmp_path / "other").exists()

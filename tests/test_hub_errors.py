@@ -262,7 +262,7 @@ def test_a_missing_encoder_is_named_with_its_role(found):
     assert re.match(missing, found["nobody, missing: encoder"])
     missing = (
         r"HubError: alice/eyes@\S+ was not loaded as video_encoder. There is no such branch, tag or commit in the "
-        r"model.*To use another one: AvacaProcessor.from_pretrained\(..., video_encoder="
+        r"model.*To use another one: AutoProcessor.from_pretrained\(..., video_encoder="
     )
     assert re.match(missing, found["nobody, revision: encoder"])
 

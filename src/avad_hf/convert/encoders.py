@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from avad_hf.files import check_new
-from avad_hf.hub.cards import card
+from avad_hf.hub.cards import card, card_values
 from avad_hf.hub.folders import weights_hash, write_checkpoint
 from avad_hf.models.conversion import (
     CheckpointParts,
@@ -210,7 +210,7 @@ def _write(
         title=f"{title} for avad_hf",
         summary=f"{title} from a file in the format of {origin.name}, in the form of transformers.",
         location=Path(directory).resolve().name,
-        kind=model.config.model_type,
+        **card_values(model.config),
         facts=facts,
     )
     write_checkpoint(directory, [model, parts.feature_extractor], text)

@@ -16,7 +16,7 @@ from transformers import AutoModelForVideoClassification, AutoProcessor, PreTrai
 from transformers import logging as transformers_logging
 
 from avad_hf.files import check_new, folder_written_whole
-from avad_hf.hub.cards import card
+from avad_hf.hub.cards import card, card_values
 from avad_hf.hub.folders import weights_hash
 from avad_hf.models.detector import spec_of
 from avad_hf.models.engine import RECORD, RUNTIMES, EngineModel, files_sha256
@@ -219,7 +219,7 @@ def _card(export: Export, model: Any, detector: PreTrainedModel, processor: Any,
             *([detector.config.notice] if detector.config.notice else []),
             *processor.notices,
         ],
-        **detector.config.describe(),
+        **card_values(detector.config),
     )
 
 

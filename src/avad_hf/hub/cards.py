@@ -14,12 +14,7 @@ import jinja2
 import yaml
 from huggingface_hub import DatasetCardData, ModelCardData, SpaceCardData
 from huggingface_hub.repocard_data import CardData
-
-MODELS = ("avaca", "avrl", "encoder", "part")
-# Which card a model of each type has.
-TEMPLATES = {"avaca": "avaca", "avrl": "avrl", "slowfast": "encoder", "vggish": "encoder", "resnet3d": "encoder"}
-DATASETS = ("mavad", "shade", "shanghaitech", "synthetic", "manifest", "feature_store")
-SPACES = ("space",)
+from transformers import MODEL_MAPPING
 
 
 def template_folder() -> Path:
@@ -62,7 +57,29 @@ def card(template: str, metadata: dict[str, Any] | None = None, **values: Any) -
         text = _jinja.get_template(template).render(values)
     except jinja2.UndefinedError as error:
         raise ValueError(f"The card {template} has a place without a value: {error}.") from error
-    return f"---\n{_card_data(template, fixed | given).to_yaml()}\n---\n{text}"
+    return f"---\n{_kind_of(fixed)(**fixed | given).to_yaml()}\n---\n{text}"
+
+
+def card_values(config: Any) -> dict[str, Any]:
+    """What the templates of models are told of a config.
+
+    Args:
+        config: A ``CheckpointConfig``, of a detector or an encoder.
+
+    Returns:
+        What its `describe` gives; ``reads``, ``"features"`` or ``"videos"`` of a detector and ``"pixels"`` or
+        ``"waveform"`` of an encoder; and ``module``, what must be imported besides this library, or ``None``.
+    """
+    module = type(config).__module__
+    values = {"module": None if module.startswith("avad_hf.") else module}
+    if hasattr(type(config), "detector_spec"):
+        spec = config.detector_spec
+        values |= {"reads": spec.reads, "objective": spec.objective, "inputs": dict(spec.inputs)}
+    else:
+        network = MODEL_MAPPING.get(type(config), None)
+        main_input = getattr(network, "main_input_name", "pixel_values_videos")
+        values["reads"] = "pixels" if main_input.startswith("pixel") else "waveform"
+    return values | config.describe()
 
 
 def space_app(model: str) -> str:
@@ -90,10 +107,11 @@ def refreshed(text: str, template: str, only: Sequence[str] | None = None, **val
     return text
 
 
-def _card_data(template: str, metadata: dict[str, Any]) -> CardData:
-    kinds = {ModelCardData: MODELS, DatasetCardData: DATASETS, SpaceCardData: SPACES}
-    kind = next(kind for kind, names in kinds.items() if template in names)
-    return kind(**metadata)
+def _kind_of(fixed: dict[str, Any]) -> type[CardData]:
+    """The metadata class of a template: a model's names its library, and a Space's the kit that it is made with."""
+    if "library_name" in fixed:
+        return ModelCardData
+    return SpaceCardData if "sdk" in fixed else DatasetCardData
 
 
-__all__ = ["DATASETS", "MODELS", "SPACES", "TEMPLATES", "card", "refreshed", "space_app", "template_folder"]
+__all__ = ["card", "card_values", "refreshed", "space_app", "template_folder"]

@@ -89,7 +89,7 @@ def refuse_unreachable(place: str | os.PathLike, filename: str, **options: Any) 
     Args:
         place: Folder or Hub id.
         filename: In it.
-        options: Of ``from_pretrained``.
+        options: Keyword arguments of ``from_pretrained``.
     """
     known = ("cache_dir", "force_download", "token", "local_files_only", "revision", "subfolder")
     if not os.path.isdir(place):

@@ -13,15 +13,18 @@ import yaml
 from huggingface_hub import CommitInfo, HfApi, ModelCard, eval_result_entries_to_yaml
 from huggingface_hub.utils import validate_repo_id
 from transformers import (
+    MODEL_FOR_VIDEO_CLASSIFICATION_MAPPING,
+    MODEL_MAPPING,
     AutoConfig,
     AutoFeatureExtractor,
     AutoModel,
     AutoModelForVideoClassification,
     AutoProcessor,
+    PreTrainedConfig,
     PreTrainedModel,
 )
 
-from .cards import TEMPLATES, card, refreshed
+from .cards import card, card_values, refreshed
 from .errors import hub_errors
 from .folders import weights_hash
 from .repository import commit_files, open_repository
@@ -32,7 +35,7 @@ from .results import Report, read_report
 WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")
 # In place of weights: what avad-hf export writes.
 ENGINES = ("export.json", "engine.json", "parity.json", "openvino_model.*", "model.onnx", "model.onnx.data")
-CONFIGS = ("config.json", "processor_config.json", "preprocessor_config.json")
+CONFIGS = ("config.json", "processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json")
 LICENSES = ("LICENSE", "LICENSE.txt", "LICENSE.md")
 # Folders of the encoders that a processor carries, and what processor_config.json calls them.
 PARTS = ("video_encoder", "audio_encoder")
@@ -40,21 +43,6 @@ PARTS = ("video_encoder", "audio_encoder")
 RESULTS = ".eval_results/avad_hf.yaml"
 # Part of a card that stands for no model.
 PART_MARK = "<!-- part -->"
-PIPELINE_TAGS = {
-    "avaca": "video-classification",
-    "avrl": "video-classification",
-    "slowfast": "video-classification",
-    "vggish": "feature-extraction",
-    "resnet3d": "video-classification",
-}
-SUMMARIES = {
-    "avaca": "An AVACA detector.",
-    "avrl": "An AVRL detector.",
-    "slowfast": "A SlowFast video encoder.",
-    "vggish": "A VGGish audio encoder.",
-    "resnet3d": "A 3D ResNet video encoder.",
-    "video": "A video encoder.",
-}
 UNKNOWN = "Nobody has written down how these weights came about."
 
 
@@ -72,16 +60,16 @@ def push_checkpoint(
     """Upload a checkpoint, after it has been loaded to see that it is whole, with its card, in one commit.
 
     Args:
-        directory: Of a detector or an encoder: what ``init``, ``train`` and ``convert`` write, or `save_pretrained`.
+        directory: Checkpoint folder (detector or encoder) that ``init``, ``train`` or ``convert`` wrote.
         repo_id: ``user/name``; made if there is none.
-        private: Whether a new one is; one that is there must be so.
-        token: Of the account; the saved one by default.
+        private: Create the repository as private. If it exists, it must already be private.
+        token: Token of the account; the saved one by default.
         revision: Branch to write to; made if there is none.
         subfolder: Folder of the repository to write to; then without the figures' metadata, which belong to the whole
             repository.
         reports: Folders that ``avad-hf evaluate`` wrote, whose figures the card shall show.
-        license: Of the weights, as the Hub names it: ``"apache-2.0"``, ``"cc-by-nc-4.0"``, ...; that of the card by
-            default.
+        license: Licence of the weights, as the Hub names it: ``"apache-2.0"``, ``"cc-by-nc-4.0"``, ...; that of the
+            card by default.
 
     Returns:
         Address of the commit.
@@ -136,11 +124,9 @@ def _load(place: Path) -> PreTrainedModel:
         raise ValueError(f"{place} holds no checkpoint: config.json is missing.")
     try:
         config = AutoConfig.from_pretrained(place)
-        if config.model_type not in TEMPLATES:
+        if not isinstance(config, PushedWithCard):
             raise ValueError(f"it holds a model of type '{config.model_type}', which is none of this library's.")
-        named = (config.architectures or [""])[0]
-        auto = AutoModelForVideoClassification if "For" in named else AutoModel
-        model, info = auto.from_pretrained(place, output_loading_info=True)
+        model, info = _auto_class(config).from_pretrained(place, output_loading_info=True)
         if foreign := sorted(info["unexpected_keys"]):
             raise ValueError(f"its weights hold what is no part of {type(model).__name__}: {', '.join(foreign[:3])}.")
         if (place / "processor_config.json").is_file():
@@ -156,6 +142,14 @@ def _load(place: Path) -> PreTrainedModel:
         except Exception as error:
             raise ValueError(f"The metadata of {place / 'README.md'} cannot be read: {error}") from error
     return model
+
+
+def _auto_class(config: PreTrainedConfig) -> type:
+    """The Auto class that loads what was saved: a network with its head, or the bare one."""
+    saved = (config.architectures or [""])[0]
+    head = MODEL_FOR_VIDEO_CLASSIFICATION_MAPPING.get(type(config), None)
+    is_head = "For" in saved or type(config) not in MODEL_MAPPING or (head is not None and saved == head.__name__)
+    return AutoModelForVideoClassification if is_head else AutoModel
 
 
 def _named_encoders(place: Path) -> list[str]:
@@ -179,7 +173,6 @@ def _card(
     Figures of other weights are dropped, whoever wrote them. The card of a subfolder is not the repository's, and has
     no metadata of results.
     """
-    kind = model.config.model_type
     has_processor = (place / "processor_config.json").is_file()
     path = place / "README.md"
     text = path.read_text(encoding="utf-8") if path.is_file() else plain_card(model.config, repo_id, has_processor)
@@ -188,13 +181,13 @@ def _card(
     filled = ModelCard(
         refreshed(
             text,
-            TEMPLATES[kind],
+            model.config.card,
             ["use", "results"],
             location=repo_id,
             subfolder=subfolder,
-            kind=kind,
             has_processor=has_processor,
             results=[report.shown() for report in reports],
+            **card_values(model.config),
         )
     )
     if license is not None:
@@ -224,17 +217,15 @@ def _claim(filled: ModelCard, reports: Sequence[Report], repo_id: str) -> None:
 
 def plain_card(config: Any, location: str, has_processor: bool) -> str:
     """A card for a model of which nothing is known but its config."""
-    kind = config.model_type
     return card(
-        TEMPLATES[kind],
-        {"pipeline_tag": PIPELINE_TAGS[kind]},
+        config.card,
+        {"pipeline_tag": config.pipeline_tag},
         title=location.split("/")[-1],
-        summary=SUMMARIES[kind],
+        summary=config.summary,
         location=location,
-        kind=kind,
         has_processor=has_processor,
         facts=[config.notice or UNKNOWN],
-        **config.describe(),
+        **card_values(config),
     )
 
 
@@ -244,8 +235,8 @@ class PushedWithCard:
     A card that is there stays, but for its example; new weights drop what it says of the old ones, and their figures.
     """
 
-    # Type of the model that it is a part of, for parts without weights.
-    part_of: str | None = None
+    # What the whole is called that it is a part of, for processors and feature extractors.
+    whole: str | None = None
 
     def push_to_hub(
         self,
@@ -264,13 +255,13 @@ class PushedWithCard:
 
         Args:
             repo_id: ``user/name``; made if there is none.
-            commit_message: Of the commit.
-            commit_description: Of the commit.
-            private: Whether a new one is; one that is there must be so.
-            token: Of the account; the saved one by default.
+            commit_message: Title of the commit.
+            commit_description: Text of the commit.
+            private: Create the repository as private. If it exists, it must already be private.
+            token: Token of the account; the saved one by default.
             revision: Branch to write to; made if there is none.
             create_pr: Whether to propose it and not to do it.
-            max_shard_size: Of a file of weights.
+            max_shard_size: Largest size of a file of weights.
             tags: Added to the card's.
 
         Raises:
@@ -284,11 +275,11 @@ class PushedWithCard:
                 path.relative_to(folder).as_posix(): str(path) for path in Path(folder).rglob("*") if path.is_file()
             }
             present = set(api.list_repo_files(repo, revision=revision))
-            before = None
+            before, where = None, {"revision": revision, "token": token}
             if "README.md" in present:
                 before = Path(api.hf_hub_download(repo, "README.md", revision=revision)).read_text(encoding="utf-8")
             brings_weights = any(fnmatch.filter(files, pattern) for pattern in (*WEIGHTS, *ENGINES))
-            filled = ModelCard(self._card(repo, before, present | files.keys(), brings_weights))
+            filled = ModelCard(self._card(repo, before, present | files.keys(), brings_weights, **where))
             if brings_weights:
                 _claim(filled, [], repo)
             if tags:
@@ -305,23 +296,39 @@ class PushedWithCard:
                 create_pr,
             )
 
-    def _card(self, repo: str, before: str | None, names: set[str], brings_weights: bool) -> str:
-        """The card of the repository once it holds these names."""
+    def _card(self, repo: str, before: str | None, names: set[str], brings_weights: bool, **where: Any) -> str:
+        """The card of the repository once it holds these names; `where` as of ``from_pretrained``."""
         config = getattr(getattr(self, "model", self), "config", self)
-        kind = self.part_of or config.model_type
         has_processor = "processor_config.json" in names
         if brings_weights and (before is None or PART_MARK in before):
             return plain_card(config, repo, has_processor)
         if before is None:
-            values = {"title": repo.split("/")[-1], "part": type(self).__name__, "location": repo}
-            whole = SUMMARIES[kind][0].lower() + SUMMARIES[kind][1:-1]
-            return card("part", **values, whole=whole, facts=getattr(self, "notices", []))
-        if PART_MARK in before or not (brings_weights or kind in ("avaca", "avrl")):
+            whole = self.whole or config.summary[0].lower() + config.summary[1:-1]
+            values = {"title": repo.split("/")[-1], "part": type(self).__name__, "location": repo, "whole": whole}
+            return card("part", **values, facts=getattr(self, "notices", []))
+        if PART_MARK in before:
             return before
-        values = {"location": repo, "subfolder": None, "kind": kind, "has_processor": has_processor, "results": []}
+        if not hasattr(config, "card"):
+            # A processor, of which the detector that is there already knows the card.
+            config = _config_there(repo, names, **where)
+            if config is None:
+                return before
         # What was said of other weights is not true of these.
         facts = [getattr(config, "notice", None) or UNKNOWN]
-        return refreshed(before, TEMPLATES[kind], None if brings_weights else ["use"], facts=facts, **values)
+        values = {"location": repo, "subfolder": None, "has_processor": has_processor, "results": []}
+        only = None if brings_weights else ["use"]
+        return refreshed(before, config.card, only, facts=facts, **values, **card_values(config))
+
+
+def _config_there(repo: str, names: set[str], **where: Any) -> PreTrainedConfig | None:
+    """The config of a model that is on the Hub; ``None`` if there is none, or none with a card of this library."""
+    if "config.json" not in names:
+        return None
+    try:
+        config = AutoConfig.from_pretrained(repo, **where)
+    except ValueError:  # of a type that nobody here knows
+        return None
+    return config if isinstance(config, PushedWithCard) else None
 
 
 __all__ = ["PushedWithCard", "plain_card", "push_checkpoint"]

@@ -24,7 +24,7 @@ def open_repository(
         kind: ``"model"``, ``"dataset"`` or ``"space"``.
         private: What it must be; ``None`` takes it as it is, and makes a public one.
         revision: Branch; made if there is none.
-        space_sdk: Of a new Space.
+        space_sdk: Kit of a new Space.
 
     Returns:
         ``user/name``.
@@ -61,9 +61,9 @@ def commit_files(
         repo: ``user/name``.
         files: Content (bytes) or path (text) of each, by its name there.
         stale: Patterns of names that belong to what was there before, if they are not among the files.
-        message: Of the commit.
+        message: Title of the commit.
         revision: Branch; the main one by default.
-        description: Of the commit.
+        description: Text of the commit.
         create_pr: Whether to propose it and not to do it.
     """
     present = api.list_repo_files(repo, revision=revision)

@@ -112,7 +112,7 @@ def read_report(directory: str | os.PathLike, weights_sha256: str) -> Report:
 
     Args:
         directory: Its output folder.
-        weights_sha256: Of the checkpoint that the figures shall stand for.
+        weights_sha256: Hash of the weights that the figures shall stand for.
 
     Raises:
         ValueError: If it is no such folder, or of other weights.

@@ -25,10 +25,10 @@ def push_space(
     For a private detector the Space needs a token that may read it, as the secret ``HF_TOKEN`` in its settings.
 
     Args:
-        model_id: ``user/name`` of an AVACA or AVRL checkpoint with its processor.
+        model_id: ``user/name`` of a detector's checkpoint with its processor.
         repo_id: ``user/name`` of the Space; made if there is none.
-        private: Whether a new one is.
-        token: Of the account; the saved one by default.
+        private: Create the Space as private.
+        token: Token of the account; the saved one by default.
         notes: What its page says of the weights.
         requirement: What pip installs there: this library by its name in the package index, or an address of it.
 

@@ -19,7 +19,7 @@ from transformers.utils import PROCESSOR_NAME, has_file
 from avad_hf.evaluation.scoring import STORED, refuse_other_features
 from avad_hf.features.dataset import FeatureDataset
 from avad_hf.features.store import recipe_sha256
-from avad_hf.hub.cards import card
+from avad_hf.hub.cards import card, card_values
 from avad_hf.models.architecture import Architecture
 from avad_hf.models.detector import DetectorConfig, DetectorSpec, spec_of
 from avad_hf.registration import architectures
@@ -199,16 +199,12 @@ def model_card(
     return card(
         model.config.card,
         title=spec.title,
-        summary=f"{_article(spec.title)} {spec.title} detector, trained by avad_hf.",
+        summary=f"{model.config.summary.partition(' ')[0]} {spec.title} detector, trained by avad_hf.",
         location=Path(config.output_dir).resolve().name,
         facts=notes,
         has_processor=processor is not None,
-        **model.config.describe(),
+        **card_values(model.config),
     )
-
-
-def _article(word: str) -> str:
-    return "An" if word[:1].upper() in "AEIOU" else "A"
 
 
 def _named(place: str) -> str:

@@ -44,7 +44,7 @@ class ClipScores:
 
     def warnings(self, train: FeatureDataset, validation: FeatureDataset) -> list[str]:
         """What one must know: few validation videos, and names of anomalies, which scores do not tell apart."""
-        names = sorted({row["label"] for row in train.rows if row["anomaly"] and row["label"]})
+        names = sorted({str(row["label"]) for row in train.rows if row["anomaly"] and row["label"] is not None})
         found = _few(validation)
         if [name for name in names if normalised(name) not in ("anomaly", "abnormal")]:
             learners = [
