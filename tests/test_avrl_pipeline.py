@@ -293,7 +293,7 @@ def test_detectors_and_stores_are_told_apart(tmp_path, checkpoint, tiny, bunny):
     said = command("train", "avrl", tmp_path / "features", "-o", tmp_path / "run", code=2)
     assert "AVRL is a detector that reads frames and sound, but features holds features of frozen encoders" in said
     said = command("evaluate", checkpoint, tmp_path / "features", "-o", tmp_path / "report", "--split", "all", code=2)
-    assert "type 'avrl' cannot read these features" in said
+    assert "type 'avrl' cannot read this store" in said
     # Neither does one detector's processor read the other's checkpoint.
     with pytest.raises(ValueError, match="holds a processor of class AvacaProcessor, but AvrlProcessor reads"):
         AvrlProcessor.from_pretrained(tiny)

@@ -449,10 +449,10 @@ def test_any_number_of_videos_together_gives_the_same(trained, store):
 def test_videos_and_features_are_told_apart(store, trained, checkpoint, tmp_path):
     features = plant(tmp_path / "features")
     model = AvrlForVideoClassification.from_pretrained(trained[1])
-    with pytest.raises(ValueError, match=r"type 'avrl' cannot read these features.*Extract the videos"):
+    with pytest.raises(ValueError, match=r"type 'avrl' cannot read this store: .*Extract the videos"):
         evaluate(model, FeatureDataset(features))
     avaca = AvacaForAnomalyDetection(AvacaConfig(visual_size=6, audio_size=5, num_audio_steps=8, hidden_size=8))
-    with pytest.raises(ValueError, match="type 'avaca' cannot read these features"):
+    with pytest.raises(ValueError, match="type 'avaca' cannot read this store"):
         evaluate(avaca, FeatureDataset(store))
     settings = {"data": str(features), "output_dir": str(tmp_path / "run"), "model": str(checkpoint[0])}
     with pytest.raises(ValueError, match=r"is a checkpoint of type 'avrl', but .* was made for the other detector"):
@@ -483,7 +483,7 @@ def test_videos_of_another_processor_are_refused(store, checkpoint, trained, tmp
 
 def test_audio_path_and_small_batches_are_refused(store, trained, tmp_path):
     model = AvrlForVideoClassification.from_pretrained(trained[1])
-    with pytest.raises(ValueError, match="audio_path is an option of AVACA"):
+    with pytest.raises(ValueError, match="audio_path is an option of detectors"):
         evaluate(model, FeatureDataset(store), audio_path="zeroed")
     with pytest.raises(ValueError, match="too small for 1 processes and 4 parts each"):
         run(store, tmp_path / "run", batch_size=2, gradient_accumulation_steps=4)

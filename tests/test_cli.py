@@ -19,13 +19,15 @@ from avad_hf.cli import app
 from avad_hf.cli.detect import AudioPath
 from avad_hf.cli.evaluate import Tail, VideoRule
 from avad_hf.cli.init import Fusion, Modality, Size
-from avad_hf.cli.train import AvacaProfile, AvrlProfile, MixedPrecision, Scheduler
+from avad_hf.cli.terminal import config_settings
+from avad_hf.cli.train import MixedPrecision, Scheduler
 from avad_hf.metrics import videos
+from avad_hf.registration import ARCHITECTURES, architectures
 from avad_hf.training import config
-from avad_hf.training.config import PROFILES
+from avad_hf.training.config import profiles
 from avad_hf.untrained import SIZES
 
-from .feature_stores import plant
+from .feature_stores import plant, plant_videos
 from .media_files import frame_times, sound, write_media
 
 runner = CliRunner()
@@ -40,7 +42,13 @@ def run(*arguments, code=0):
 
 def test_help_loads_no_torch():
     """Which is what keeps it under a second; the time itself stands in tests/benchmarks."""
-    for arguments in (["--help"], ["detect", "--help"], ["init", "avaca", "--help"], ["train", "avaca", "--help"]):
+    for arguments in (
+        ["--help"],
+        ["detect", "--help"],
+        ["init", "--help"],
+        ["train", "--help"],
+        ["reproduce", "--help"],
+    ):
         done = subprocess.run(
             [sys.executable, "-X", "importtime", COMMAND, *arguments], capture_output=True, text=True, check=True
         )
@@ -153,7 +161,10 @@ def test_says_what_the_networks_compute_in(tiny, short, monkeypatch, dtype, word
 def test_options_of_the_other_detector_are_no_traceback(tmp_path, short):
     run("init", "avrl", tmp_path / "avrl", "--size", "tiny")
     done = runner.invoke(app, ["detect", *short[1:], "--model", str(tmp_path / "avrl"), "--audio-path", "zeroed"])
-    assert "audio_path is an option of AVACA, and a model of type 'avrl' has none" in done.output.replace("\n", " ")
+    words = (
+        "audio_path is an option of detectors that use sound in several ways, and this one, of type 'avrl', has none"
+    )
+    assert words in done.output.replace("\n", " ")
     assert isinstance(done.exception, SystemExit) and done.exit_code in (1, 2)
 
 
@@ -239,18 +250,19 @@ def test_starts_as_a_module_too():
 
 def test_train_refuse_resume(tmp_path):
     store, output = plant(tmp_path / "store"), tmp_path / "run"
-    said = run("train", "avaca", store, "-o", output, "--epochs", 2, "--audio-path", "plain", "--batch-size", 8)
-    assert "of 2, validation AUC" in said and "equal error rate" in said
+    options = ("--architecture", "avaca", "--epochs", 2, "--audio-path", "plain")
+    said = run("train", store, "-o", output, *options, "--batch-size", 8)
+    assert "of 2, validation ROC AUC" in said and "equal error rate" in said
     assert "This checkpoint reads stored features only" in said
     config = json.loads((output / "config.json").read_text())
     assert config["audio_path"] == "plain"
     training = json.loads((output / "training.json").read_text())["config"]
     assert (training["epochs"], training["batch_size"], training["learning_rate"]) == (2, 8, 3e-3)
 
-    again = ("train", "avaca", store, "-o", output, "--epochs", 2, "--audio-path", "plain")
+    again = ("train", store, "-o", output, *options)
     assert "holds a finished training run. Resume it (--resume)" in run(*again, "--batch-size", 8, code=2)
     assert "batch_size: 8 there, 16 now" in run(*again, "--resume", code=2)
-    (done,) = re.findall(r"run: epoch . of 2, validation AUC .*", said)
+    (done,) = re.findall(r"run: epoch . of 2, validation ROC AUC .*", said)
     assert done in run(*again, "--batch-size", 8, "--resume")
 
 
@@ -261,7 +273,11 @@ def test_train_refuse_resume(tmp_path):
         (("STORE", "-o", "run", "--batch-size", "3"), "batch_size must be even"),
         (("STORE", "-o", "run", "--scene", "harbour"), "has no scene 'harbour'. Scenes: street"),
         (("STORE", "-o", "run", "--fine-tune"), "fine_tune begins with the weights of a checkpoint"),
-        (("STORE", "-o", "run", "--profile", "best"), "'best' is not one of"),
+        (("STORE", "-o", "run", "--profile", "best"), "profile must be one of default, paper, "),
+        (("STORE", "-o", "run", "--fusion", "add"), "AvacaConfig has no option fusion"),
+        (("STORE", "-o", "run", "--set", "hidden_siz=3"), "no option hidden_siz. Did you mean hidden_size?"),
+        (("STORE", "-o", "run", "--set", "hidden_size"), "--set hidden_size: give the name of a field and its value"),
+        (("STORE", "-o", "run", "--set", "kernel_size=4"), "kernel_size must be odd"),
         (("STORE", "-o", "run", "--model", "/nowhere"), "/nowhere"),
         (("STORE", "-o", "run", "--log-with", "spreadsheet"), "spreadsheet"),
         (("STORE", "-o", "STORE"), "is not an empty folder"),
@@ -270,7 +286,8 @@ def test_train_refuse_resume(tmp_path):
 def test_train_refuses(arguments, words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     store = str(plant(tmp_path / "store", num_videos=30))
-    said = run("train", "avaca", *(store if part == "STORE" else part for part in arguments), code=2)
+    architecture = () if "--model" in arguments else ("--architecture", "avaca")
+    said = run("train", *(store if part == "STORE" else part for part in arguments), *architecture, code=2)
     assert words in said.replace("\n", " ")
     assert "Traceback" not in said
     assert not (tmp_path / "run").exists()
@@ -278,7 +295,6 @@ def test_train_refuses(arguments, words, tmp_path, monkeypatch):
 
 def test_choices_are_those_of_the_library():
     for choices, known in (
-        ([*AvacaProfile, AvrlProfile.avrl], ("default", "paper", "shanghaitech", "avrl")),
         (Fusion, AvrlConfig.fusions),
         (Modality, AvrlConfig.modalities),
         (Scheduler, get_args(config.Scheduler)),
@@ -287,4 +303,149 @@ def test_choices_are_those_of_the_library():
         (Tail, get_args(videos.TailRule)),
     ):
         assert [choice.value for choice in choices] == list(known)
-    assert {choice.value for choice in (*AvacaProfile, *AvrlProfile)} == set(PROFILES)
+    assert {"default", "paper", "shanghaitech", "avrl"} <= set(profiles())
+    assert all(one.profile in profiles() for one in ARCHITECTURES.values())
+
+
+# The words of init and train
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("trian", "STORE"), "No such command 'trian'. Did you mean 'train'?"),
+        (("init",), "Missing argument ARCHITECTURE. Give one of avaca, avrl"),
+        (("init", "avaca"), "Missing argument DIR: the new folder"),
+        (("init", "checkpoints/new"), "'checkpoints/new' is no detector. Known: avaca, avrl"),
+        (("init", "avac", "new"), "'avac' is no detector. Known: avaca, avrl, rtfm. Did you mean avaca?"),
+        (("init", "slowfast", "new"), "'slowfast' is no detector"),
+        (("init", "avaca", "new", "--fusion", "add"), "AVACA has no option fusion"),
+        (("init", "avaca", "new", "--classes", "a,normal"), "AVACA has no option classes"),
+        (("init", "avrl", "new", "--set", "audio_path=plain"), "AVRL has no option audio_path"),
+        (("init", "avrl", "new", "--fusion", "add", "--set", "fusion=concat"), "fusion is set twice"),
+        (("init", "avaca", "new", "--set", "audio_path"), "--set audio_path: give the name of a field and its value"),
+        (("init", "avaca", "new", "--size", "tiny", "--set", "audio_path=loud"), "got loud"),
+        (("init", "avaca", "new", "--video-encoder", "/nowhere"), "--video-encoder /nowhere: no such folder"),
+        (
+            ("train", "STORE", "-o", "run"),
+            "--architecture NAME. STORE holds features of frozen encoders, which these detectors read: avaca",
+        ),
+        (("train", "VIDEOS", "-o", "run"), "VIDEOS holds frames and sound, which these detectors read: avrl."),
+        (("train", "/nowhere", "-o", "run"), "/nowhere: no such folder"),
+        (
+            ("train", "avaca", "-o", "run"),
+            "Missing argument STORE. Say: avad-hf train STORE -o DIR --architecture avaca",
+        ),
+        (("train", "STORE", "-o", "run", "--architecture", "avacca"), "Did you mean avaca?"),
+        (
+            ("train", "STORE", "-o", "run", "--architecture", "slowfast"),
+            "'slowfast' is no detector that can be trained",
+        ),
+        (("train", "avac", "STORE", "-o", "run"), "Give one STORE, got avac STORE. 'avac' is no detector"),
+        (("train", "avaca", "STORE", "VIDEOS", "-o", "run"), "Give one STORE, got avaca STORE VIDEOS"),
+        (("train", "avaca", "STORE", "-o", "run", "--architecture", "avaca"), "Give one STORE, got avaca STORE"),
+        (("train", "VIDEOS", "-o", "run", "--architecture", "avaca"), "AVACA is a detector that reads features"),
+        (("train", "STORE", "-o", "run", "--model", "NEW", "--architecture", "avrl"), "type 'avaca', and no avrl"),
+        (("train", "avrl", "STORE", "-o", "run", "--model", "NEW"), "type 'avaca', and no avrl"),
+        (("train", "STORE", "-o", "run", "--model", "STORE"), "STORE"),
+    ],
+)
+def test_a_wrong_word_says_what_was_meant(arguments, words, tmp_path, monkeypatch, tiny):
+    monkeypatch.chdir(tmp_path)
+    plant(tmp_path / "STORE", num_videos=12)
+    plant_videos(tmp_path / "VIDEOS", 12)
+    said = " ".join(run(*(tiny if part == "NEW" else part for part in arguments), code=2).split())
+    assert words in said.replace("│ ", "") and "Traceback" not in said
+    assert not (tmp_path / "run").exists() and not (tmp_path / "new").exists()
+
+
+def test_every_detector_is_named_where_it_can_be_chosen():
+    for arguments, part in ((("init",), "init"), (("train",), "profiles")):
+        said = " ".join(run(*arguments, "--help").replace("│", " ").split())
+        assert ", ".join(architectures(part)) in said and f"Example: avad-hf {arguments[0]}" in said
+
+
+def test_every_command_shows_an_example():
+    for command in app.registered_commands:
+        said = " ".join(run(command.callback.__name__, "--help").split())
+        assert re.search(rf"Example\b[^:]*: avad-hf {command.callback.__name__} ", said), command.callback.__name__
+
+
+def test_fields_of_the_config_are_set_by_name(tmp_path):
+    fields = ("--set", "audio_path=plain", "--set", "threshold=0.75", "--set", "fusion-residual=false")
+    run("init", "avaca", tmp_path / "new", "--size", "tiny", *fields)
+    config = AvacaConfig.from_pretrained(tmp_path / "new")
+    assert (config.audio_path, config.threshold, config.fusion_residual, config.hidden_size) == (
+        *("plain", 0.75, False),
+        32,
+    )
+    assert config_settings(["a_b=[1, 2]", "c-d=x=y", "e="], fusion=Fusion.add, modality=None) == {
+        **{"a_b": [1, 2], "c_d": "x=y", "e": "", "fusion": "add"}
+    }
+
+
+def test_the_old_spelling_of_train_says_the_new_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    plant(tmp_path / "store", num_videos=30)
+    options = ("--epochs", "1", "--batch-size", "8")
+    done = runner.invoke(app, ["train", "avaca", "store", "-o", "old", *options])
+    assert done.exit_code == 0, done.output
+    note = "`avad-hf train avaca STORE` is an old spelling, and will go. Say: avad-hf train store --architecture avaca"
+    assert note in done.stderr and "old spelling" not in done.stdout
+    assert "old spelling" not in run("train", "store", "-o", "new", "--architecture", "avaca", *options)
+    found = [json.loads((tmp_path / name / "training.json").read_text()) for name in ("old", "new")]
+    assert found[0]["config"] | {"output_dir": "new"} == found[1]["config"]
+    assert found[0]["result"] == found[1]["result"]
+    # A store may be called as an architecture is.
+    (tmp_path / "store").rename(tmp_path / "avaca")
+    run("train", "avaca", "-o", "named", "--architecture", "avaca", *options)
+
+
+def told(monkeypatch, *arguments) -> config.TrainingConfig:
+    """What training is told, without training."""
+    from avad_hf.training import loop
+
+    kept = []
+
+    def train(config, resume):
+        kept.append(config)
+        raise ValueError("enough")
+
+    monkeypatch.setattr(loop, "train", train)
+    assert "enough" in run("train", *arguments, "-o", "run", code=2)
+    return kept[0]
+
+
+def test_a_detectors_own_recipe_is_the_default(tmp_path, tiny, monkeypatch):
+    videos = tmp_path / "avrl"
+    run("init", "avrl", videos, "--size", "tiny")
+    # Networks that were trained before go on from there; a detector on frozen features begins anew.
+    assert told(monkeypatch, "s", "--model", tiny) == config.TrainingConfig("s", "run", model=tiny)
+    own = told(monkeypatch, "s", "--model", videos)
+    assert own == config.TrainingConfig.from_profile("avrl", data="s", output_dir="run", model=str(videos))
+    assert own.fine_tune and own.optimizer == "sgd"
+    assert not told(monkeypatch, "s", "--model", videos, "--new-weights").fine_tune
+    other = told(monkeypatch, "s", "--model", videos, "--profile", "default")
+    assert other.fine_tune and other.optimizer == "adamw"
+    assert told(monkeypatch, "s", "--model", tiny, "--fine-tune").fine_tune
+    named = told(monkeypatch, "s", "--architecture", "avrl", "--modality", "audio", "--set", "frozen_audio_stages=4")
+    assert (named.architecture, named.model, named.fine_tune, named.epochs) == ("avrl", None, False, 80)
+    assert named.model_options == {"modality": "audio", "frozen_audio_stages": 4}
+    as_option = told(monkeypatch, "s", "--architecture", "avrl", "--frozen-audio-stages", 4, "--set", "modality=audio")
+    assert as_option == named
+    paper = told(monkeypatch, "s", "--architecture", "avaca", "--profile", "paper", "--audio-path", "zeroed")
+    assert paper.model_options == {"dmil_weight": 10.0, "center_weight": 1.0, "audio_path": "zeroed"}
+
+
+def test_notes_of_a_run_are_printed(tmp_path, monkeypatch):
+    from avad_hf.training import loop
+
+    result = loop.TrainingResult("run", 2, 3, {"top1_accuracy": 0.25}, 0.5, None, "top1_accuracy", "top-1 accuracy")
+    result.warnings.append("Few videos.")
+    monkeypatch.setattr(loop, "train", lambda *args, **options: result)
+    done = runner.invoke(app, ["train", "store", "-o", "run", "--architecture", "avrl"])
+    assert (
+        "run: epoch 2 of 3, validation top-1 accuracy 0.250, threshold 0.500 (nobody has looked for one)."
+        in done.stdout
+    )
+    assert "Note: Few videos.\nNote: This checkpoint reads stored features only." in done.stderr

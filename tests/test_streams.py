@@ -195,7 +195,7 @@ def test_a_network_that_fails_ends_its_video_alone(tiny_pipe, videos, tiny_alone
     forward = type(tiny_pipe)._forward
 
     def failing(self, inputs, **kwargs):
-        if inputs["media"].info.name == videos[0] and inputs["clip_times"][0][0] > 2:
+        if inputs["media"].info.name == videos[0] and inputs["piece"].times[0][0] > 2:
             raise RuntimeError("out of memory")
         return forward(self, inputs, **kwargs)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from transformers import AutoModelForVideoClassification, pipeline
+from transformers import AutoModelForVideoClassification, AutoProcessor, ProcessorMixin, pipeline
 
 from avad_hf.corpora.loading import load_dataset
 from avad_hf.detection.events import write_json
@@ -13,7 +13,6 @@ from avad_hf.detection.pipeline import DEMO_MODEL
 from avad_hf.evaluation.evaluate import Evaluation, evaluate
 from avad_hf.features.dataset import FeatureDataset
 from avad_hf.features.extraction import extract_features
-from avad_hf.models.avaca.processing_avaca import AvacaProcessor
 from avad_hf.report.overlay import render_overlay
 from avad_hf.report.page import write_report
 from avad_hf.report.timeline import plot_timeline
@@ -56,7 +55,7 @@ def demonstrate(
         on_stage: Told in words what is done next.
     """
     place = Path(output_dir)
-    model, processor = DEMO_MODEL, AvacaProcessor.from_pretrained(DEMO_MODEL)
+    model, processor = DEMO_MODEL, AutoProcessor.from_pretrained(DEMO_MODEL)
     if train:
         model = place / f"trained-{num_videos}"
         store = _features(place, "training", TRAINING_WORLD, 4 * num_videos, processor, on_stage)
@@ -100,7 +99,7 @@ def _features(
     part: str,
     world: int,
     num_videos: int,
-    processor: AvacaProcessor,
+    processor: ProcessorMixin,
     on_stage: Callable[[str], None],
 ) -> Path:
     # Other numbers of videos are other videos under the same names.

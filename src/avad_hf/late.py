@@ -53,6 +53,9 @@ class _WatchedLoader(Loader):
     def __init__(self, loader: Loader, watch: _Watch, is_own: bool):
         self.loader, self.watch, self.is_own = loader, watch, is_own
 
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.loader, name)  # what runs a module by its name asks for its code
+
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return self.loader.create_module(spec)
 

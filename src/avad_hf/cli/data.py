@@ -147,7 +147,10 @@ def extract(
 ) -> None:
     """Compute the encoders' features of every video once and store them for training.
 
-    For AVRL, whose networks are trained, what is stored is the frames that it reads and the spectrogram of the sound.
+    Of detectors whose networks are trained, what is stored is the frames that they read and the spectrogram of the
+    sound.
+
+    Example: avad-hf extract manifest.csv --model checkpoints/new -o features/street
 
     A run that was stopped goes on where it was. Videos that cannot be read are listed in failed.jsonl and the command
     ends with status 1. With several processes or machines: accelerate launch -m avad_hf.cli extract ...

@@ -15,10 +15,11 @@ def demo(
 ) -> None:
     """Render unseen synthetic videos, find the anomalies in them, and draw timelines, an overlay and a report.
 
+    Example: avad-hf demo -o first-look
+
     The model is a small one that was trained on synthetic videos alone. What it does here says nothing about real
     streets.
     """
-    from avad_hf import registration  # noqa: F401
     from avad_hf.demo import demonstrate
 
     quiet()

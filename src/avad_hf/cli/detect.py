@@ -25,7 +25,7 @@ PLOT_ENDINGS = (".png", ".svg", ".pdf")
 
 
 class AudioPath(StrEnum):
-    """Keys and values of AVACA's transformer in the audio path."""
+    """How a detector with an audio path uses sound."""
 
     focused = "focused"
     plain = "plain"
@@ -49,7 +49,9 @@ def detect(
         float | None,
         typer.Option(help="Score from which on a clip is anomalous, 0 to 1. Default: the model's.", min=0, max=1),
     ] = None,
-    audio_path: Annotated[AudioPath | None, typer.Option(help="How AVACA uses sound. Default: the model's.")] = None,
+    audio_path: Annotated[
+        AudioPath | None, typer.Option(help="How sound is used (detectors with an audio path). Default: the model's.")
+    ] = None,
     batch_size: Annotated[
         int | None,
         typer.Option(help="Clips that go through the encoders together. Default: 1, on a GPU what fits.", min=1),
@@ -62,11 +64,12 @@ def detect(
 ) -> None:
     """Score videos clip by clip, or name what happens in them, and list the events.
 
+    Example: avad-hf detect street.mp4 --plot street.png
+
     A video that cannot be read is reported and skipped; the command then ends with status 1.
     """
     videos = list(dict.fromkeys(videos))
     outputs = _output_paths(videos, plot, overlay, json, csv)
-    from avad_hf import registration  # noqa: F401
     from avad_hf.detection.events import write_csv, write_json
     from avad_hf.report.overlay import render_overlay
     from avad_hf.report.timeline import plot_timeline

@@ -48,22 +48,28 @@ def evaluate(
     split: Annotated[Split, typer.Option(help="Which videos.")] = Split.test,
     scene: Annotated[str | None, typer.Option(help="Only the videos of this scene.")] = None,
     split_seed: Annotated[
-        int | None, typer.Option(help="Of the random split. Default: 0, or the fixed split.")
+        int | None, typer.Option(help="Seed of the random split. Default: 0, or the fixed split.")
     ] = None,
     threshold: Annotated[
         float | None, typer.Option(help="Score from which on a clip is anomalous. Default: the model's.", min=0, max=1)
     ] = None,
-    audio_path: Annotated[AudioPath | None, typer.Option(help="How AVACA uses sound. Default: the model's.")] = None,
+    audio_path: Annotated[
+        AudioPath | None, typer.Option(help="How sound is used (detectors with an audio path). Default: the model's.")
+    ] = None,
     video_rule: Annotated[VideoRule, typer.Option(help="Which score a video gets from its clips'.")] = VideoRule.max,
     tail: Annotated[Tail, typer.Option(help="What becomes of frames after the last clip.")] = Tail.extend_score_last,
     batch_size: Annotated[
-        int | None, typer.Option(help="Videos that are scored together. Default: 16 of AVACA, 4 of AVRL.", min=1)
+        int | None,
+        typer.Option(help="Videos that are scored together. Default: 16; 4 by detectors that read videos.", min=1),
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps. Default: the first GPU, or cpu.")] = None,
 ) -> None:
     """Score stored videos and write all figures: of videos, clips and frames, by class and by scene, with a report.
 
-    Of AVRL: top-1 recall of each event class, the confusion matrix, and the anomaly score's figures of videos.
+    Example: avad-hf evaluate checkpoints/street features/street -o reports/street
+
+    Of detectors that name events: top-1 recall of each class, the confusion matrix, and the anomaly score's figures of
+    videos.
     """
     from avad_hf.evaluation.evaluate import evaluate as evaluate_model
     from avad_hf.features.dataset import FeatureDataset
@@ -114,7 +120,6 @@ def _check_folder(output: Path) -> None:
 def _load(model: str):
     from transformers import AutoModelForVideoClassification
 
-    from avad_hf import registration  # noqa: F401
     from avad_hf.hub.errors import explain
 
     # What looks like a path is none of the Hub's names.

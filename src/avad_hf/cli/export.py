@@ -31,7 +31,8 @@ def export(
         Format.openvino
     ),
     precision: Annotated[
-        Precision, typer.Option(help="Of the encoders. bfloat16: OpenVINO only; int8 wants a processor with VNNI.")
+        Precision,
+        typer.Option(help="What the encoders compute in. bfloat16: OpenVINO only; int8 wants a processor with VNNI."),
     ] = Precision.float32,
     calibrate: Annotated[
         list[str] | None,
@@ -45,6 +46,8 @@ def export(
     ] = None,
 ) -> None:
     """Make engines of a detector and its encoders, and print how far they are from the checkpoint.
+
+    Example: avad-hf export checkpoints/street engines/street --precision int8 --calibrate street.mp4
 
     The folder is taken by detect, extract and push as the checkpoint is. Extras: avad-hf[openvino], avad-hf[onnx].
     """

@@ -6,7 +6,12 @@ from typing import Annotated
 
 import typer
 
-from .terminal import check_checkpoint, quiet, refuse
+from avad_hf.registration import architecture as find_architecture
+from avad_hf.registration import architectures
+
+from .terminal import SetOption, check_checkpoint, config_settings, quiet, refuse
+
+DETECTORS = ", ".join(architectures("init"))
 
 
 class Size(StrEnum):
@@ -16,32 +21,8 @@ class Size(StrEnum):
     tiny = "tiny"
 
 
-def init_avaca(
-    directory: Annotated[Path, typer.Argument(help="Where to write it; new or empty.", show_default=False)],
-    size: Annotated[
-        Size, typer.Option(help="base: the published architecture. tiny: for trying things out.")
-    ] = Size.base,
-    seed: Annotated[int, typer.Option(help="Of the random weights.")] = 0,
-    video_encoder: Annotated[str | None, typer.Option(help="Folder or Hub id of a trained SlowFast.")] = None,
-    audio_encoder: Annotated[str | None, typer.Option(help="Folder or Hub id of a trained VGGish.")] = None,
-) -> None:
-    """Write an untrained AVACA checkpoint: detector, processor, encoders and card."""
-    from avad_hf import registration  # noqa: F401
-    from avad_hf.untrained import init_avaca as write_checkpoint
-
-    quiet()
-    check_checkpoint(video_encoder, "--video-encoder")
-    check_checkpoint(audio_encoder, "--audio-encoder")
-    try:
-        processor = write_checkpoint(directory, size.value, seed, video_encoder, audio_encoder)
-    except (OSError, ValueError) as error:
-        refuse(str(error))
-    parts = ["the detector", *(f"the {kind} encoder" for kind in ("video", "audio") if kind in str(processor.notices))]
-    typer.echo(f"Wrote an untrained checkpoint to {directory} (random weights, seed {seed}: {' and '.join(parts)}).")
-
-
 class Fusion(StrEnum):
-    """How AVRL puts sight and sound together."""
+    """How sight and sound are put together."""
 
     concat = "concat"
     concat_norm = "concat_norm"
@@ -51,50 +32,77 @@ class Fusion(StrEnum):
 
 
 class Modality(StrEnum):
-    """What AVRL sees and hears."""
+    """What a detector sees and hears."""
 
     audio_visual = "audio_visual"
     visual = "visual"
     audio = "audio"
 
 
-def init_avrl(
-    directory: Annotated[Path, typer.Argument(help="Where to write it; new or empty.", show_default=False)],
+FusionOption = Annotated[
+    Fusion | None, typer.Option(help="How sight and sound are put together (detectors that have a choice).")
+]
+ModalityOption = Annotated[
+    Modality | None, typer.Option(help="What it sees and hears (detectors that have a choice).")
+]
+
+
+def init(
+    architecture: Annotated[
+        str | None, typer.Argument(metavar="ARCHITECTURE", help=f"One of {DETECTORS}.", show_default=False)
+    ] = None,
+    directory: Annotated[
+        Path | None, typer.Argument(metavar="DIR", help="New or empty folder.", show_default=False)
+    ] = None,
     size: Annotated[
         Size, typer.Option(help="base: the published architecture. tiny: for trying things out.")
     ] = Size.base,
-    seed: Annotated[int, typer.Option(help="Of the random weights.")] = 0,
-    video_encoder: Annotated[str | None, typer.Option(help="Folder or Hub id of a trained 3D ResNet.")] = None,
-    audio_encoder: Annotated[str | None, typer.Option(help="Folder or Hub id of a trained VGGish.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the random weights.")] = 0,
+    video_encoder: Annotated[
+        str | None, typer.Option(help="Folder or Hub id of a trained video encoder. Default: random weights.")
+    ] = None,
+    audio_encoder: Annotated[
+        str | None, typer.Option(help="Folder or Hub id of a trained audio encoder. Default: random weights.")
+    ] = None,
     classes: Annotated[
-        str | None, typer.Option(help="Names of the events, with commas, normal among them. Default: SHADE's nine.")
+        str | None,
+        typer.Option(help="Names of the events, with commas, normal among them (detectors that name events)."),
     ] = None,
     normal: Annotated[
         str | None, typer.Option(help="Which of them are no anomalies, with commas. Default: those called normal...")
     ] = None,
-    fusion: Annotated[Fusion, typer.Option(help="How sight and sound are put together.")] = Fusion.concat,
-    modality: Annotated[Modality, typer.Option(help="What it sees and hears.")] = Modality.audio_visual,
+    fusion: FusionOption = None,
+    modality: ModalityOption = None,
+    settings: SetOption = None,
 ) -> None:
-    """Write an AVRL checkpoint to begin training from: networks, classifier, processor and card."""
-    from avad_hf import registration  # noqa: F401
-    from avad_hf.untrained import init_avrl as write_checkpoint
+    """Write an untrained checkpoint to begin training from: detector, processor, encoders and card.
 
-    quiet()
+    Example: avad-hf init avaca checkpoints/new --video-encoder checkpoints/slowfast
+    """
+    if architecture is None:
+        refuse(f"Missing argument ARCHITECTURE. Give one of {DETECTORS}.")
+    try:
+        find_architecture(architecture, "init", "detector")
+    except ValueError as error:
+        refuse(str(error))
+    if directory is None:
+        refuse("Missing argument DIR: the new folder.")
+    options = config_settings(
+        settings,
+        classes=None if classes is None else [name.strip() for name in classes.split(",")],
+        normal_classes=None if normal is None else [name.strip() for name in normal.split(",")],
+        fusion=fusion,
+        modality=modality,
+    )
     check_checkpoint(video_encoder, "--video-encoder")
     check_checkpoint(audio_encoder, "--audio-encoder")
-    given = {"classes": classes, "normal_classes": normal}
-    options = {key: [name.strip() for name in value.split(",")] for key, value in given.items() if value is not None}
+
+    from avad_hf.untrained import init as write_checkpoint
+
+    quiet()
     try:
-        model = write_checkpoint(
-            directory,
-            size.value,
-            seed,
-            video_encoder,
-            audio_encoder,
-            fusion=fusion.value,
-            modality=modality.value,
-            **options,
-        )
-    except (OSError, ValueError) as error:
+        made = write_checkpoint(architecture, directory, size.value, seed, video_encoder, audio_encoder, **options)
+    except (OSError, ValueError, TypeError) as error:
         refuse(str(error))
-    typer.echo(f"Wrote a checkpoint to {directory}. {model.config.notice}")
+    notices = " ".join([made.model.config.notice, *made.processor.notices])
+    typer.echo(f"Wrote an untrained checkpoint to {directory}. {notices}")

@@ -26,7 +26,7 @@ def push(
     repo: Annotated[str, typer.Argument(help="user/name; made if there is none.", show_default=False)],
     private: Annotated[
         bool | None,
-        typer.Option("--private/--public", help="Must be said of stores and corpora, which show people."),
+        typer.Option("--private/--public", help="Needed for stores and corpora, which show people."),
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Branch to write to.")] = None,
     subfolder: Annotated[
@@ -35,13 +35,16 @@ def push(
     report: Annotated[
         list[Path] | None, typer.Option(help="Folder that `avad-hf evaluate` wrote: figures for the card. Repeatable.")
     ] = None,
-    license: Annotated[str | None, typer.Option(help="Of the weights: apache-2.0, cc-by-nc-4.0, ...")] = None,
+    license: Annotated[str | None, typer.Option(help="Licence of the weights: apache-2.0, cc-by-nc-4.0, ...")] = None,
     space: Annotated[
         str | None, typer.Option(help="user/name of a Space to make too (gradio), which scores uploaded videos.")
     ] = None,
     corpus: Annotated[Corpus | None, typer.Option(help="Which corpus a folder or manifest is.")] = None,
 ) -> None:
-    """Upload a checkpoint, a feature store or a corpus to the Hub, with its card. Log in first: `hf auth login`."""
+    """Upload a checkpoint, a feature store or a corpus to the Hub, with its card. Log in first: `hf auth login`.
+
+    Example: avad-hf push checkpoints/street alice/street --report reports/street
+    """
     if not directory.exists():
         refuse(f"{directory}: no such file or folder.")
     is_checkpoint = (directory / "config.json").is_file()
@@ -58,9 +61,11 @@ def push(
             "manifest, say which: --corpus manifest, mavad, shade or shanghaitech."
         )
     if not is_checkpoint and private is None:
-        refuse("Say --private or --public: who is seen in these videos has not been asked.")
+        refuse(
+            "push needs --private or --public for stores and corpora: the people in the videos did not consent to "
+            "publication."
+        )
     quiet()
-    from avad_hf import registration  # noqa: F401
     from avad_hf.corpora.loading import load_dataset
     from avad_hf.corpora.sharing import push_corpus
     from avad_hf.features.dataset import FeatureDataset

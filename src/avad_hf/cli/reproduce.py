@@ -2,34 +2,21 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from avad_hf.registration import ARCHITECTURES
+from avad_hf.reproduce.papers import PAPERS, Paper
+
 from .terminal import DType, check_checkpoint, check_device, quiet, refuse
 
-
-class Corpus(StrEnum):
-    """Corpora with a published table, and the synthetic ones."""
-
-    mavad = "mavad"
-    shanghaitech = "shanghaitech"
-    synthetic = "synthetic"
-    shade = "shade"
-    crowd = "crowd"
-
-
-class Profile(StrEnum):
-    """Recipes of training either detector."""
-
-    default = "default"
-    paper = "paper"
-    shanghaitech = "shanghaitech"
-    avrl = "avrl"
+# Corpora with a published table, and the synthetic ones.
+Corpus = StrEnum("Corpus", {name: name for name in PAPERS})
 
 
 class Study(StrEnum):
-    """Studies of the AVRL paper."""
+    """Studies of event classes."""
 
     modality = "modality"
     fusion = "fusion"
@@ -42,10 +29,6 @@ class DarkFrom(StrEnum):
 
     test = "test"
     all = "all"
-
-
-# Videos of the synthetic corpora.
-NUM_VIDEOS = {Corpus.synthetic: 200, Corpus.crowd: 540}
 
 
 def reproduce(
@@ -62,8 +45,11 @@ def reproduce(
         Path | None, typer.Option(help="Folder or manifest of the corpus; synthetic: where it is rendered.")
     ] = None,
     raw_dir: Annotated[Path | None, typer.Option(help="MAVAD before it was anonymised, for Table V.")] = None,
+    match_by: Annotated[
+        str | None, typer.Option(help="Column of both manifests that says which raw video is which anonymised one.")
+    ] = None,
     study: Annotated[
-        list[Study] | None, typer.Option(help="Of shade and crowd; repeat for several. Default: all.")
+        list[Study] | None, typer.Option(help="Study of shade and crowd; repeat for several. Default: all.")
     ] = None,
     dark_from: Annotated[
         DarkFrom, typer.Option(help="Dark videos of the test set, or of all sets, as the paper probably has them.")
@@ -71,69 +57,75 @@ def reproduce(
     ratio: Annotated[
         list[float] | None, typer.Option(help="Share that study patches hides; repeat. Default: 0.2, 0.4, 0.6, 0.8.")
     ] = None,
-    profile: Annotated[Profile | None, typer.Option(help="Default: as published; synthetic, crowd: default.")] = None,
-    seeds: Annotated[list[int] | None, typer.Option(help="Of a split; repeat for several. Default: 0, 1, 2.")] = None,
+    profile: Annotated[
+        str | None, typer.Option(help="Recipe of training. Default: as published; synthetic, crowd: default.")
+    ] = None,
+    seeds: Annotated[
+        list[int] | None, typer.Option(help="Seed of a split; repeat for several. Default: 0, 1, 2.")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="Default: the profile's.", min=1)] = None,
     accumulate: Annotated[int, typer.Option(help="Parts that a batch is cut into, for less memory.", min=1)] = 1,
     gradient_checkpointing: Annotated[
         bool, typer.Option("--gradient-checkpointing", help="Less memory, for more time (shade, crowd).")
     ] = False,
     num_videos: Annotated[
-        int | None, typer.Option(help="Of the synthetic corpora: 200 a street, 540 of the crowd by default.", min=1)
+        int | None,
+        typer.Option(help="Videos of the synthetic corpora: 200 a street, 540 of the crowd by default.", min=1),
     ] = None,
     device: Annotated[
-        str | None, typer.Option(help="Of AVACA's encoders: cpu, cuda, cuda:1, mps. Default: the first GPU, or cpu.")
+        str | None,
+        typer.Option(help="Device of the encoders: cpu, cuda, cuda:1, mps. Default: the first GPU, or cpu."),
     ] = None,
-    dtype: Annotated[DType, typer.Option(help="Precision of AVACA's encoders.")] = DType.float32,
+    dtype: Annotated[DType, typer.Option(help="Precision of the encoders.")] = DType.float32,
 ) -> None:
     """Run a paper's protocol and print its tables with the paper's numbers beside.
 
-    AVACA: mavad, scenes by splits by audio paths (Table III; with --raw-dir also Table V); shanghaitech, zero audio
-    (Table IV); synthetic, Table III on drawn streets, without any download. AVRL: shade, modalities (Table V), fusions
-    (Table III), dark videos (Table IV), hidden parts (Figure 6); crowd, the same on a drawn crowd, without any
-    download. What was done before is not done again.
-    """
-    from avad_hf import registration  # noqa: F401
-    from avad_hf.processes import process_state
+    Example, without any download: avad-hf reproduce synthetic -o runs/synthetic
 
-    quiet()
-    is_avrl = corpus in (Corpus.shade, Corpus.crowd)
-    if corpus not in NUM_VIDEOS and model is None:
-        refuse(
-            "--model is needed: the checkpoint that training begins with (avad-hf init avrl)."
-            if is_avrl
-            else "--model is needed: a checkpoint with trained encoders makes the features."
-        )
-    if corpus not in NUM_VIDEOS and data_dir is None:
-        refuse(f"--data-dir is needed: the folder of {corpus.value}, or its manifest.")
-    foreign = (
-        {"--raw-dir": raw_dir, "--device": device, "--dtype": dtype is not DType.float32}
-        if is_avrl
-        else {"--study": study, "--ratio": ratio, "--dark-from": dark_from is not DarkFrom.test}
-        | {"--gradient-checkpointing": gradient_checkpointing}
-    )
-    if corpus not in NUM_VIDEOS:
-        foreign["--num-videos"] = num_videos
-    if given := [name for name, value in foreign.items() if value]:
-        refuse(f"{' and '.join(given)} cannot be used with {corpus.value}.")
-    if profile is not None and (profile is Profile.avrl) != is_avrl and profile is not Profile.default:
-        refuse(f"--profile {profile.value} is of the other detector.")
+    Scores of clips: mavad, scenes by splits by audio paths (Table III; with --raw-dir also Table V); shanghaitech,
+    zero audio (Table IV); synthetic, Table III on drawn streets. Event classes: shade, modalities (Table V), fusions
+    (Table III), dark videos (Table IV), hidden parts (Figure 6); crowd, the same on a drawn crowd.
+
+    What was done before is not done again.
+    """
+    paper = PAPERS[corpus.value]
+    special = {
+        "raw_dir": raw_dir,
+        "match_by": match_by,
+        "device": device,
+        "dtype": dtype.value if dtype is not DType.float32 else None,
+        "study": [item.value for item in study or ()],
+        "ratio": ratio,
+        "dark_from": dark_from.value if dark_from is not DarkFrom.test else None,
+        "gradient_checkpointing": gradient_checkpointing,
+    }
+    special = {name: value for name, value in special.items() if value}
+    _refuse_what_cannot_be(corpus.value, paper, model, data_dir, special, num_videos, profile)
     check_device(device)
     check_checkpoint(model)
+    quiet()
+
+    from avad_hf.processes import process_state
+
+    settings = {
+        **({} if epochs is None else {"epochs": epochs}),
+        "gradient_accumulation_steps": accumulate,
+        "gradient_checkpointing": special.pop("gradient_checkpointing", False),
+    }
     try:
         state = process_state()
-        options = {
-            "data_dir": data_dir,
-            "profile": profile and profile.value,
-            "seeds": tuple(seeds or (0, 1, 2)),
-            "settings": ({} if epochs is None else {"epochs": epochs})
-            | {"gradient_accumulation_steps": accumulate, "gradient_checkpointing": gradient_checkpointing},
-            "on_stage": lambda stage: typer.echo(f"... {stage}", err=True) if state.is_main_process else None,
-        }
-        if is_avrl:
-            text = _avrl(corpus, output, model, study, dark_from, ratio, num_videos, options)
-        else:
-            text = _avaca(corpus, output, model, raw_dir, num_videos, device or state.device, dtype, options)
+        text = paper.run(
+            corpus.value,
+            output,
+            model,
+            num_videos or paper.num_videos,
+            data_dir=data_dir,
+            profile=profile,
+            seeds=tuple(seeds or (0, 1, 2)),
+            settings=settings,
+            on_stage=lambda stage: typer.echo(f"... {stage}", err=True) if state.is_main_process else None,
+            **special,
+        )
     # A broken checkpoint raises whatever its reader does.
     except Exception as error:
         refuse(str(error) or type(error).__name__)
@@ -141,31 +133,27 @@ def reproduce(
         typer.echo(f"\n{text}\nWritten to {output / 'tables.md'}")
 
 
-def _avaca(corpus, output, model, raw_dir, num_videos, device, dtype, options) -> str:
-    from avad_hf.detection.pipeline import DEMO_MODEL
-    from avad_hf.models.avaca.processing_avaca import AvacaProcessor
-    from avad_hf.reproduce.avaca import reproduce as run_protocol
-
-    processor = AvacaProcessor.from_pretrained(model or DEMO_MODEL, dtype=dtype.value).to(device)
-    return run_protocol(
-        corpus.value,
-        processor,
-        output,
-        raw_dir=raw_dir,
-        num_videos=num_videos or NUM_VIDEOS[Corpus.synthetic],
-        **options,
-    )
-
-
-def _avrl(corpus, output, model, study, dark_from, ratio, num_videos, options) -> str:
-    from avad_hf.reproduce.avrl import RATIOS, STUDIES, reproduce_shade
-
-    return reproduce_shade(
-        output,
-        model=model,
-        studies=[item.value for item in study] if study else STUDIES,
-        dark_from=dark_from.value,
-        ratios=tuple(ratio or RATIOS),
-        num_videos=None if corpus is Corpus.shade else num_videos or NUM_VIDEOS[corpus],
-        **options,
-    )
+def _refuse_what_cannot_be(
+    corpus: str,
+    paper: Paper,
+    model: str | None,
+    data_dir: Path | None,
+    special: dict[str, Any],
+    num_videos: int | None,
+    profile: str | None,
+) -> None:
+    """Refuse what is missing for a corpus, and options that are not for it."""
+    is_drawn = paper.num_videos is not None
+    if not is_drawn and model is None:
+        refuse(f"--model is needed: {paper.needs}.")
+    if not is_drawn and data_dir is None:
+        refuse(f"--data-dir is needed: the folder of {corpus}, or its manifest.")
+    given = [name for name in special if name not in paper.options]
+    given += ["num_videos"] if num_videos is not None and not is_drawn else []
+    if given:
+        flags = " and ".join(f"--{name.replace('_', '-')}" for name in given)
+        refuse(f"{flags} cannot be used with {corpus}.")
+    if profile is not None:
+        profiles = ("default", *ARCHITECTURES[paper.architecture].load("profiles"))
+        if profile not in profiles:
+            refuse(f"--profile {profile} is of the other detector, or none. With {corpus}: {', '.join(profiles)}.")

@@ -1,11 +1,12 @@
 """What the commands share: options with fixed values, messages, and bars."""
 
+import json
 import sys
 from collections.abc import Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -17,6 +18,34 @@ class DType(StrEnum):
     float32 = "float32"
     bfloat16 = "bfloat16"
     float16 = "float16"
+
+
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="Set any field of the detector's config; VALUE is JSON or plain text. Repeat it for several.",
+        show_default=False,
+    ),
+]
+
+
+def config_settings(pairs: Sequence[str] | None, **options: Any) -> dict[str, Any]:
+    """Fields of a config: what --set names, and options that are fields themselves, where they are given."""
+    settings = {name: getattr(value, "value", value) for name, value in options.items() if value is not None}
+    for pair in pairs or ():
+        name, equals, text = pair.partition("=")
+        name = name.strip().replace("-", "_")
+        if not name or not equals:
+            refuse(f"--set {pair}: give the name of a field and its value, such as --set threshold=0.5.")
+        if name in settings:
+            refuse(f"{name} is set twice. Give it once.")
+        try:
+            settings[name] = json.loads(text)
+        except ValueError:  # plain text
+            settings[name] = text
+    return settings
 
 
 def fail(message: object) -> None:

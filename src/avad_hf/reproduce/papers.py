@@ -1,0 +1,92 @@
+"""Which paper's protocol makes the tables of which corpus; what runs is imported when it is run."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Paper:
+    """The protocol of a paper on one corpus.
+
+    Args:
+        architecture: Model type of the detector that is trained.
+        run: Makes the tables, as Markdown: ``run(corpus, output_dir, model, num_videos, **options)``. All take
+            ``data_dir``, ``profile``, ``seeds``, ``settings`` and ``on_stage``.
+        options: What else it can be told.
+        needs: What a checkpoint is needed for.
+        num_videos: Videos of a synthetic corpus, which needs no checkpoint and no folder; ``None`` for a real one.
+    """
+
+    architecture: str
+    run: Callable[..., str]
+    options: tuple[str, ...]
+    needs: str
+    num_videos: int | None = None
+
+
+def _scores_of_clips(
+    corpus: str,
+    output_dir: str | os.PathLike,
+    model: str | None,
+    num_videos: int | None,
+    device: Any = None,
+    dtype: str = "float32",
+    **options: Any,
+) -> str:
+    from transformers import AutoProcessor
+
+    from avad_hf.detection.pipeline import DEMO_MODEL
+    from avad_hf.processes import process_state
+
+    from .avaca import reproduce
+
+    processor = AutoProcessor.from_pretrained(model or DEMO_MODEL, dtype=dtype).to(device or process_state().device)
+    return reproduce(
+        corpus, processor, output_dir, **options | ({} if num_videos is None else {"num_videos": num_videos})
+    )
+
+
+def _event_classes(
+    corpus: str,
+    output_dir: str | os.PathLike,
+    model: str | None,
+    num_videos: int | None,
+    study: list[str] | None = None,
+    ratio: list[float] | None = None,
+    **options: Any,
+) -> str:
+    from .avrl import RATIOS, STUDIES, reproduce_shade
+
+    return reproduce_shade(
+        output_dir,
+        model=model,
+        studies=study or STUDIES,
+        ratios=tuple(ratio or RATIOS),
+        num_videos=num_videos,
+        **options,
+    )
+
+
+_AVACA = {
+    "architecture": "avaca",
+    "run": _scores_of_clips,
+    "options": ("raw_dir", "match_by", "device", "dtype"),
+    "needs": "a checkpoint with trained encoders makes the features",
+}
+_AVRL = {
+    "architecture": "avrl",
+    "run": _event_classes,
+    "options": ("study", "ratio", "dark_from", "gradient_checkpointing"),
+    "needs": "the checkpoint that training begins with (avad-hf init avrl)",
+}
+PAPERS = {
+    "mavad": Paper(**_AVACA),
+    "shanghaitech": Paper(**_AVACA),
+    "synthetic": Paper(**_AVACA, num_videos=200),
+    "shade": Paper(**_AVRL),
+    "crowd": Paper(**_AVRL, num_videos=540),
+}
+
+__all__ = ["PAPERS", "Paper"]
