@@ -1,12 +1,10 @@
 """The 3D ResNet as it computes fastest while it is not trained: the same network, written down otherwise."""
 
-import copy
-
 import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from avad_hf.models.convolution import by_onednn
+from avad_hf.models.convolution import frozen_copy
 
 from .modeling_resnet3d import ResNet3dBasicBlock, ResNet3dModel
 
@@ -25,7 +23,6 @@ def fold_norms(model: ResNet3dModel) -> None:
         setattr(module, norm, nn.Identity())
 
 
-@torch.no_grad()
 def inference_form(model: ResNet3dModel, dtype: torch.dtype | None = None) -> ResNet3dModel:
     """A copy with folded batch norms, laid out as the processor likes it; it gives the same maps to 1e-5 in float32.
 
@@ -33,14 +30,7 @@ def inference_form(model: ResNet3dModel, dtype: torch.dtype | None = None) -> Re
         model: As it was trained; it stays as it is.
         dtype: What the copy computes in; the model's own type by default.
     """
-    dtype = dtype or model.dtype
-    copied = copy.deepcopy(model).float().eval()
-    fold_norms(copied)
-    copied = copied.to(dtype).requires_grad_(False)
-    if model.device.type != "cpu":  # measured on CPUs alone
-        return copied
-    by_onednn(copied)
-    return copied.to(memory_format=torch.channels_last_3d)
+    return frozen_copy(model, dtype, fold_norms)
 
 
 __all__ = ["fold_norms", "inference_form"]

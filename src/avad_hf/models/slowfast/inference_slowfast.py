@@ -1,12 +1,10 @@
 """SlowFast as it computes fastest while it is frozen: the same network, written down otherwise."""
 
-import copy
-
 import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from avad_hf.models.convolution import by_onednn
+from avad_hf.models.convolution import frozen_copy
 
 from .modeling_slowfast import SlowFastModel
 
@@ -20,7 +18,17 @@ NORMS = {
 }
 
 
-@torch.no_grad()
+def fold_norms(model: SlowFastModel) -> None:
+    """Make batch norms parts of the convolutions before them, within the model."""
+    for module in model.modules():
+        for norm_name, conv_names in NORMS.items():
+            norm = getattr(module, norm_name, None)
+            for name in conv_names:
+                if isinstance(norm, nn.BatchNorm3d) and isinstance(conv := getattr(module, name, None), nn.Conv3d):
+                    setattr(module, name, fuse_conv_bn_eval(conv, norm))
+                    setattr(module, norm_name, nn.Identity())
+
+
 def inference_form(model: SlowFastModel, dtype: torch.dtype | None = None) -> SlowFastModel:
     """A copy in which batch norms are parts of the convolutions before them, laid out as the processor likes it.
 
@@ -31,21 +39,7 @@ def inference_form(model: SlowFastModel, dtype: torch.dtype | None = None) -> Sl
     It gives the same feature maps to 1e-6 in float32. On two cores with AVX-512 it took 0.7 of the time in float32 and
     0.55 in bfloat16 (tests/benchmarks/bench_encoders.py). It has other weights' names: save the model, not this.
     """
-    dtype = dtype or model.dtype
-    # Folded in float32: products of rounded numbers would be rounded twice.
-    copied = copy.deepcopy(model).float().eval()
-    for module in copied.modules():
-        for norm_name, conv_names in NORMS.items():
-            norm = getattr(module, norm_name, None)
-            for name in conv_names:
-                if isinstance(norm, nn.BatchNorm3d) and isinstance(conv := getattr(module, name, None), nn.Conv3d):
-                    setattr(module, name, fuse_conv_bn_eval(conv, norm))
-                    setattr(module, norm_name, nn.Identity())
-    copied = copied.to(dtype).requires_grad_(False)
-    if model.device.type != "cpu":  # measured on CPUs alone
-        return copied
-    by_onednn(copied)
-    return copied.to(memory_format=torch.channels_last_3d)
+    return frozen_copy(model, dtype, fold_norms)
 
 
-__all__ = ["inference_form"]
+__all__ = ["fold_norms", "inference_form"]

@@ -1,12 +1,10 @@
 """X3D as it computes fastest while it is not trained: the same network, written down otherwise."""
 
-import copy
-
 import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from avad_hf.models.convolution import by_onednn
+from avad_hf.models.convolution import frozen_copy
 
 from .modeling_x3d import X3dModel
 
@@ -33,7 +31,6 @@ def fold_norms(model: X3dModel) -> None:
             model.set_submodule(name, nn.Identity())
 
 
-@torch.no_grad()
 def inference_form(model: X3dModel, dtype: torch.dtype | None = None) -> X3dModel:
     """A copy with folded batch norms, laid out as the processor likes it; it gives the same maps to 1e-5 in float32.
 
@@ -45,15 +42,7 @@ def inference_form(model: X3dModel, dtype: torch.dtype | None = None) -> X3dMode
     of each frame, and sums of those, were slower. On one core with AVX-512 an X3D-M of 224 x 398 pixels took 0.43 of
     the time in float32, and 0.21 in bfloat16. It has other weights' names: save the model, not this.
     """
-    dtype = dtype or model.dtype
-    # Folded in float32: products of rounded numbers would be rounded twice.
-    copied = copy.deepcopy(model).float().eval()
-    fold_norms(copied)
-    copied = copied.to(dtype).requires_grad_(False)
-    if model.device.type != "cpu":  # measured on CPUs alone
-        return copied
-    by_onednn(copied)
-    return copied.to(memory_format=torch.channels_last_3d)
+    return frozen_copy(model, dtype, fold_norms)
 
 
 __all__ = ["fold_norms", "inference_form"]
