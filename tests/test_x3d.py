@@ -14,12 +14,23 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from pytorchvideo.models.x3d import create_x3d
 
-from avad_hf import AvacaProcessor, VggishConfig, VggishModel, X3dConfig, X3dForVideoClassification, X3dModel
+from avad_hf import (
+    AvacaProcessor,
+    FeatureDataset,
+    VggishConfig,
+    VggishModel,
+    X3dConfig,
+    X3dForVideoClassification,
+    X3dModel,
+    extract_features,
+)
 from avad_hf.convert.encoders import convert
 from avad_hf.models.conversion import PublishedFile
 from avad_hf.models.x3d.configuration_x3d import SIZES
 from avad_hf.models.x3d.convert_x3d import CONVERTER
 from avad_hf.models.x3d.inference_x3d import inference_form
+
+from .media_files import frame_times, write_media
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -266,6 +277,16 @@ def test_processor(tmp_path):
     with torch.no_grad():
         expected = model((clips / 255 - 0.45) / 0.225).feature_map
     assert expected.shape[-2:] == (1, 3) and error(found, expected) < 1e-5
+
+    # What it computes with channels last is stored in one piece, and so is a portrait video's turned map.
+    store = tmp_path / "store"
+    rows = []
+    for name, size in (("wide", (128, 72)), ("tall", (72, 128))):
+        path = write_media(tmp_path / f"{name}.mp4", frame_times(25, 1.6), size=size)
+        rows.append({"id": name, "video": path, "label": None, "anomaly": None})
+    assert extract_features(rows, processor, store).failed == []
+    shapes = {tuple(FeatureDataset(store)[index]["visual_features"].shape) for index in (0, 1)}
+    assert shapes == {(3, 24, 1, 3)}
 
     recipe = processor.recipe()["video_encoder"]
     assert recipe["config"]["widths"] == (8, 16, 32, 64) and recipe["dtype"] == "float32"

@@ -427,7 +427,8 @@ class AvacaProcessor(DetectorProcessor):
         found = encoder.encode(pixels.unflatten(0, (-1, self.num_pictures)))
         if encoder.spec.gives == "tokens":
             found = found.mean(dim=1)
-        return self._on_grid(found if found.dim() == 4 else found[..., None, None])
+        # In one piece, as it is stored, whatever layout the network computes in.
+        return self._on_grid(found if found.dim() == 4 else found[..., None, None]).contiguous()
 
     def _on_grid(self, maps: Tensor) -> Tensor:
         """Maps of videos of any shape, averaged to the size that all have."""
