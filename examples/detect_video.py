@@ -20,7 +20,7 @@ def main(video: str, checkpoint: str) -> None:
     with torch.no_grad():
         outputs = model(**features, output_attentions=True)
 
-    scores = outputs.logits.sigmoid()[0]
+    scores = model.scores(outputs)[0]
     for (start, end), score in zip(features["clip_times"][0].tolist(), scores.tolist(), strict=True):
         print(f"{start:7.2f} s to {end:7.2f} s  {score:.3f}")
 

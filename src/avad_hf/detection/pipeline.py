@@ -99,7 +99,7 @@ class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
                 raise ValueError(f"threshold must be between 0 and 1, got {threshold}.")
             postprocess["threshold"] = float(threshold)
         if audio_path is not None:
-            # Refused here, before anything is decoded; AVACA would refuse it too.
+            # Refused here, before anything is decoded; the detector would refuse it too.
             if not hasattr(self.model.config, "audio_paths"):
                 raise ValueError(
                     f"audio_path is an option of detectors that use sound in several ways, and this one, of type "

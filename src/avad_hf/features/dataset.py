@@ -236,7 +236,7 @@ class FeatureDataset(Dataset):
         Args:
             repo_id: ``user/name``; made if there is none.
             private: Whether a new one is; one that is there must be so. Features can tell who is in a video, and a
-                store for AVRL holds frames of it.
+                store of whole videos holds frames of it.
             token: Of the account; the saved one by default.
             revision: Branch to write to; made if there is none.
 
