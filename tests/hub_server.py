@@ -20,6 +20,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
 
+from . import hub_processes
+
 # A name without a namespace is asked for as well, although nothing here has one.
 API = r"/api/(?P<kind>models|datasets|spaces)/(?P<repo>[^/]+(?:/[^/]+)?)"
 WEB = r"(?:/(?P<kind>datasets|spaces))?/(?P<repo>[^/]+(?:/[^/]+)?)"
@@ -489,11 +491,18 @@ class HubServer(ThreadingHTTPServer):
             **settings,
         }
 
-    def run(self, code: str, home, token: str | None = None, **settings: str) -> str:
-        """Run Python code in a child process, in the folder `home` (made if missing); returns what it printed."""
+    def run(self, code: str, home, token: str | None = None, bare: bool = False, **settings: str) -> str:
+        """Run Python code in a child process, in the folder `home` (made if missing); returns what it printed.
+
+        It is quick to import torch and this library; `bare`, it has imported nothing.
+        """
         Path(home).mkdir(parents=True, exist_ok=True)
-        command, env = [sys.executable, "-c", textwrap.dedent(code)], self.env(home, token, **settings)
-        done = subprocess.run(command, cwd=home, env=env, capture_output=True, text=True, timeout=300)
+        code, env = textwrap.dedent(code), self.env(home, token, **settings)
+        if bare:
+            command = [sys.executable, "-c", code]
+            done = subprocess.run(command, cwd=home, env=env, capture_output=True, text=True, timeout=300)
+        else:
+            done = hub_processes.run(code, cwd=home, env=env)
         if done.returncode:
             raise AssertionError(f"the child process failed:\n{done.stdout}{done.stderr}")
         return done.stdout

@@ -1,5 +1,7 @@
 """A detector of a user's own: it keeps the contract, and nothing of the library knows it."""
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -13,6 +15,7 @@ class OwnConfig(DetectorConfig):
     """Width of what it sees, and how many neighbours it looks at; -1 for the whole video."""
 
     model_type = "tests_own"
+    summary: ClassVar[str] = "An Own detector."
     visual_size: int = 6
     neighbours: int = 0
 

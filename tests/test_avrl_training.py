@@ -1,10 +1,7 @@
 """Training and evaluating AVRL: classes of whole videos, from stored frames and sound."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -29,6 +26,7 @@ from avad_hf.training.batches import ShuffledBatches
 from avad_hf.training.objectives import EventClasses
 from avad_hf.untrained import init_avrl
 
+from . import warm
 from .feature_stores import plant, plant_videos
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -223,16 +221,13 @@ def test_a_resumed_run_ends_as_one_that_was_not_stopped(store, tmp_path, monkeyp
 def test_two_processes_take_the_step_that_one_takes(store, tmp_path):
     settings = {"epochs": 1, "batch_size": 100, "optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0}
     settings |= {"learning_rate": 0.5, "scheduler": "constant", "max_grad_norm": None}
-    script = tmp_path / "two.py"
-    script.write_text(f"""
+    warm.run_two(
+        code=f"""
 from avad_hf import TrainingConfig, train
 train(TrainingConfig(data={store!r}, output_dir={str(tmp_path / "two")!r}, model_options={SMALL!r}, **{settings!r}),
       progress=False)
-""")
-    env = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", str(script)]
-    done = subprocess.run(launch, env=env, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
+"""
+    )
     run(store, tmp_path / "one", **settings)
     one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
     for name, value in one.items():

@@ -2,10 +2,12 @@
 
 import csv
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import get_args
 
@@ -29,6 +31,7 @@ from avad_hf.untrained import SIZES
 
 from .feature_stores import plant, plant_videos
 from .media_files import frame_times, sound, write_media
+from .short_clips import beginning
 
 runner = CliRunner()
 COMMAND = str(Path(sys.executable).with_name("avad-hf"))
@@ -60,22 +63,34 @@ def test_help_loads_no_torch():
         assert not loaded & {"torch", "transformers", "numpy", "av", "matplotlib"}
 
 
-def test_detect_writes_everything(tmp_path, tiny, bunny):
+@pytest.fixture(scope="module")
+def bunny34(bunny, tmp_path_factory) -> str:
+    """The first 34 frames of `bunny`: two clips."""
+    return beginning(bunny, tmp_path_factory.mktemp("beginning") / "bunny.mp4", 34)
+
+
+@pytest.fixture(scope="module")
+def bikes34(bikes, tmp_path_factory) -> str:
+    """The first 34 frames of `bikes`: two clips."""
+    return beginning(bikes, tmp_path_factory.mktemp("beginning") / "bikes.mp4", 34)
+
+
+def test_detect_writes_everything(tmp_path, tiny, bunny34):
     outputs = {name: tmp_path / f"out.{name}" for name in ("json", "csv", "png", "mp4")}
     done = subprocess.run(
         [
-            *(COMMAND, "detect", bunny, "--model", tiny, "--json", outputs["json"], "--csv", outputs["csv"]),
+            *(COMMAND, "detect", bunny34, "--model", tiny, "--json", outputs["json"], "--csv", outputs["csv"]),
             *("--plot", outputs["png"], "--overlay", outputs["mp4"], "--threshold", "0.5", "--device", "cpu"),
         ],
         capture_output=True,
         text=True,
         check=True,
     )
-    assert "5 clips, 5.28 s, with sound" in done.stdout
+    assert "2 clips, 1.36 s, with sound" in done.stdout
     assert "Untrained detector" in done.stderr and "100%" in done.stderr
     assert "Traceback" not in done.stderr and "Loading weights" not in done.stderr
-    result = json.loads(outputs["json"].read_text())[bunny]
-    assert len(result["clips"]) == 5
+    result = json.loads(outputs["json"].read_text())[bunny34]
+    assert len(result["clips"]) == 2
     with open(outputs["csv"], newline="") as file:
         assert [float(row["score"]) for row in csv.DictReader(file)] == [clip["score"] for clip in result["clips"]]
     assert outputs["png"].read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
@@ -84,12 +99,12 @@ def test_detect_writes_everything(tmp_path, tiny, bunny):
     assert {path.name for path in tmp_path.iterdir()} == {path.name for path in outputs.values()}
 
 
-def test_several_videos_go_on_after_a_broken_one(tmp_path, tiny, bikes):
+def test_several_videos_go_on_after_a_broken_one(tmp_path, tiny, bikes34):
     (tmp_path / "broken.mp4").write_text("no video")
     (tmp_path / "again").mkdir()
-    (tmp_path / "again" / "bikes.mp4").write_bytes(Path(bikes).read_bytes())
+    (tmp_path / "again" / "bikes.mp4").write_bytes(Path(bikes34).read_bytes())
     output = run(
-        *("detect", tmp_path / "broken.mp4", bikes, tmp_path / "again" / "bikes.mp4", "--model", tiny),
+        *("detect", tmp_path / "broken.mp4", bikes34, tmp_path / "again" / "bikes.mp4", "--model", tiny),
         *("--json", tmp_path / "r.json", "--plot", tmp_path / "plots"),
         code=1,
     )
@@ -170,9 +185,24 @@ def test_options_of_the_other_detector_are_no_traceback(tmp_path, short):
 
 def test_what_can_be_read_only_once_is_drawn_too(tmp_path, tiny, short):
     """As in `curl ... | avad-hf detect /dev/stdin`."""
-    command = [COMMAND, "detect", "/dev/stdin", "--model", tiny, "--plot", str(tmp_path / "p.png")]
-    done = subprocess.run(command, input=Path(short[0]).read_bytes(), capture_output=True)
-    assert done.returncode == 0, done.stderr.decode()
+    reader, writer = os.pipe()
+    before = os.dup(0)
+    try:
+        os.dup2(reader, 0)
+        os.close(reader)
+
+        def write():
+            with open(writer, "wb") as file:
+                file.write(Path(short[0]).read_bytes())
+
+        thread = threading.Thread(target=write)
+        thread.start()
+        said = run("detect", "/dev/stdin", "--model", tiny, "--plot", tmp_path / "p.png")
+        thread.join()
+    finally:
+        os.dup2(before, 0)
+        os.close(before)
+    assert "3 clips, 3.84 s, with sound" in said
     assert (tmp_path / "p.png").stat().st_size > 5000
 
 
@@ -213,28 +243,28 @@ def test_a_corrupt_checkpoint_is_one_line(tmp_path, tiny, bikes):
     assert "not a multiple of num_attention_heads" in run("detect", bikes, "--model", tmp_path / "cut", code=2)
 
 
-def test_overlays_beside_their_videos_and_names_that_collide(tmp_path, tiny, bikes):
+def test_overlays_beside_their_videos_and_names_that_collide(tmp_path, tiny, bikes34):
     for folder in ("x", "y"):
         (tmp_path / folder).mkdir()
-        (tmp_path / folder / "a.mp4").write_bytes(Path(bikes).read_bytes())
+        (tmp_path / folder / "a.mp4").write_bytes(Path(bikes34).read_bytes())
     videos = [tmp_path / "x" / "a.mp4", tmp_path / "y" / "a.mp4", tmp_path / "x" / "a.mp4"]
     run("detect", *videos, "--model", tiny, "--overlay", tmp_path / "x", "--csv", tmp_path / "new" / "r.csv")
     assert sorted(path.name for path in (tmp_path / "x").iterdir()) == ["a-2-overlay.mp4", "a-overlay.mp4", "a.mp4"]
     with open(tmp_path / "new" / "r.csv", newline="") as file:
-        assert len(list(csv.DictReader(file))) == 16  # the video that was named twice counts once
+        assert len(list(csv.DictReader(file))) == 4  # the video that was named twice counts once
 
 
-def test_init_writes_a_checkpoint_that_says_what_it_is(tmp_path, bikes):
+def test_init_writes_a_checkpoint_that_says_what_it_is(tmp_path, bikes34):
     output = run("init", "avaca", tmp_path / "new", "--size", "tiny", "--seed", "3")
     assert "untrained checkpoint" in output and "seed 3" in output
     assert "**Untrained.**" in (tmp_path / "new" / "README.md").read_text()
-    assert "Untrained detector (random weights, seed 3)" in run("detect", bikes, "--model", tmp_path / "new")
+    assert "Untrained detector (random weights, seed 3)" in run("detect", bikes34, "--model", tmp_path / "new")
     assert "nothing was overwritten" in run("init", "avaca", tmp_path / "new", code=2)
 
 
 @pytest.mark.parametrize("audio_path", ["focused", "plain", "zeroed"])
-def test_audio_path_and_dtype(tmp_path, tiny, bikes, audio_path):
-    run("detect", bikes, "--model", tiny, "--audio-path", audio_path, "--dtype", "bfloat16", "--batch-size", "4")
+def test_audio_path_and_dtype(tmp_path, tiny, bikes34, audio_path):
+    run("detect", bikes34, "--model", tiny, "--audio-path", audio_path, "--dtype", "bfloat16", "--batch-size", "4")
 
 
 def test_choices_are_those_of_the_config():

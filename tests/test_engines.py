@@ -46,7 +46,11 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def engines(exported, drawn):
     """The demonstration model's engines in float32, and in bfloat16: `engines(format, precision)` gives a folder."""
     calibrate = [drawn(4, 11)[0]["video"]]
-    return lambda format="openvino", precision="float32": exported(DEMO_MODEL, format, precision, calibrate=calibrate)
+
+    def export(format: str = "openvino", precision: str = "float32") -> Path:
+        return exported(DEMO_MODEL, format, precision, reuse=True, calibrate=calibrate)
+
+    return export
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,5 @@
 """Every example runs, and stays short."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,45 +11,54 @@ import avad_hf
 from avad_hf import AvacaForAnomalyDetection, AvrlForVideoClassification, FeatureDataset, evaluate
 from avad_hf.corpora.manifest import write_manifest
 
+from . import warm
 from .feature_stores import plant
 from .hub_server import HubServer
 from .media_files import frame_times, sound, write_media
 from .test_slowfast import randomise
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+# Before an example: it draws videos of a second, not of four to eight.
+SHORT = f"""
+import sys
+sys.path.insert(1, {str(Path(__file__).parents[1])!r})
+from tests import warm
+warm.short_videos(1.0)
+"""
+
+
+def cache(folder: Path) -> dict[str, str]:
+    """An environment in which data sets are kept in a folder."""
+    return {"HF_HOME": str(folder / "home"), "HF_DATASETS_CACHE": str(folder / "cache")}
+
+
+def run(script: str, *arguments, code: str = "", env: dict[str, str] | None = None) -> list[str]:
+    """What an example prints, line by line."""
+    return warm.run(EXAMPLES / script, *arguments, code=code, env=env).stdout.splitlines()
+
+
+def run_with_hub(hub: HubServer, home: Path, script: str, *arguments) -> list[str]:
+    """The same with an account on a Hub."""
+    argv = [str(EXAMPLES / script), *map(str, arguments)]
+    code = f"import runpy, sys; sys.argv = {argv!r}; runpy.run_path(sys.argv[0], run_name='__main__')"
+    return hub.run(code, home).splitlines()
 
 
 def test_detect_video(tiny, bunny):
-    script = EXAMPLES / "detect_video.py"
-    done = subprocess.run([sys.executable, script, bunny, tiny], capture_output=True, text=True, check=True)
-    lines = done.stdout.splitlines()
+    lines = run("detect_video.py", bunny, tiny)
     assert len(lines) == 6 and lines[0].startswith("   0.00 s to    1.28 s")
     assert "most attention to the sound between frames" in lines[-1]
 
 
 def test_features_of_a_corpus(tiny, tmp_path):
-    script = EXAMPLES / "features_of_a_corpus.py"
-    done = subprocess.run(
-        [sys.executable, script, tiny, tmp_path / "store", "6"],
-        capture_output=True,
-        text=True,
-        check=True,
-        env=os.environ | {"HF_HOME": str(tmp_path / "home"), "HF_DATASETS_CACHE": str(tmp_path / "cache")},
-    )
-    lines = done.stdout.splitlines()
+    lines = run("features_of_a_corpus.py", tiny, tmp_path / "store", "6", code=SHORT, env=cache(tmp_path))
     assert "6 videos stored, 6 of them new, 0 failed" in lines
     assert lines[-1].startswith("loss of an untrained model on 4 synthetic videos")
 
 
 def test_events_in_a_crowd(tmp_path):
-    done = subprocess.run(
-        [sys.executable, EXAMPLES / "events_in_a_crowd.py", tmp_path / "run", "36", "1"],
-        capture_output=True,
-        text=True,
-        check=True,
-        env=os.environ | {"HF_HOME": str(tmp_path / "home"), "HF_DATASETS_CACHE": str(tmp_path / "cache")},
-    )
-    first, *recalls, last = done.stdout.splitlines()
+    lines = run("events_in_a_crowd.py", tmp_path / "run", "36", "1", code=SHORT, env=cache(tmp_path))
+    first, *recalls, last = lines
     assert first.startswith("validation top-1 accuracy") and len(recalls) == 9
     detector = AvrlForVideoClassification.from_pretrained(tmp_path / "run" / "trained")
     assert last.split(": ")[1].split(",")[0] in detector.config.id2label.values()
@@ -60,11 +66,7 @@ def test_events_in_a_crowd(tmp_path):
 
 def test_train_with_trainer(tmp_path):
     store = plant(tmp_path / "store", num_videos=40)
-    script = EXAMPLES / "train_with_trainer.py"
-    done = subprocess.run(
-        [sys.executable, script, store, tmp_path / "trained", "8"], capture_output=True, text=True, check=True
-    )
-    last = done.stdout.splitlines()[-1]
+    last = run("train_with_trainer.py", store, tmp_path / "trained", "8")[-1]
     best = float(last.removeprefix("best validation AUC: ").split(",")[0])
     # What Trainer saved is what it said, and it has learnt something.
     model = AvacaForAnomalyDetection.from_pretrained(tmp_path / "trained")
@@ -73,20 +75,11 @@ def test_train_with_trainer(tmp_path):
     assert best > 0.7
 
 
-def run(*command, env=None) -> list[str]:
-    """What an example prints, line by line."""
-    script, *rest = map(str, command)
-    script = script if script.startswith("-") else str(EXAMPLES / script)
-    done = subprocess.run([sys.executable, script, *rest], capture_output=True, text=True, env=env)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
-
-
 def test_train_and_push(tmp_path):
     store = plant(tmp_path / "store", num_videos=60)
     with HubServer(tokens={"tok": "alice"}) as hub:
-        lines = run(
-            "train_and_push.py", store, tmp_path / "street", "alice/street", "6", env=hub.env(tmp_path / "home")
+        lines = run_with_hub(
+            hub, tmp_path / "home", "train_and_push.py", store, tmp_path / "street", "alice/street", "6"
         )
         assert hub.repos["model", "alice/street"].private
         files = hub.files("model", "alice/street")
@@ -107,7 +100,8 @@ def test_own_videos(tiny, tmp_path):
                 folder / label / f"{index}.mp4", frame_times(25, 1.5), sound(0, 1.5, 16000), 16000, audio_codec="aac"
             )
     with HubServer(tokens={"tok": "alice"}) as hub:
-        lines = run("own_videos.py", folder, tiny, tmp_path / "store", "alice/tunnel", env=hub.env(tmp_path / "home"))
+        arguments = folder, tiny, tmp_path / "store", "alice/tunnel"
+        lines = run_with_hub(hub, tmp_path / "home", "own_videos.py", *arguments)
         assert "6 videos of the classes fire, normal" in lines[0]
         assert f"6 videos stored in {tmp_path / 'store'}" in lines
         assert hub.repos["dataset", "alice/tunnel"].private
@@ -140,10 +134,10 @@ def test_extract_distributed(tiny, tmp_path):
         for index in range(4)
     ]
     write_manifest(rows, tmp_path / "manifest.csv")
-    script, store = str(EXAMPLES / "extract_distributed.py"), tmp_path / "store"
+    script, store = EXAMPLES / "extract_distributed.py", tmp_path / "store"
     launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
-    env = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "HF_HOME": str(tmp_path / "home")}
-    lines = run(*launch, script, tmp_path / "manifest.csv", tiny, store, env=env)
+    env = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "HF_HOME": str(tmp_path / "home")}
+    lines = warm.run(*launch, script, tmp_path / "manifest.csv", tiny, store, env=env).stdout.splitlines()
     assert "4 videos stored by 2 processes, 0 failed" in lines
     assert {"process 0: 2 of 2", "process 1: 2 of 2"} <= set(lines)
     avad_hf.extract_features(rows, AutoProcessor.from_pretrained(tiny), tmp_path / "alone")

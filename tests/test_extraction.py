@@ -7,7 +7,6 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from avad_hf.features.extraction import verify_features
 from avad_hf.features.store import feature_file, only_run
 from avad_hf.untrained import init_avaca
 
+from . import warm
 from .hub_server import HubServer
 from .layouts import Media
 from .media_files import frame_times, sound, write_media
@@ -61,8 +61,19 @@ def contents(store: Path) -> dict[str, bytes]:
     return {str(path.relative_to(store)): path.read_bytes() for path in sorted(store.rglob("*")) if path.is_file()}
 
 
-def command(manifest, model, store, *options) -> list[str]:
-    return [sys.executable, "-m", "avad_hf.cli", "extract", manifest, "--model", model, "-o", str(store), *options]
+def command(manifest, model, store) -> list[str]:
+    return ["-m", "avad_hf.cli", "extract", manifest, "--model", model, "-o", str(store)]
+
+
+@pytest.fixture(scope="module")
+def whole(clips, processor, tmp_path_factory) -> Path:
+    """The store of these clips, made by one run, with another number of threads than the processes of these tests."""
+    store, threads = tmp_path_factory.mktemp("whole") / "store", torch.get_num_threads()
+    torch.set_num_threads(2)
+    done = extract_features(avad_hf.load_dataset("manifest", data_dir=clips), processor, store)
+    torch.set_num_threads(threads)
+    assert (done.num_stored, done.num_new, done.failed) == (16, 16, [])
+    return store
 
 
 def test_features_are_the_processors(bunny, bikes, processor, tmp_path):
@@ -88,9 +99,8 @@ def test_features_are_the_processors(bunny, bikes, processor, tmp_path):
     torch.testing.assert_close(FeatureDataset(exact)[1]["visual_features"], processor(bunny)["visual_features"][0])
 
 
-def test_items_train_a_model(clips, processor, tiny, tmp_path):
-    extract_features(avad_hf.load_dataset("manifest", data_dir=clips), processor, tmp_path / "store")
-    train = FeatureDataset(tmp_path / "store", split="train", seed=1)
+def test_items_train_a_model(whole, tiny):
+    train = FeatureDataset(whole, split="train", seed=1)
     assert {row["label"] for row in train.rows} == {"normal", "fire"} and train.rows[0]["weather"] == "rain"
     items = [train[index] for index in range(len(train))]
     batch = AvacaProcessor.pad(items)
@@ -100,52 +110,47 @@ def test_items_train_a_model(clips, processor, tiny, tmp_path):
     assert loss.isfinite()
 
 
-def test_splits_of_a_store_are_those_of_its_corpus(clips, processor, tmp_path):
-    corpus = avad_hf.load_dataset("manifest", data_dir=clips, seed=2)
-    extract_features(corpus, processor, tmp_path / "store")
-    for split, part in corpus.items():
-        assert {r["id"] for r in FeatureDataset(tmp_path / "store", split, seed=2).rows} == set(part["id"])
-    assert len(FeatureDataset(tmp_path / "store", scene="s")) == 16
+def test_splits_of_a_store_are_those_of_its_corpus(clips, whole):
+    for split, part in avad_hf.load_dataset("manifest", data_dir=clips, seed=2).items():
+        assert {r["id"] for r in FeatureDataset(whole, split, seed=2).rows} == set(part["id"])
+    assert len(FeatureDataset(whole, scene="s")) == 16
     for arguments, words in (
         ({"split": "tests"}, "split must be one of train, validation, test, got 'tests'"),
         ({"scene": "t"}, "has no scene 't'. Scenes: s"),
     ):
         with pytest.raises(ValueError, match=words):
-            FeatureDataset(tmp_path / "store", **arguments)
+            FeatureDataset(whole, **arguments)
 
 
-def test_killed_five_times(clips, tiny, tmp_path):
+def test_killed_five_times(clips, tiny, whole, tmp_path):
     """kill -9 at random moments of the work, then one run to the end: byte for byte what one run makes."""
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    killed = tmp_path / "killed"
     began = time.monotonic()
-    subprocess.run(command(clips, tiny, whole), check=True, capture_output=True)
+    warm.run(*command(clips, tiny, tmp_path / "measured"))
     length = time.monotonic() - began
     rng = random.Random(0)
     interrupted = 0
     for _ in range(5):
-        child = subprocess.Popen(command(clips, tiny, killed), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        # Not while Python is still importing, which nothing could spoil.
+        child = warm.start(*command(clips, tiny, killed))
+        # Not before anything is written, which nothing could spoil.
         deadline = time.monotonic() + 60
         before = len(contents(killed))
         while child.poll() is None and len(contents(killed)) <= before and time.monotonic() < deadline:
             time.sleep(0.002)
-        time.sleep(rng.uniform(0, length / 100))
+        time.sleep(rng.uniform(0, length / 40))
         child.send_signal(signal.SIGKILL)
         interrupted += child.wait() == -signal.SIGKILL
-        child.communicate()
     assert interrupted >= 3
-    subprocess.run(command(clips, tiny, killed), check=True, capture_output=True)
+    warm.run(*command(clips, tiny, killed))
     assert contents(killed) == contents(whole)
     assert len(contents(whole)) == 16 + 2
 
 
-def test_half_written_files_are_cleaned_up(clips, processor, tmp_path):
+def test_half_written_files_are_cleaned_up(clips, processor, whole, tmp_path):
     """What a kill in the middle of a write leaves: nothing reads it, and the next run removes it."""
-    rows = avad_hf.load_dataset("manifest", data_dir=clips)
-    store, whole = tmp_path / "store", tmp_path / "whole"
+    rows, store = avad_hf.load_dataset("manifest", data_dir=clips), tmp_path / "store"
     store.mkdir()
     (store / "recipe.json.partial").write_text("{")
-    extract_features(rows, processor, whole)
     extract_features(rows, processor, store)
     first = store / FeatureDataset(store).rows[0]["file"]
     first.with_name(first.name + ".partial").write_bytes(first.read_bytes()[:100])
@@ -242,24 +247,12 @@ def test_damaged_lists_are_named(media, processor, tmp_path):
             FeatureDataset(store)
 
 
-def test_two_processes_make_what_one_makes(clips, tiny, tmp_path):
-    one, two = tmp_path / "one", tmp_path / "two"
-    # With other numbers of threads, as it is where nobody sets them.
-    threads = os.environ | {"OMP_NUM_THREADS": "2"}
-    subprocess.run(command(clips, tiny, one), check=True, capture_output=True, env=threads)
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-    done = subprocess.run(
-        [*launch, "-m", *command(clips, tiny, two)[2:]],
-        check=True,
-        capture_output=True,
-        text=True,
-        env=os.environ | {"ACCELERATE_USE_CPU": "true"},
-    )
-    assert contents(one) == contents(two)
-    assert done.stdout.count("16 videos, 16 of them new") == 1
+def test_two_processes_make_what_one_makes(clips, tiny, whole, tmp_path):
+    both = warm.run_two(*command(clips, tiny, tmp_path / "two"))
+    assert contents(whole) == contents(tmp_path / "two")
+    assert "".join(process.stdout for process in both).count("16 videos, 16 of them new") == 1
     # Started so that they cannot know of each other, they refuse to do everything twice.
-    lonely = {name: value for name, value in os.environ.items() if name != "ACCELERATE_USE_CPU"} | {"WORLD_SIZE": "2"}
-    refused = subprocess.run(command(clips, tiny, tmp_path / "three"), capture_output=True, text=True, env=lonely)
+    refused = warm.run(*command(clips, tiny, tmp_path / "three"), env={"WORLD_SIZE": "2"}, check=False)
     assert refused.returncode == 2 and "2 processes were started, but they are not connected" in refused.stderr
 
 
@@ -267,29 +260,50 @@ def test_two_processes_make_what_one_makes(clips, tiny, tmp_path):
     subprocess.run([*NAMESPACE, "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True).returncode != 0,
     reason="a small file system that fills up can be mounted only where Linux lets users have namespaces",
 )
-def test_a_full_disk(clips, tiny, tmp_path):
+def test_a_full_disk(clips, tiny, whole, tmp_path):
     """On a file system of its own of 200 kB: a clear error, what is finished stays, and with room it goes on."""
-    script = f"""
-        set -e
-        mkdir {tmp_path}/disk; mount -t tmpfs -o size=200k none {tmp_path}/disk
-        set +e
-        {" ".join(command(clips, tiny, tmp_path / "disk" / "store"))} 2> {tmp_path}/errors; echo $? > {tmp_path}/status
-        ls -R {tmp_path}/disk > {tmp_path}/listing
-        mount -o remount,size=10m {tmp_path}/disk
-        {" ".join(command(clips, tiny, tmp_path / "disk" / "store"))} > {tmp_path}/again && \
-        cp -r {tmp_path}/disk/store {tmp_path}/copy
-    """
-    subprocess.run([*NAMESPACE, "bash", "-c", script], check=True)
+    code = f"""
+import ctypes, os, runpy, shutil, subprocess, sys
+
+def mount(*options):
+    subprocess.run(["mount", *options, {str(tmp_path / "disk")!r}], check=True)
+
+def extract(output):
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    file = os.open(output, os.O_WRONLY | os.O_CREAT)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    sys.argv = {command(clips, tiny, tmp_path / "disk" / "store")[1:]!r}
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+
+user = os.getuid(), os.getgid()
+# A user and mounts of its own, as unshare of the shell does it.
+assert ctypes.CDLL(None).unshare(0x10000000 | 0x20000) == 0
+for name, value in zip(("setgroups", "uid_map", "gid_map"), ("deny", *(f"0 {{one}} 1" for one in user))):
+    with open(f"/proc/self/{{name}}", "w") as file:
+        file.write(value)
+subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+os.mkdir({str(tmp_path / "disk")!r})
+mount("-t", "tmpfs", "-o", "size=200k", "none")
+status = extract({str(tmp_path / "errors")!r})
+with open({str(tmp_path / "listing")!r}, "w") as file:
+    subprocess.run(["ls", "-R", {str(tmp_path / "disk")!r}], stdout=file, check=True)
+mount("-o", "remount,size=10m")
+assert extract({str(tmp_path / "again")!r}) == 0
+shutil.copytree({str(tmp_path / "disk" / "store")!r}, {str(tmp_path / "copy")!r})
+print(status)
+"""
+    status = warm.run(code=code).stdout
+    assert status == "1\n"
     errors = (tmp_path / "errors").read_text()
-    assert (tmp_path / "status").read_text() == "1\n"
     assert "cannot be written: No space left on device. What is finished stays; make room and run the same" in errors
     assert "Traceback" not in errors
     listing = (tmp_path / "listing").read_text()
     assert 2 <= listing.count(".safetensors") < 16 and ".partial" not in listing
     stored = listing.count(".safetensors")
     assert f"16 videos, {16 - stored} of them new" in (tmp_path / "again").read_text()
-    whole = tmp_path / "whole"
-    subprocess.run(command(clips, tiny, whole), check=True, capture_output=True)
     assert contents(tmp_path / "copy") == contents(whole)
 
 
@@ -466,10 +480,9 @@ def test_damaged_files_are_named(media, processor, tmp_path):
             act()
 
 
-def test_verify_sees_a_difference(clips, processor, tmp_path):
+def test_verify_sees_a_difference(clips, processor, whole, tmp_path):
     rows = avad_hf.load_dataset("manifest", data_dir=clips)
-    store = tmp_path / "s"
-    extract_features(rows, processor, store)
+    store = shutil.copytree(whole, tmp_path / "s")
     assert verify_features(rows, processor, store, 3) == dict.fromkeys(
         [FeatureDataset(store).rows[index]["id"] for index in (0, 5, 10)], 0.0
     )
@@ -486,12 +499,11 @@ def test_verify_sees_a_difference(clips, processor, tmp_path):
         verify_features([{"id": "x", "video": "x"}], processor, store)
 
 
-def test_several_calls_fill_one_store(clips, processor, tmp_path):
+def test_several_calls_fill_one_store(clips, processor, whole, tmp_path):
     corpus = avad_hf.load_dataset("manifest", data_dir=clips)
     for part in corpus.values():
         extract_features(part, processor, tmp_path / "parts")
-    extract_features(corpus, processor, tmp_path / "whole")
-    assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
+    assert contents(tmp_path / "parts") == contents(whole)
 
 
 def test_folders_of_pictures_stretches_and_side_sound(media, processor, tmp_path):
@@ -522,15 +534,14 @@ def test_folders_of_pictures_stretches_and_side_sound(media, processor, tmp_path
     torch.testing.assert_close(store[1]["audio_features"][0], whole[25:57])
 
 
-def test_through_the_hub(clips, processor, tmp_path):
-    extract_features(avad_hf.load_dataset("manifest", data_dir=clips), processor, tmp_path / "store")
+def test_through_the_hub(whole, tmp_path):
     with HubServer(tokens={"tok": "alice"}) as hub:
         hub.run(
             f"""
             from avad_hf import FeatureDataset
-            url = FeatureDataset({str(tmp_path / "store")!r}, split="test").push_to_hub("alice/features", private=True)
+            url = FeatureDataset({str(whole)!r}, split="test").push_to_hub("alice/features", private=True)
             assert url.endswith("/datasets/alice/features"), url
-            FeatureDataset({str(tmp_path / "store")!r}).push_to_hub("alice/features", revision="v2")
+            FeatureDataset({str(whole)!r}).push_to_hub("alice/features", revision="v2")
             """,
             tmp_path / "pusher",
         )
@@ -538,7 +549,7 @@ def test_through_the_hub(clips, processor, tmp_path):
             f"""
             import datasets, torch
             from avad_hf import FeatureDataset
-            here = FeatureDataset({str(tmp_path / "store")!r}, "train")
+            here = FeatureDataset({str(whole)!r}, "train")
             there = FeatureDataset("alice/features", "train")
             assert there.rows == here.rows and there.recipe == here.recipe
             for index in range(len(here)):
@@ -553,5 +564,5 @@ def test_through_the_hub(clips, processor, tmp_path):
         assert hub.unknown == []
         files = hub.files("dataset", "alice/features")
     assert {name for name in files if name.startswith("features/")} == {
-        row["file"] for row in FeatureDataset(tmp_path / "store").rows
+        row["file"] for row in FeatureDataset(whole).rows
     }

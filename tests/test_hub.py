@@ -166,6 +166,7 @@ def test_the_hub_takes_every_card(tmp_path):
                 print(card.repo_type, card.data.tags[0])
             """,
             tmp_path / "home",
+            bare=True,
         )
     assert len(printed.splitlines()) == len(FULL) + len(MINIMAL)
     assert set(printed.splitlines()) == {

@@ -5,8 +5,6 @@ import hashlib
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -37,6 +35,7 @@ from avad_hf.hub.results import SHOWN, read_report
 from avad_hf.models.avrl.untrained_avrl import SIZES
 from avad_hf.untrained import init, init_avrl
 
+from . import hub_processes
 from .feature_stores import plant, plant_videos, recipe
 from .hub_server import HubServer
 from .media_files import frame_times, gray, sound, write_media
@@ -292,9 +291,9 @@ def write_corpus(folder: Path) -> None:
     )
 
 
-def child(hub, code: str, home: Path, **settings: str) -> dict:
+def child(hub, code: str, home: Path, **options) -> dict:
     """What a child process prints last."""
-    return json.loads(hub.run(code, home, **settings).splitlines()[-1])
+    return json.loads(hub.run(code, home, **options).splitlines()[-1])
 
 
 @pytest.fixture(scope="module")
@@ -310,7 +309,7 @@ def pulled(hub, root, written) -> dict:
 @pytest.fixture(scope="module")
 def plain(hub, root, written) -> dict:
     """What is read without this library."""
-    return child(hub, PLAIN, root / "plain")
+    return child(hub, PLAIN, root / "plain", bare=True)
 
 
 def readme(hub, kind: str, name: str, revision: str = "main") -> str:
@@ -439,8 +438,9 @@ def test_a_processor_that_is_saved_and_pushed_brings_its_encoders(hub, written):
 
 def test_the_command_pushes_a_checkpoint(hub, root, written):
     arguments = [root / "avaca", "alice/by-command", "--private", "--revision", "v2", "--license", "mit"]
-    command = [Path(sys.executable).with_name("avad-hf"), "push", *arguments, "--report", root / "on-disk"]
-    done = subprocess.run(command, env=hub.env(root / "writer"), capture_output=True, text=True)
+    code = "from importlib.metadata import entry_points\nentry_points(group='console_scripts')['avad-hf'].load()()"
+    arguments = ["push", *arguments, "--report", root / "on-disk"]
+    done = hub_processes.run(code, *arguments, cwd=root, env=hub.env(root / "writer"))
     assert done.returncode == 0, done.stderr
     repo = hub.repos["model", "alice/by-command"]
     assert f"Pushed {root / 'avaca'} to {hub.url}/alice/by-command/commit/{repo.branches['v2']}" in done.stdout

@@ -62,6 +62,7 @@ def test_model_repository(hub, tmp_path):
         print(first)
         """,
         tmp_path / "writer",
+        bare=True,
     )
     first = printed.strip()
     start = {".gitattributes": GITATTRIBUTES}
@@ -95,6 +96,7 @@ def test_model_repository(hub, tmp_path):
                 print(type(error).__name__)
         """,
         tmp_path / "reader",
+        bare=True,
     )
     assert printed.split() == ["RemoteEntryNotFoundError", "RevisionNotFoundError"]
 
@@ -108,6 +110,7 @@ def test_strangers_are_refused(hub, tmp_path):
             HfApi().upload_file(repo_id=f"alice/{name}", path_in_repo="f", path_or_fileobj=b"f", repo_type="space")
         """,
         tmp_path / "alice",
+        bare=True,
     )
     code = """
         from huggingface_hub import HfApi, hf_hub_download
@@ -123,22 +126,24 @@ def test_strangers_are_refused(hub, tmp_path):
             refused(api.upload_file, repo_id=name, path_in_repo="f", path_or_fileobj=b"g", repo_type="space")
         refused(api.create_repo, "alice/new")
     """
-    assert hub.run(code, tmp_path / "bob", token="tok-b").splitlines() == [
+    assert hub.run(code, tmp_path / "bob", token="tok-b", bare=True).splitlines() == [
         "RepositoryNotFoundError 404",
         "RepositoryNotFoundError 404",
         "HfHubHTTPError 403",
         "HfHubHTTPError 403",
     ]
-    assert hub.run(code, tmp_path / "nobody", token="").splitlines() == [
+    assert hub.run(code, tmp_path / "nobody", token="", bare=True).splitlines() == [
         "RepositoryNotFoundError 401",
         "RepositoryNotFoundError 401",
         "RepositoryNotFoundError 401",
         "HfHubHTTPError 401",
     ]
-    assert hub.run(code, tmp_path / "wrong", token="no-such-token").splitlines() == ["HfHubHTTPError 401"] * 5
+    assert (
+        hub.run(code, tmp_path / "wrong", token="no-such-token", bare=True).splitlines() == ["HfHubHTTPError 401"] * 5
+    )
     assert hub.files("space", "alice/public")["f"] == b"f"
     with pytest.raises(AssertionError, match="ZeroDivisionError"):
-        hub.run("1 / 0", tmp_path)
+        hub.run("1 / 0", tmp_path, bare=True)
 
 
 def test_damaged_uploads_and_commits_are_refused(hub):
@@ -207,7 +212,7 @@ def test_datasets(hub, tmp_path):
         table(4).push_to_hub("alice/tables", revision="next", split="validation")
         videos.push_to_hub("videos")
     """
-    hub.run(shared + write, tmp_path / "writer")
+    hub.run(shared + write, tmp_path / "writer", bare=True)
     files = hub.files("dataset", "alice/tables")
     assert {path for path in files if path.endswith(".parquet")} == {
         "data/train-00000-of-00001.parquet",
@@ -232,7 +237,7 @@ def test_datasets(hub, tmp_path):
         assert loaded[0]["video"] == {"path": "clip.mp4", "bytes": clip.read_bytes()}
         assert loaded[1]["video"] is None
     """
-    hub.run(shared + read, tmp_path / "reader")
+    hub.run(shared + read, tmp_path / "reader", bare=True)
 
 
 def test_transformers(hub, tmp_path):
@@ -349,6 +354,7 @@ def test_the_client_refuses_a_card_that_the_hub_refuses(hub, tmp_path):
                 print("license" in str(error))
         """,
         tmp_path,
+        bare=True,
     )
     assert printed.split() == ["True", "True"]
     assert hub.files("model", "alice/m").keys() == {".gitattributes"}

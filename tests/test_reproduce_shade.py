@@ -21,9 +21,11 @@ from avad_hf.reproduce.avrl import (
     spatial_patch,
     temporal_patch,
 )
+from avad_hf.synthetic.world import plan_world
 from avad_hf.untrained import init_avrl
 
 from .layouts import Media
+from .warm import short_videos
 
 
 @pytest.fixture(scope="module")
@@ -214,7 +216,9 @@ def test_the_command_and_its_refusals(tmp_path, shade, checkpoint, monkeypatch):
     assert "Table V" in said and "Table III" not in said and "(paper 95.9)" in said
 
 
-def test_the_synthetic_crowd_needs_nothing(tmp_path):
+def test_the_synthetic_crowd_needs_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr("avad_hf.synthetic.world.plan_world", plan_world)  # and is put back
+    short_videos(1.0)
     options = {"studies": ["modality"], "seeds": (0,), "settings": {"epochs": 1}, "data_dir": tmp_path / "world"}
     text = reproduce_shade(tmp_path / "out", num_videos=36, **options)
     assert "36 drawn videos of the synthetic crowd" in text and "paper" not in text

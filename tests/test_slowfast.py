@@ -27,11 +27,13 @@ def randomise(model: torch.nn.Module) -> None:
             torch.nn.init.kaiming_normal_(tensor, nonlinearity="relu", generator=generator)
 
 
-@pytest.fixture(scope="module")
-def pair():
-    original = create_slowfast(model_depth=50, slowfast_fusion_conv_kernel_size=(7, 1, 1)).eval()
+def pair_of(stem_width: int):
+    """pytorchvideo's SlowFast and ours with the same weights."""
+    original = create_slowfast(
+        model_depth=50, slowfast_fusion_conv_kernel_size=(7, 1, 1), stem_dim_outs=(stem_width, stem_width // 8)
+    ).eval()
     randomise(original)
-    ours = SlowFastForVideoClassification(SlowFastConfig()).eval()
+    ours = SlowFastForVideoClassification(SlowFastConfig(stem_width=stem_width)).eval()
     weights = {
         name.replace("blocks.6.proj", "proj") if name.startswith("blocks.6") else f"slowfast.{name}": tensor
         for name, tensor in original.state_dict().items()
@@ -40,21 +42,40 @@ def pair():
     return original, ours
 
 
-@pytest.mark.parametrize("width", [256, 455])
+@pytest.fixture(scope="module")
+def pair():
+    """Of the published width."""
+    return pair_of(64)
+
+
+@pytest.fixture(scope="module")
+def thin_pair():
+    return pair_of(8)
+
+
+@pytest.mark.parametrize(
+    ("which", "size", "cells"),
+    [("pair", (193, 225), (1, 2)), ("thin_pair", (256, 256), (2, 2)), ("thin_pair", (256, 455), (2, 9))],
+)
 @torch.no_grad()
-def test_equals_pytorchvideo(pair, width):
-    original, ours = pair
-    video = torch.randn(1, 32, 3, 256, width)
+def test_equals_pytorchvideo(which, size, cells, request):
+    """Of the published width on few pixels, and on those of the published sizes with fewer channels."""
+    original, ours = request.getfixturevalue(which)
+    video = torch.randn(1, 32, 3, *size)
     channels_first = video.transpose(1, 2)
     expected_map = [channels_first[:, :, SLOW_FRAMES], channels_first]
     for block in original.blocks[:6]:
         expected_map = block(expected_map)
     expected_logits = original.blocks[6](expected_map)
-    found = ours.slowfast(video)
-    assert found.feature_map.shape == expected_map.shape[:2] + ((2, 2) if width == 256 else (2, 9))
+    bodies = []
+    hook = ours.slowfast.register_forward_hook(lambda module, inputs, outputs: bodies.append(outputs))
+    logits = ours(video).logits
+    hook.remove()
+    (found,) = bodies
+    assert found.feature_map.shape == expected_map.shape[:2] + cells
     for value, expected in (
         (found.feature_map, expected_map.squeeze(2)),
-        (ours(video).logits, expected_logits),
+        (logits, expected_logits),
         (found.pooler_output, expected_map.mean(dim=(2, 3, 4))),
     ):
         assert (value - expected).norm() / expected.norm() < 1e-5
