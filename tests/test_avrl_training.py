@@ -450,7 +450,7 @@ def test_videos_and_features_are_told_apart(store, trained, checkpoint, tmp_path
     with pytest.raises(ValueError, match="type 'avaca' cannot read this store"):
         evaluate(avaca, FeatureDataset(store))
     settings = {"data": str(features), "output_dir": str(tmp_path / "run"), "model": str(checkpoint[0])}
-    with pytest.raises(ValueError, match=r"is a checkpoint of type 'avrl', but .* was made for the other detector"):
+    with pytest.raises(ValueError, match=r"is a detector that reads frames and sound, but \S+ holds features of frozen"):
         train(TrainingConfig(**settings), progress=False)
     assert not (tmp_path / "run").exists()
 
@@ -482,7 +482,7 @@ def test_audio_path_and_small_batches_are_refused(store, trained, tmp_path):
         evaluate(model, FeatureDataset(store), audio_path="zeroed")
     with pytest.raises(ValueError, match="too small for 1 processes and 4 parts each"):
         run(store, tmp_path / "run", batch_size=2, gradient_accumulation_steps=4)
-    with pytest.raises(ValueError, match="AVRL cannot be trained in bf16 on a CPU"):
+    with pytest.raises(ValueError, match="Detectors that read videos cannot be trained in bf16 on a CPU"):
         run(store, tmp_path / "run", mixed_precision="bf16")
     unknown = FeatureDataset(store, "validation")
     unknown.rows = [row | {"anomaly": None} for row in unknown.rows]

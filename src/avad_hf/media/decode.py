@@ -138,13 +138,19 @@ class SoundFile:
         try:
             yield container
         finally:
-            container.close()
-            self._handles = [handle for handle in self._handles if handle is not container]
+            # Whoever takes it off the list closes it: another thread may be closing all, and twice would crash.
+            try:
+                self._handles.remove(container)
+            except ValueError:
+                pass
+            else:
+                container.close()
 
     def close(self) -> None:
         """Close the handles of frames and sound that were not read to their end."""
-        while self._handles:
-            self._handles.pop().close()
+        with suppress(IndexError):
+            while True:
+                self._handles.pop().close()
 
     def _note(self, problem: str) -> None:
         # A second reading meets the same again.
