@@ -1,7 +1,9 @@
 """The benchmark: what it measures, in which order, and what it says of what is missing. No time is asserted."""
 
 import json
+import os
 import statistics
+from types import SimpleNamespace
 
 import av
 import pytest
@@ -9,7 +11,7 @@ import torch
 from typer.testing import CliRunner
 
 from avad_hf import SlowFastConfig, SlowFastModel
-from avad_hf.benchmark import backends, run, videos
+from avad_hf.benchmark import backends, memory, run, videos
 from avad_hf.benchmark.backends import BACKENDS, PUBLIC, Backend, Detector, chosen_backends, load_detector, refusal
 from avad_hf.benchmark.memory import peak_memory_mib
 from avad_hf.benchmark.peaks import encoder_gflop, measured_peaks
@@ -22,6 +24,8 @@ from avad_hf.models.avaca.public_parts_avaca import PublicParts
 from avad_hf.models.encoder import encoder_of
 from avad_hf.untrained import init
 
+from . import hub_processes
+
 # Of what the machine's peaks are measured with.
 SMALL = {"matmul_side": 32, "channels": 2, "frames": 2, "rows": 4}
 
@@ -31,6 +35,13 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def write_video(source: str, target, seconds: float) -> str:
     """A short version of a real clip, 96 pixels high."""
     return make_versions(source, target, [96], seconds)[96].path
+
+
+def warm_process(command: list[str], **options):
+    """Instead of `subprocess.run`, as which `test_a_process_that_fails_says_why` starts it."""
+    _, flag, code, *arguments = command
+    assert flag == "-c" and options == {"capture_output": True, "text": True}
+    return hub_processes.run(code, *arguments, cwd=os.getcwd(), env=dict(os.environ))
 
 
 def test_measures_what_is_there_and_says_what_is_not(tmp_path, tiny, bunny, monkeypatch):
@@ -44,6 +55,7 @@ def test_measures_what_is_there_and_says_what_is_not(tmp_path, tiny, bunny, monk
         return model
 
     monkeypatch.setattr(run, "exported", exported)
+    monkeypatch.setattr(memory, "subprocess", SimpleNamespace(run=warm_process))
     names = "torch-float32,torch-bfloat16,openvino-int8,onnx-float32"
     done = CliRunner().invoke(
         app,

@@ -231,17 +231,19 @@ def test_the_card_of_an_encoder_shows_how_it_is_called(model_type, words, others
     assert words in text and others not in text
 
 
-def test_the_card_of_a_detector_of_ones_own():
+def test_the_card_of_a_detector_of_ones_own(monkeypatch):
     config = OwnConfig(visual_size=7, notice="Trained on a yard.")
     assert card_values(config)["reads"] == "features"
     text = plain_card(config, "alice/own", has_processor=True)
-    assert "A detector of anomalies in video.\n" in text and "- Trained on a yard.\n" in text
+    assert "An Own detector.\n" in text and "- Trained on a yard.\n" in text
     assert "scores each clip of a video" in text and "`visual_features` of width 7.\n" in text
     # Nothing of the library knows its class.
     assert "import tests.own_detector\n" in text and 'pipeline("audio-visual-anomaly", model="alice/own")' in text
     without = plain_card(config, "alice/own", has_processor=False)
     assert "import tests.own_detector\n" in without and "pipeline(" not in without
     assert 'AutoModelForVideoClassification.from_pretrained("alice/own")' in without
+    monkeypatch.delattr(OwnConfig, "summary")
+    assert "A detector of anomalies in video.\n" in plain_card(config, "alice/own", has_processor=True)
 
 
 def test_figures_that_are_not_defined_are_not_claimed(tmp_path, tiny):

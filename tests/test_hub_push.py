@@ -509,7 +509,7 @@ def test_a_detector_of_ones_own_is_pushed_with_a_plain_card(tiny, tmp_path):
     assert "is no whole checkpoint, and nothing was uploaded" in unknown and "tests_own" in unknown
     assert {"config.json", "model.safetensors", "processor_config.json", "video_encoder/model.safetensors"} <= names
     for name, filled in cards.items():
-        assert "A detector of anomalies in video." in filled.text and "Trained on a yard." in filled.text
+        assert "An Own detector." in filled.text and "Trained on a yard." in filled.text
         assert "import tests.own_detector" in filled.text
         assert f'pipeline("audio-visual-anomaly", model="alice/{name}")' in filled.text
         assert filled.data.pipeline_tag == "video-classification" and filled.data.library_name == "avad-hf"

@@ -15,6 +15,7 @@ from avad_hf.features import extraction
 from avad_hf.untrained import init_avrl
 
 from .media_files import frame_times, sound, write_media
+from .short_clips import beginning
 
 TASK = "audio-visual-anomaly"
 # Clips of 32 frames, and whether there is sound.
@@ -102,7 +103,8 @@ def test_streams_take_the_options_of_single_calls(tiny, tiny_pipe, videos):
     assert [found for _, found in sorted(configured.interleave(given, 2))] == expected
 
 
-def test_streams_of_real_clips(tiny_pipe, bunny, bikes):
+def test_streams_of_real_clips(tiny_pipe, bunny, bikes, tmp_path):
+    bunny, bikes = beginning(bunny, tmp_path / "bunny.mp4", 70), beginning(bikes, tmp_path / "bikes.mp4", 66)
     assert tiny_pipe([bunny, bikes], streams=2) == [tiny_pipe(bunny), tiny_pipe(bikes)]
 
 
