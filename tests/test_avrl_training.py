@@ -450,7 +450,7 @@ def test_videos_and_features_are_told_apart(store, trained, checkpoint, tmp_path
     with pytest.raises(ValueError, match="type 'avaca' cannot read this store"):
         evaluate(avaca, FeatureDataset(store))
     settings = {"data": str(features), "output_dir": str(tmp_path / "run"), "model": str(checkpoint[0])}
-    with pytest.raises(ValueError, match="detector that reads frames and sound, but .* holds features of frozen"):
+    with pytest.raises(ValueError, match=r"detector that reads frames and sound, but .* holds features of frozen"):
         train(TrainingConfig(**settings), progress=False)
     assert not (tmp_path / "run").exists()
 
