@@ -3,6 +3,7 @@
 import copy
 import inspect
 import json
+from abc import abstractmethod
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, NoReturn
@@ -68,9 +69,9 @@ class ForeignEncoder(Encoder):
         features = self.read(self.computing(**self.inputs_of(batch, starts), **self._options))
         return features.float().contiguous()  # safetensors stores no other
 
+    @abstractmethod
     def read(self, outputs: Any) -> Tensor:
         """The features among the network's outputs, laid out."""
-        raise NotImplementedError
 
     def _try(self, inputs: dict[str, Tensor]) -> Tensor:
         """The states for some input. Only their shape counts, so they are computed without values where that works.
