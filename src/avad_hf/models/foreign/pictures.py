@@ -147,7 +147,7 @@ class ForeignPictures(ForeignEncoder):
         """Whether the network takes pictures of a height and width, and gives a larger map."""
         try:
             return self._tried(size).dim() == 4
-        except Exception:
+        except Exception:  # networks refuse a size each in their own way
             return False
 
     @torch.no_grad()
