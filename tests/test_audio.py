@@ -110,6 +110,41 @@ def test_a_long_gap_is_filled_only_as_far_as_it_is_heard():
     assert len(drawn._held) < 50_000
 
 
+@pytest.mark.parametrize(
+    ("rate", "gap", "new_rate"),
+    [(rate, gap, 16000) for rate in (8000, 16000, 44100, 48000) for gap in (3.9, 4.0, 7.3, 20.001)]
+    # Without a common factor, where a unit is a second.
+    + [(509, 9.1, 503), (1009, 20.001, 500)],
+)
+def test_a_long_gap_equals_its_zeros(rate, gap, new_rate):
+    """What is left out of a gap moves no sample behind it: beside all of it resampled at once, zeros included."""
+    rng = np.random.default_rng(2)
+    before, after = (rng.standard_normal(count).astype(np.float32) for count in (rate + 123, 2 * rate))
+    missing = round(gap * rate)
+    whole = resample(np.concatenate([before, np.zeros(missing, dtype=np.float32), after]), rate, new_rate).numpy()
+    track = SoundTrack(
+        [SoundBlock(0.5, before, rate), SoundBlock(0.5 + (len(before) + missing) / rate, after, rate)], new_rate
+    )
+    end = 0.5 + len(whole) / new_rate
+    found = [track.window(0.5 + number, 1.0).numpy() for number in range(1, int(end - 0.5) + 1)]
+    np.testing.assert_allclose(np.concatenate(found), whole[: len(found) * new_rate], atol=5e-6)
+
+
+def test_a_jump_of_a_day_costs_nothing(monkeypatch):
+    """After it there is sound again; resampled are some seconds, and held is one window."""
+    pushed = []
+    push = StreamResampler.push
+    monkeypatch.setattr(
+        StreamResampler, "push", lambda self, samples: pushed.append(len(samples)) or push(self, samples)
+    )
+    ones = np.ones(48000, dtype=np.float32)
+    track = SoundTrack([SoundBlock(0.0, ones, 48000), SoundBlock(1e5, ones, 48000)], 16000)
+    assert track.window(0.9, 0.5).min() > 0.5
+    assert (track.window(5e4, 1.0) == 0).all() and (track.window(99_999.5, 0.5) == 0).all()
+    assert track.window(100_000.9, 0.5).min() > 0.5
+    assert sum(pushed) < 10 * 48000 and len(track._held) < 100_000
+
+
 def test_no_sound_at_all():
     track = SoundTrack([], 16000)
     assert not track.has_sound

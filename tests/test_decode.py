@@ -17,7 +17,7 @@ import torch.nn.functional as F
 
 from avad_hf import MediaError
 from avad_hf.media.clips import join_ends
-from avad_hf.media.decode import scaled_size
+from avad_hf.media.scaling import scaled_size
 from avad_hf.media.sources import open_media
 
 from .media_files import frame_times, remux, retimed, sound, with_rotation, write_media
@@ -279,9 +279,9 @@ def test_joined_recordings_go_on_with_picture_and_sound(tmp_path):
         list(media.frames(48))
         track.window(100.0, 1.0)
     assert min(loudness) > 0.2
-    assert {p.split(" starts anew,")[0] for p in media.problems} == {
-        "the clock of the sound",
-        "the clock of the picture",
+    # FFmpeg takes the joints for lost packets, too.
+    assert {"the clock of the sound", "the clock of the picture"} <= {
+        problem.split(" starts anew,")[0] for problem in media.problems
     }
 
 

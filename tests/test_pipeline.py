@@ -40,7 +40,8 @@ def test_result_of_a_real_clip(tiny_pipe, bunny):
     result = tiny_pipe(bunny)
     assert json.loads(json.dumps(result)) == result
     assert list(result) == [
-        *("score", "label", "events", "clips", "threshold", "duration", "fps", "has_audio", "read_until", "warnings")
+        *("score", "label", "events", "clips", "threshold", "duration", "fps", "has_audio", "read_until", "warnings"),
+        "read",
     ]
     assert (result["duration"], result["fps"], result["has_audio"], result["threshold"]) == (5.28, 25.0, True, 0.5)
     assert [(clip["start"], clip["end"]) for clip in result["clips"]] == [

@@ -1,6 +1,5 @@
 """The benchmark from end to end: what to measure, in which order, and what is kept of it."""
 
-import json
 import math
 import os
 import shutil
@@ -15,8 +14,8 @@ from typing import Any
 
 from transformers import AutoConfig, AutoProcessor
 
-from avad_hf.files import written_whole
-from avad_hf.media.decode import asked_size
+from avad_hf.files import as_json, written_whole
+from avad_hf.media.scaling import asked_size
 from avad_hf.models.detector import DetectorConfig
 from avad_hf.models.processing import DetectorProcessor
 from avad_hf.registration import architectures
@@ -141,7 +140,7 @@ def benchmark(
             "backends": {},
             "command_seconds": _command_seconds(rounds),
         }
-        processor = AutoProcessor.from_pretrained(checkpoint)
+        processor = AutoProcessor.from_pretrained(checkpoint, trust_remote_code=False)
         run = _Run(checkpoint, folder, versions, rounds, on_stage, result, processor)
         _load(run, chosen)
         result["times"] = _times(run)
@@ -167,7 +166,7 @@ def _checkpoint(model: str | os.PathLike | None, size: str, folder: Path) -> str
         # One that there is something to compare with.
         init(next(iter(architectures("public_parts"))), folder / "checkpoint", size=size)
         return str(folder / "checkpoint")
-    config = AutoConfig.from_pretrained(model)
+    config = AutoConfig.from_pretrained(model, trust_remote_code=False)
     if not isinstance(config, DetectorConfig) or config.detector_spec.reads != "features":
         raise ValueError(
             f"The benchmark measures frozen encoders and the detector on them, and {os.fspath(model)} holds a model "
@@ -310,7 +309,7 @@ def _memory(run: _Run) -> dict[str, Any]:
 
 def _write(result: dict[str, Any], place: Path) -> None:
     with written_whole(place / "benchmark.json") as partial:
-        partial.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        partial.write_text(as_json(result, indent=2) + "\n", encoding="utf-8")
     with written_whole(place / "benchmark.md") as partial:
         partial.write_text(write_tables(result), encoding="utf-8")
     draw_chart(result, place / "benchmark.png")

@@ -11,7 +11,7 @@ import av
 import torch
 from av.video.reformatter import VideoReformatter
 
-from avad_hf.media.decode import asked_size
+from avad_hf.media.scaling import asked_size
 from avad_hf.media.sources import open_media
 from avad_hf.models.processing import DetectorProcessor
 

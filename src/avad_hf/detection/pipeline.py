@@ -141,7 +141,7 @@ class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
 
         Returns:
             For each video a dict ready for JSON: ``score``, ``label``, ``events``, ``clips``, ``threshold``,
-            ``duration``, ``fps``, ``has_audio``, ``read_until`` and ``warnings``, as in
+            ``duration``, ``fps``, ``has_audio``, ``read_until``, ``read`` and ``warnings``, as in
             [`~avad_hf.detection.events.Detection`]. Of detectors of event classes ``clips`` have ``label`` and
             ``probabilities`` as well.
 
@@ -338,6 +338,7 @@ class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
             warnings=list(dict.fromkeys(warnings)),
             problems=media.problems,
             normal_labels=self.spec.normal_labels,
+            read=getattr(media, "read", None),
         ).to_dict()
 
     def _scored(self, chunk: dict) -> Iterator[ScoredClip]:

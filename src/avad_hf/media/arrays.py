@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from numbers import Real
-from typing import Literal
+from typing import Any, Literal
 
 import av
 import numpy as np
@@ -11,7 +11,9 @@ from av.video.reformatter import VideoReformatter
 
 from .audio import SoundBlock, SoundTrack, to_mono
 from .clips import Frame
-from .decode import MediaError, MediaInfo, asked_size, scaled_pixels
+from .coverage import Coverage
+from .decode import MediaError, MediaInfo
+from .scaling import asked_size, scaled_pixels
 
 
 class MediaArrays:
@@ -80,6 +82,16 @@ class MediaArrays:
         if not np.isfinite(mono).all():
             raise MediaError("waveform holds NaN or infinite samples. Repair or silence them first.")
         return mono
+
+    @property
+    def read(self) -> dict[str, Any]:
+        """What there is of picture and sound, for a result."""
+        picture, sound = Coverage("picture"), None
+        picture.add(float(self._times[0]), self.info.duration)
+        if self._waveform is not None:
+            sound = Coverage("sound")
+            sound.add(0.0, len(self._waveform) / self._rate)
+        return {"picture": picture.to_dict(), "sound": sound and sound.to_dict(), "remarks": []}
 
     def num_frames(self, limit: int | None = None) -> int:
         """How many frames there are, or the limit."""

@@ -25,6 +25,9 @@ KAISER_BEST = {
 # share no large factor with 16 kHz, would take gigabytes) single samples are computed from the filter's definition.
 MAX_PHASES = 1_000_000
 
+# A longer pause than this is not resampled sample by sample, but counted: it may be hours, or a wrong time of years.
+LONG_GAP_S = 4.0
+
 # Timestamps of some containers are rounded to milliseconds: a block that is off by less than this follows on without a
 # gap. About one frame of video.
 CLOCK_TOLERANCE_S = 0.04
@@ -132,6 +135,8 @@ class StreamResampler:
         self.kernel = None if orig_rate == new_rate else _resampler(orig_rate, new_rate, torch.float32)
         # A call of the kernel costs more than a few samples: wait for about a quarter of a second.
         self.batch = max(1, orig_rate // 4 // self.orig)
+        # Samples that are held back at most.
+        self.reach = (self.batch + self.context + 1) * self.orig
         self.held = np.zeros(0, dtype=np.float32)
         self.left = 0  # units at the head of `held` that have gone out already and serve as context
 
@@ -152,6 +157,16 @@ class StreamResampler:
         self.left = keep
         return out
 
+    def skip(self, samples: int) -> tuple[int, int]:
+        """Leave out silence that follows on silence, of which at least `reach` samples were pushed already.
+
+        Returns:
+            How many samples were taken, which is a whole number of units, and how many go out for them: after what
+            `push` returned so far, since what it holds back is silence too.
+        """
+        units = samples // self.orig
+        return units * self.orig, units * self.new
+
     def flush(self) -> np.ndarray:
         """Return what is left at the end of the sound."""
         if self.kernel is None or len(self.held) == self.left * self.orig:
@@ -159,6 +174,12 @@ class StreamResampler:
         out = self.kernel(torch.from_numpy(self.held)).numpy()[self.left * self.new :]
         self.held, self.left = self.held[:0], 0
         return out
+
+
+def _silence(samples: int, rate: int) -> Iterator[np.ndarray]:
+    """Zeros, a second at a time."""
+    for begin in range(0, samples, rate):
+        yield np.zeros(min(rate, samples - begin), dtype=np.float32)
 
 
 class SoundTrack:
@@ -180,14 +201,15 @@ class SoundTrack:
         self._pieces = self._resampled()
         self._held = np.zeros(0, dtype=np.float32)
         self._offset = 0  # index of the first held sample
+        self._silent = 0  # samples of a long silence that are still to come
 
     @property
     def has_sound(self) -> bool:
         """Whether there was any sound to decode."""
         return self._first is not None
 
-    def _contiguous(self) -> Iterator[tuple[np.ndarray, int]]:
-        """Samples that follow each other without gap or overlap, with their rate."""
+    def _contiguous(self) -> Iterator[tuple[np.ndarray | int, int]]:
+        """Samples that follow each other without gap or overlap, with their rate; of silence the number of samples."""
         if self._first is None:
             return
         clock, rate, counted = self.start, self._first.rate, 0
@@ -200,23 +222,32 @@ class SoundTrack:
             if late > CLOCK_TOLERANCE_S:
                 missing = round(late * rate)
                 counted += missing
-                while missing > 0:  # a second at a time: a gap may last for hours
-                    yield np.zeros(min(missing, rate), dtype=np.float32), rate
-                    missing -= rate
+                yield missing, rate
             elif late < -CLOCK_TOLERANCE_S:
                 samples = samples[round(-late * rate) :]
             counted += len(samples)
             yield samples, rate
             block = next(self._blocks, None)
 
-    def _resampled(self) -> Iterator[np.ndarray]:
+    def _resampled(self) -> Iterator[np.ndarray | int]:
+        """Sound at the wanted rate; of long silence the number of samples."""
         resampler, current = None, None
         for samples, rate in self._contiguous():
             if rate != current:
                 if resampler is not None:
                     yield resampler.flush()
                 resampler, current = StreamResampler(rate, self.rate), rate
-            yield resampler.push(samples)
+            if not isinstance(samples, int):
+                yield resampler.push(samples)
+                continue
+            # Zeros on either side of what is left out, so that what is held back is zero, and what filters it.
+            edge = max(round(LONG_GAP_S / 2 * rate), resampler.reach)
+            if samples > 2 * edge:
+                yield from map(resampler.push, _silence(edge, rate))
+                taken, out = resampler.skip(samples - 2 * edge)
+                yield out
+                samples -= edge + taken
+            yield from map(resampler.push, _silence(samples, rate))
         if resampler is not None:
             yield resampler.flush()
 
@@ -231,7 +262,7 @@ class SoundTrack:
             `torch.Tensor` of shape `(round(length * rate),)`, float32.
         """
         start, stop = sound_window(end, self.start, length, self.rate)
-        while self._offset + len(self._held) < stop and (piece := next(self._pieces, None)) is not None:
+        while self._offset + len(self._held) < stop and (piece := self._next_piece(start, stop)) is not None:
             used = min(max(0, start - self._offset), len(self._held))
             self._held = np.concatenate([self._held[used:], piece])
             self._offset += used
@@ -241,11 +272,29 @@ class SoundTrack:
             out[low - start : high - start] = self._held[low - self._offset : high - self._offset]
         return torch.from_numpy(out)
 
+    def _next_piece(self, start: float, stop: float) -> np.ndarray | None:
+        """The next samples, of a long silence those up to a sample; what lies before another is left out of it."""
+        if not self._silent:
+            piece = next(self._pieces, None)
+            if not isinstance(piece, int):
+                return piece
+            self._silent = piece
+        reached = self._offset + len(self._held)
+        if start > reached:
+            left_out = min(self._silent, start - reached)
+            self._offset, self._held = reached + left_out, self._held[:0]
+            self._silent -= left_out
+        count = min(self._silent, max(0, stop - self._offset - len(self._held)))
+        self._silent -= count
+        return np.zeros(count, dtype=np.float32)
+
     def read(self, until: float = math.inf) -> Tensor:
         """All of the sound, of shape `(samples,)`, float32, up to a time in seconds; no window can be cut after it."""
         most = math.inf if until == math.inf else max(0, sound_window(until, self.start, 0.0, self.rate)[1])
         pieces, count = [self._held], len(self._held)
         while count < most and (piece := next(self._pieces, None)) is not None:
+            if isinstance(piece, int):
+                piece = np.zeros(int(min(piece, most - count)), dtype=np.float32)
             pieces.append(piece)
             count += len(piece)
         return torch.from_numpy(np.concatenate(pieces)[: None if most == math.inf else most])

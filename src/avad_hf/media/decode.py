@@ -1,26 +1,28 @@
 """Video files as frames and sound on one clock. The only place that decodes."""
 
 import math
-import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Literal
 
 import av
-import numpy as np
-import torch
-import torch.nn.functional as F
 from av.video.reformatter import VideoReformatter
-from torch import Tensor
 
-from .audio import SoundBlock, SoundTrack, to_mono
+from .audio import SoundTrack
 from .clips import JUMP_S, Frame, SteadyClock
+from .container import PacketLog, SoundFile
+from .coverage import NOTABLE_S, Coverage
+from .endings import damage_within
+from .errors import MediaError
+from .limits import check_limit, limit
+from .scaling import asked_size, quarter_turns, scaled_pixels
 
-
-class MediaError(ValueError):
-    """A file, or what was given in its place, cannot be read as video. The message names it and says what to do."""
+# Sound may go on for a moment after the last picture; codecs fill their last block, and recorders stop one by one.
+_SOUND_BEYOND_S = 0.45
+# Containers whose header says how long they are. Others are measured by FFmpeg, from what is left of them.
+_TIMED = ("mov", "matroska", "flv", "avi", "asf", "mxf", "nut")
 
 
 @dataclass(frozen=True)
@@ -44,189 +46,6 @@ class MediaInfo:
     has_audio: bool
 
 
-def scaled_size(width: int, height: int, short_side: int) -> tuple[int, int]:
-    """Width and height with the given short side; the long side is rounded down, as in pytorchvideo."""
-    if width <= height:
-        return short_side, math.floor(height / width * short_side)
-    return math.floor(width / height * short_side), short_side
-
-
-def asked_size(width: int, height: int, size: int | tuple[int, int] | None) -> tuple[int, int]:
-    """Width and height of scaled frames.
-
-    Args:
-        width: Of the picture as shown, in pixels.
-        height: Of the picture as shown, in pixels.
-        size: Short side, which keeps the proportion; or height and width, which may not; or ``None`` for no scaling.
-    """
-    if size is None:
-        return width, height
-    return (size[1], size[0]) if isinstance(size, tuple) else scaled_size(width, height, size)
-
-
-def _turns(frame: av.VideoFrame) -> int:
-    """Quarter turns, counter-clockwise, that the rotation tag asks for."""
-    return round(frame.rotation / 90) % 4
-
-
-def scaled_pixels(frame: av.VideoFrame, reformatter: VideoReformatter, size: tuple[int, int], resize: str) -> Tensor:
-    """Scale a decoded frame to a width and height, and turn it upright; RGB of shape `(3, H, W)`."""
-    width, height = size
-    if resize == "area":
-        # FFmpeg's AREA only averages; enlarging, be it one side, needs interpolation.
-        method = "AREA" if width <= frame.width and height <= frame.height else "BILINEAR"
-        scaled = reformatter.reformat(frame, width=width, height=height, format="rgb24", interpolation=method)
-        pixels = torch.from_numpy(scaled.to_ndarray()).permute(2, 0, 1)
-    else:
-        full = torch.from_numpy(frame.to_ndarray(format="rgb24")).permute(2, 0, 1).float()
-        pixels = F.interpolate(full.unsqueeze(0), size=(height, width), mode="bilinear").squeeze(0)
-    turns = _turns(frame)
-    return torch.rot90(pixels, turns, dims=(1, 2)) if turns else pixels
-
-
-def planar_samples(frame: av.AudioFrame) -> np.ndarray:
-    """Samples of a decoded frame, of shape `(channels, samples)` and the file's own type."""
-    samples = frame.to_ndarray()
-    return samples if frame.format.is_planar else samples.reshape(-1, len(frame.layout.channels)).T
-
-
-class SoundFile:
-    """A file with sound, which may have a picture too. All times count from the start of the container.
-
-    Args:
-        path: Of a local file.
-        name: For messages, where it is not the path.
-    """
-
-    kind = "sound"
-
-    def __init__(self, path: str, name: str | None = None):
-        self.path, self.name = path, name or path
-        # What was met while decoding: damage, pauses. Empty for a file in order.
-        self.problems: list[str] = []
-        self._handles: list[Any] = []
-        with self.open() as container:
-            # Seconds on the container's clock that are 0 on ours.
-            self.start = (container.start_time or 0) / av.time_base
-            self.has_audio = bool(container.streams.audio)
-            self._look(container)
-
-    def _look(self, container) -> None:
-        """Read what else is to be known of a container, or refuse it."""
-        if not self.has_audio:
-            raise MediaError(f"{self.name} has no sound. Give the sound file that belongs to the video, or none.")
-
-    @contextmanager
-    def open(self) -> Iterator[Any]:
-        """Open the container; raises [`MediaError`] if that fails."""
-        if not os.path.exists(self.path):
-            raise MediaError(f"{self.name}: no such file. Check the path.")
-        if os.path.isdir(self.path):
-            raise MediaError(f"{self.name} is a directory. Give a video file, or several of them.")
-        if os.path.getsize(self.path) == 0:
-            raise MediaError(f"{self.name} is empty (0 bytes). Copy or record it again.")
-        try:
-            # Absolute, since FFmpeg takes what stands before a colon for a protocol: 12:30.mp4.
-            container = av.open(os.path.abspath(self.path))
-        except (av.FFmpegError, OSError) as error:
-            raise MediaError(
-                f"{self.name} cannot be opened as {self.kind} ({type(error).__name__}: {os.path.getsize(self.path)} "
-                "bytes read as no known container). If it was cut off while recording or copying, its index is gone: "
-                f"copy it again, or repair it, and check that it is {self.kind} at all."
-            ) from error
-        self._handles.append(container)
-        try:
-            yield container
-        finally:
-            # Whoever takes it off the list closes it: another thread may be closing all, and twice would crash.
-            try:
-                self._handles.remove(container)
-            except ValueError:
-                pass
-            else:
-                container.close()
-
-    def close(self) -> None:
-        """Close the handles of frames and sound that were not read to their end."""
-        with suppress(IndexError):
-            while True:
-                self._handles.pop().close()
-
-    def _note(self, problem: str) -> None:
-        # A second reading meets the same again.
-        if problem not in self.problems:
-            self.problems.append(problem)
-
-    def sound_stream(self, container):
-        """The sound stream to listen to, or ``None`` if there is none that can be decoded."""
-        stream = container.streams.best("audio")
-        return None if stream is None or stream.codec_context is None else stream
-
-    def decode(self, container, stream, what: str) -> Iterator[Any]:
-        """Decode what can be decoded, noting damage instead of stopping at it."""
-        packets = container.demux(stream)
-        while True:
-            try:
-                packet = next(packets)
-            except StopIteration:
-                break
-            except (av.FFmpegError, OSError) as error:
-                self._note(f"reading the {what} stopped early ({type(error).__name__})")
-                with suppress(av.FFmpegError):
-                    yield from stream.decode(None)  # what the decoder still holds
-                break
-            try:
-                yield from packet.decode()
-            except av.EOFError:
-                break
-            except (av.FFmpegError, OSError):
-                self._note(f"some {what} packets could not be decoded")
-
-    def _time(self, frame: av.VideoFrame | av.AudioFrame) -> float | None:
-        """When a decoded frame says that it appears or sounds, in seconds on our clock."""
-        return None if frame.time is None else frame.time - self.start
-
-    def _note_jumps(self, clock: SteadyClock, what: str) -> None:
-        if clock.jumps:
-            self._note(f"the clock of the {what} starts anew, first at {clock.jumps[0]:.2f} s")
-        if clock.first_stray is not None:
-            said, placed = clock.first_stray
-            self._note(f"single times of the {what} are wrong, first {said:.2f} s in place of {placed:.2f} s")
-
-    def sound(self, rate: int) -> SoundTrack:
-        """Decode the sound, mixed to mono and resampled.
-
-        Args:
-            rate: Wanted samples a second, in Hz.
-
-        Returns:
-            [`SoundTrack`], whose ``has_sound`` is false for a file without a sound stream that can be decoded.
-        """
-        track = SoundTrack(self._sound_blocks(), rate)
-        if self.has_audio and not track.has_sound:
-            self._note("the sound cannot be decoded")
-        return track
-
-    def _sound_blocks(self) -> Iterator[SoundBlock]:
-        if not self.has_audio:
-            return
-        clock = SteadyClock()
-        with self.open() as container:
-            if (stream := self.sound_stream(container)) is None:
-                return
-            marked = (
-                (self._time(frame), frame.samples / frame.sample_rate, frame)
-                for frame in self.decode(container, stream, "sound")
-            )
-            for start, _, frame in clock.place(marked):
-                self._note_jumps(clock, "sound")
-                mono = to_mono(planar_samples(frame))
-                if not np.isfinite(mono).all():
-                    self._note("some samples of the sound are no numbers, and are silenced")
-                    mono = np.nan_to_num(mono, nan=0.0, posinf=0.0, neginf=0.0)
-                yield SoundBlock(start, mono, frame.sample_rate)
-
-
 class MediaFile(SoundFile):
     """A video file.
 
@@ -242,18 +61,42 @@ class MediaFile(SoundFile):
     kind = "video"
 
     def __init__(self, path: str, name: str | None = None, side_sound: SoundFile | None = None):
+        # What was seen when the frames were read last, and whether that went up to their end.
+        self.seen, self.seen_all = Coverage("picture"), False
+        self._log = PacketLog()
         super().__init__(path, name)
         self.sound_file = side_sound or self
         if side_sound is not None:
             self.info = replace(self.info, has_audio=True)
-            side_sound.problems = self.problems
+
+    @property
+    def problems(self) -> list[str]:
+        """What was met while reading: damage, pauses, a missing end. Empty for a file in order."""
+        found = [*self._notes, *self.seen.problems(self._log.num_errors > 0), *self.heard.problems()]
+        if self.sound_file is not self:
+            found += self.sound_file.problems
+        heard = self.sound_file.heard
+        pause = max(NOTABLE_S, self.seen.usual_pause)
+        if self.seen_all and self.sound_file.heard_all and 0 < heard.end < self.seen.end - pause:
+            found.append(f"the sound ends at {heard.end:.2f} s, {self.seen.end - heard.end:.2f} s before the picture")
+        return list(dict.fromkeys(found))
+
+    @property
+    def read(self) -> dict[str, Any]:
+        """What was read of picture and sound the last time, for a result."""
+        return {
+            "picture": self.seen.to_dict(self._log.num_errors > 0),
+            "sound": self.sound_file.heard.to_dict() if self.info.has_audio else None,
+            "remarks": list(dict.fromkeys(self.remarks + self.sound_file.remarks)),
+        }
 
     def _look(self, container) -> None:
         stream = self.video_stream(container)
         rate = stream.average_rate or stream.guessed_rate or 25
         width, height = stream.codec_context.width, stream.codec_context.height
-        with suppress(av.FFmpegError, StopIteration):  # a damaged start shows when frames are read
-            if _turns(next(container.decode(stream))) % 2:
+        check_limit("MAX_PIXELS", width * height, f"{self.name}: pictures of {width} x {height} pixels")
+        with suppress(Exception):  # a damaged start shows when frames are read
+            if quarter_turns(next(container.decode(stream))) % 2:
                 width, height = height, width
         self.info = MediaInfo(
             name=self.name,
@@ -263,6 +106,15 @@ class MediaFile(SoundFile):
             duration=self._duration(container, stream),
             has_audio=self.has_audio,
         )
+        # When the longest stream ends, where the header says so, in seconds on our clock.
+        self._header_end = None
+        is_timed = self.format.split(",")[0] in _TIMED and not self._is_live()
+        if container.duration is not None and is_timed:
+            self._header_end = container.duration / av.time_base - max(0.0, self.start)
+
+    def _is_live(self) -> bool:
+        """Whether it is a Matroska written live, of whose length FFmpeg makes a guess by its bit rate."""
+        return self.format.startswith("matroska") and not self.ending.known
 
     def close(self) -> None:
         """Close the handles of frames and sound that were not read to their end."""
@@ -293,6 +145,8 @@ class MediaFile(SoundFile):
 
     def _duration(self, container, stream) -> float | None:
         """When the picture ends, in seconds on our clock, as far as the container says."""
+        if self._is_live():
+            return None
         if stream.duration is not None:
             begin = 0.0 if stream.start_time is None else float(stream.start_time * stream.time_base) - self.start
             return begin + float(stream.duration * stream.time_base)
@@ -314,7 +168,7 @@ class MediaFile(SoundFile):
             packets = container.demux(self.video_stream(container))
             try:
                 return sum(1 for _ in islice((packet for packet in packets if packet.size), limit))
-            except (av.FFmpegError, OSError):  # damage shows when frames are decoded
+            except Exception:  # damage shows when frames are decoded
                 count = round((self.info.duration or 0.0) * self.info.fps)
                 return count if limit is None else min(limit, count)
 
@@ -341,41 +195,56 @@ class MediaFile(SoundFile):
             Frames in order and of one size; they end when the container says, which `join_ends` makes exact.
 
         Raises:
-            MediaError: If not a single frame can be decoded.
+            MediaError: If not a single frame can be decoded, or it gets too large.
         """
         reformatter, clock = VideoReformatter(), SteadyClock(rising=True)
+        seen, log, sound_log = Coverage("picture"), PacketLog(), PacketLog()
+        self.seen, self.seen_all, self._log = seen, False, log
         period = 1.0 / self.info.fps
-        last: float | None = None
-        stored = scaled = None
-        pauses: list[str] = []
+        shown: tuple[int, int] | None = None
+        length, num_errors, number = period, 0, 0
         with self.open() as container:
             stream = self.video_stream(container)
             stream.thread_type = "AUTO"
+            stream.codec_context.options = {"max_pixels": str(int(limit("MAX_PIXELS")))}
+            sound = self.sound_stream(container) if self.has_audio else None
+            beside = () if sound is None else [(sound, sound_log)]
             marked = (
                 (self._time(frame), float(frame.duration * frame.time_base) if frame.duration else period, frame)
-                for frame in self.decode(container, stream, "video")
+                for frame in self.decode(container, stream, "video", log, beside)
             )
-            for number, (start, length, frame) in enumerate(clock.place(marked)):
+            for start, length, frame in clock.place(marked):
                 self._note_jumps(clock, "picture")
-                if last is not None and start - last > max(1.0, 10 * period):
-                    pauses.append(f"{last + period:.2f} to {start:.2f} s")
-                last = start
-                if stored is None:
-                    stored = (frame.width, frame.height)
-                    # Scaled first and turned then.
-                    lying = size[::-1] if isinstance(size, tuple) and _turns(frame) % 2 else size
-                    scaled = asked_size(*stored, lying)
-                elif (frame.width, frame.height) != stored:
+                turns = quarter_turns(frame)
+                size_shown = (frame.width, frame.height)[:: -1 if turns % 2 else 1]
+                if shown is None:
+                    shown, scaled = size_shown, asked_size(*size_shown, size)
+                    self._note_late_start(log, start, "picture")
+                elif size_shown != shown:
                     self._note(
-                        f"the picture's size changes on the way, and is scaled to that of the first frame {stored}"
+                        f"the picture's size changes on the way, and is scaled to that of the first frame {shown}"
                     )
-                is_wanted = start >= begin and (picked is None or picked(number))
-                pixels = scaled_pixels(frame, reformatter, scaled, resize) if is_wanted else None
+                pixels = None
+                if start >= begin and (picked is None or picked(number)):
+                    try:
+                        # Scaled first and turned then.
+                        pixels = scaled_pixels(frame, reformatter, scaled[:: -1 if turns % 2 else 1], resize)
+                    except Exception:  # a frame that contradicts itself
+                        log.num_errors += 1
+                        self._note("some pictures could not be scaled")
+                        continue
+                # What follows damage is built on it, up to the next picture that stands alone.
+                is_damaged = frame.is_corrupt or (log.num_errors > num_errors and not frame.key_frame)
+                if is_damaged or frame.key_frame:
+                    seen.damage(start, is_damaged)
+                # Not every decoder notices that what a picture is built on is missing.
+                if frame.key_frame or seen.is_skipped(start):
+                    seen.doubt(start, not frame.key_frame)
+                num_errors = log.num_errors
+                seen.add(start, start + length, period)
+                number += 1
                 yield Frame(start, start + length, pixels)
-        if pauses:
-            more = f" and {len(pauses) - 3} more times" if len(pauses) > 3 else ""
-            self._note(f"there is no picture from {', '.join(pauses[:3])}{more}")
-        if last is None:
+        if seen.start is None:
             raise MediaError(
                 f"{self.name}: the container opens, but not one frame could be decoded "
                 f"({'; '.join(self.problems) or 'the video stream is empty'}). The file is cut or damaged: copy it "
@@ -383,4 +252,30 @@ class MediaFile(SoundFile):
             )
         if self.info.duration is not None and abs(self.info.duration - clock.latest_stray) < JUMP_S:
             # The container took a wrong time for the end.
-            self.info = replace(self.info, duration=last + length)
+            self.info = replace(self.info, duration=seen.end)
+        is_behind = log.end is not None and log.end - seen.end > 1.5 * period + 0.002
+        if is_behind and not (clock.jumps or clock.first_stray):
+            # PyAV says nothing of errors that come when decoding in threads is through.
+            log.num_errors += 1
+            self._note("some video packets could not be decoded")
+        if (damage := damage_within(self.path, self.format)) is not None:
+            log.num_errors += 1
+            self._note(damage)
+        self._note_missing_end(seen, sound_log.end)
+        self._note_growth()
+        if seen is self.seen:
+            self.seen_all = True
+
+    def _note_missing_end(self, seen: Coverage, sound_end: float | None) -> None:
+        """Note a picture that ends before the file says, or before its sound."""
+        picture_end = seen.end
+        promised = self.info.duration
+        if promised is None and self._header_end is not None and self._header_end - (sound_end or 0.0) > NOTABLE_S:
+            promised = self._header_end
+        if promised is not None and promised - picture_end >= max(NOTABLE_S, seen.usual_pause):
+            self._note(f"the last {promised - picture_end:.2f} s of the picture are missing")
+        elif sound_end is not None and sound_end - picture_end >= max(_SOUND_BEYOND_S, seen.usual_pause):
+            self._note(f"the sound goes on for {sound_end - picture_end:.2f} s after the last picture")
+
+
+__all__ = ["MediaError", "MediaFile", "MediaInfo", "SoundFile"]

@@ -11,7 +11,8 @@ from avad_hf.files import written_whole
 
 from .audio import to_mono
 from .clips import SteadyClock
-from .decode import MediaFile, SoundFile, planar_samples
+from .container import SoundFile, planar_samples
+from .decode import MediaFile
 
 TIME_BASE = Fraction(1, 90000)
 # What an MP4 carries as it is; other sound is encoded anew, as AAC.

@@ -4,14 +4,18 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import av
 from av.video.reformatter import VideoReformatter
 
 from .audio import SoundTrack
 from .clips import Frame
-from .decode import MediaError, MediaInfo, SoundFile, asked_size, scaled_pixels
+from .coverage import Coverage
+from .decode import MediaError, MediaInfo, SoundFile
+from .limits import limit
+from .opening import PICTURES, open_container
+from .scaling import asked_size, scaled_pixels
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 
@@ -46,10 +50,10 @@ class FrameFolder:
 
     def __init__(self, path: str, fps: float | None, side_sound: SoundFile | None = None):
         self.name = path
-        self.problems: list[str] = []
         self.sound_file = side_sound
-        if side_sound is not None:
-            side_sound.problems = self.problems
+        self._seen = Coverage("picture", is_continuous=True)
+        # Names of pictures that could not be read.
+        self._broken: list[str] = []
         self._pictures = pictures_in(path)
         if not self._pictures:
             raise MediaError(f"{path} is a directory without pictures ({', '.join(PICTURE_SUFFIXES)}). Give a video.")
@@ -76,13 +80,30 @@ class FrameFolder:
         if self.sound_file is not None:
             self.sound_file.close()
 
+    @property
+    def problems(self) -> list[str]:
+        """What was met while reading: pictures that cannot be read, damage of the sound beside them."""
+        found = [f"{len(self._broken)} pictures cannot be read, first {self._broken[0]}"] if self._broken else []
+        found += self._seen.problems()
+        return found if self.sound_file is None else found + self.sound_file.problems
+
+    @property
+    def read(self) -> dict[str, Any]:
+        """What was read of picture and sound the last time, for a result."""
+        sound = self.sound_file
+        return {
+            "picture": self._seen.to_dict(),
+            "sound": None if sound is None else sound.heard.to_dict(),
+            "remarks": [] if sound is None else list(sound.remarks),
+        }
+
     @staticmethod
     def _decode(picture: Path) -> av.VideoFrame | None:
         try:
-            # As an open file, since FFmpeg takes a % in a picture's path for the number of a frame.
-            with open(picture, "rb") as file, av.open(file) as container:
+            with open_container(str(picture), picture.name, "picture", PICTURES) as container:
+                container.streams.video[0].codec_context.options = {"max_pixels": str(int(limit("MAX_PIXELS")))}
                 return next(container.decode(video=0), None)
-        except (av.FFmpegError, OSError):
+        except Exception:  # whatever a decoder makes of damaged bytes
             return None
 
     def num_frames(self, limit: int | None = None) -> int:
@@ -99,20 +120,18 @@ class FrameFolder:
         """Read the pictures, scaled as [`MediaFile.frames`] does; one that cannot be read is noted and left out."""
         reformatter, period = VideoReformatter(), 1.0 / self.info.fps
         scaled = asked_size(*self._size, size)
-        broken, number = [], 0
+        number = 0
+        self._seen, self._broken = Coverage("picture", is_continuous=True), []
         for index, picture in enumerate(self._pictures):
             if (frame := self._decode(picture)) is None:
-                broken.append(picture.name)
+                self._broken.append(picture.name)
                 continue
             start = index * period
+            self._seen.add(start, start + period)
             is_wanted = start >= begin and (picked is None or picked(number))
             pixels = scaled_pixels(frame, reformatter, scaled, resize) if is_wanted else None
             yield Frame(start, start + period, pixels)
             number += 1
-        problem = f"{len(broken)} pictures cannot be read, first {broken[0]}" if broken else None
-        # A second reading meets the same again.
-        if broken and problem not in self.problems:
-            self.problems.append(problem)
 
     def spread(self, count: int) -> Iterator[av.VideoFrame]:
         """Some pictures, spread evenly over the folder, as they are decoded."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 from .audio import SoundTrack
 from .clips import Frame
@@ -41,6 +41,11 @@ class Section:
     def problems(self) -> list[str]:
         """What was met while decoding."""
         return self._media.problems
+
+    @property
+    def read(self) -> dict[str, Any]:
+        """What was read of the whole video, for a result."""
+        return self._media.read
 
     def close(self) -> None:
         """Close the video."""

@@ -1,25 +1,22 @@
 """Opens whatever stands for a video: paths, URLs, file objects, bytes, arrays."""
 
-import io
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from typing import Any, Literal, Protocol, runtime_checkable
-from urllib.parse import urlparse
 
 from .arrays import MediaArrays
 from .audio import SoundTrack
 from .clips import Frame
 from .decode import MediaError, MediaFile, MediaInfo, SoundFile
+from .fetching import PROTOCOLS, copied, copied_address, is_address, is_pipe, without_file_protocol
 from .folders import FrameFolder
 from .sections import Section
 
-ACCEPTED_SOURCES = """\
+ACCEPTED_SOURCES = f"""\
 A video is one of
 - a path;
-- a URL (http, https, hf or another that fsspec knows);
+- a URL ({", ".join(PROTOCOLS)});
 - a file object opened for reading, or bytes;
 - a dict with "path" or "bytes", as rows of `datasets` with Video(decode=False) are;
 - a row of a manifest: a dict with "video" (one of the above, or a folder of pictures) and, where they are not None,
@@ -32,11 +29,13 @@ A video is one of
 class Media(Protocol):
     """Whatever gives frames and sound on one clock: files, folders of pictures, arrays, stretches of them.
 
-    A source that never ends has an attribute ``is_endless`` that is true.
+    A source that never ends has an attribute ``is_endless`` that is true. One that knows has ``read``: what of picture
+    and sound was read the last time, in seconds: ``picture`` and ``sound`` with ``start``, ``end``, ``seconds``, and
+    lists of stretches ``missing`` and ``damaged``; ``remarks`` on a file in order.
 
     Attributes:
         info: What it says of itself before it is decoded.
-        problems: What was met while decoding: damage, pauses. Empty where all is in order.
+        problems: What was met while reading: damage, pauses, a missing end. Empty where all is in order.
     """
 
     info: MediaInfo
@@ -101,42 +100,20 @@ def _local_file(source: Any) -> Iterator[tuple[str, str]]:
     """Path of a file on this machine, and its name for messages; what is none is copied for as long as it is used."""
     if isinstance(source, dict) and (source.get("bytes") or source.get("path")):
         source = source.get("bytes") or source["path"]
-    local = isinstance(source, (str, os.PathLike)) and (os.path.exists(source) or "://" not in os.fspath(source))
-    if local and (not os.path.exists(source) or os.path.isfile(source) or os.path.isdir(source)):
-        yield os.fspath(source), os.fspath(source)
-    elif local or isinstance(source, (str, bytes)) or hasattr(source, "read"):
-        with tempfile.TemporaryDirectory(prefix="avad_hf-") as folder:
-            if local:
-                with open(source, "rb") as pipe:  # which can be read only once
-                    copy = _copy_to(folder, pipe)
-            else:
-                copy = _copy_to(folder, source)
+    if isinstance(source, str):
+        source = without_file_protocol(source)
+    if isinstance(source, (str, os.PathLike)) and not is_address(source):
+        path = os.fspath(source)
+        if isinstance(path, str) and is_pipe(path):
+            with open(path, "rb") as pipe, copied(pipe) as copy:  # which can be read only once
+                yield copy
+        else:
+            yield path, path
+    elif isinstance(source, str):
+        with copied_address(source) as copy:
+            yield copy
+    elif isinstance(source, bytes) or hasattr(source, "read"):
+        with copied(source) as copy:
             yield copy
     else:
         raise TypeError(f"Cannot read a {type(source).__name__} as video.\n{ACCEPTED_SOURCES}")
-
-
-def _copy_to(folder: str, source: Any) -> tuple[str, str]:
-    """Copy a URL, bytes or file object into a folder; returns the file's path and its name for messages."""
-    if isinstance(source, str):
-        import fsspec
-
-        path = os.path.join(folder, os.path.basename(urlparse(source).path) or "video")
-        try:
-            filesystem, remote = fsspec.core.url_to_fs(source)
-            filesystem.get_file(remote, path)
-        except Exception as error:  # every protocol has its own errors
-            reason = f"{type(error).__name__}: {error}"
-            raise MediaError(f"{source} cannot be fetched ({reason}). Check the URL.") from error
-        return path, source
-    path = os.path.join(folder, "video")
-    with open(path, "wb") as file:
-        if isinstance(source, bytes):
-            file.write(source)
-        elif isinstance(source, io.TextIOBase):
-            raise TypeError(f"{getattr(source, 'name', source)} is opened as text. Open it with mode 'rb'.")
-        else:
-            if source.seekable():
-                source.seek(0)  # it may have been read before
-            shutil.copyfileobj(source, file)
-    return path, str(getattr(source, "name", f"{type(source).__name__} object"))

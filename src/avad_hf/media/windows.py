@@ -14,6 +14,8 @@ from .sources import Media
 
 # Sound of a file that goes on for longer after the picture is left out: a damaged clock may promise days of it.
 SOUND_AFTER_S = 60.0
+# Seconds of sound that are heard at once: four hours at 16 kHz take 0.9 GB. Only wrong times make a file longer.
+LONGEST_SOUND_S = 4 * 3600.0
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,9 @@ def read_whole(media: Media, num_frames: int, size: int | tuple[int, int], rate:
         step = right
     sound = None
     if rate is not None and (track := media.sound(rate)).has_sound:
-        # Of a stretch what is heard during it; of a file everything.
-        sound = track.window(end, end - start) if isinstance(media, Section) else track.read(end + SOUND_AFTER_S)
+        # Of a stretch what is heard during it; of a file everything, up to a length that fits into memory.
+        is_part = isinstance(media, Section) or end - start > LONGEST_SOUND_S
+        sound = track.window(end, min(end - start, LONGEST_SOUND_S)) if is_part else track.read(end + SOUND_AFTER_S)
     pixels = [picks[index % len(picks)].pixels for index in range(num_frames)]
     return Window(torch.stack(pixels), start, end, sound)
 
@@ -96,7 +99,8 @@ def read_windows(media: Media, num_frames: int, length_s: float, size: tuple[int
 
     def window(end: float) -> Window:
         start = recent[0].start
-        sound = track.window(end, end - start) if track.has_sound else None
+        # A pause of hours within would be hours of silence.
+        sound = track.window(end, min(end - start, 10 * length_s)) if track.has_sound else None
         return Window(torch.stack([frame.pixels for frame in recent]), start, end, sound)
 
     count = fresh = 0  # frames, and picks that no window holds yet

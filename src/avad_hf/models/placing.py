@@ -5,7 +5,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from avad_hf.media.decode import MediaInfo, asked_size
+from avad_hf.media.decode import MediaInfo
+from avad_hf.media.scaling import asked_size
 
 # A GPU is full with this many clips of 32 frames; more only take memory.
 MOST_CLIPS = 16
