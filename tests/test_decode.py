@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from avad_hf import MediaError
+from avad_hf.media import decode, scaling
 from avad_hf.media.clips import join_ends
 from avad_hf.media.scaling import scaled_size
 from avad_hf.media.sources import open_media
@@ -365,6 +366,54 @@ def test_size_that_changes_on_the_way(tmp_path):
     media, frames = read(Path(small).read_bytes() + Path(large).read_bytes())
     assert len(frames) == 20 and {tuple(frame.pixels.shape) for frame in frames} == {(3, 48, 64)}
     assert any("size changes on the way" in problem for problem in media.problems)
+
+
+def test_rotation_that_changes_on_the_way(tmp_path, monkeypatch):
+    """A phone that is turned while it records: pictures stay upright, and of the first one's size."""
+    path = write_media(tmp_path / "a.mp4", frame_times(25, 1.0), size=(96, 64))
+    with av.open(path) as container:
+        times = sorted(float(packet.pts * packet.time_base) for packet in container.demux() if packet.size)
+    turned = set(times[10:])
+    for module in (decode, scaling):
+        monkeypatch.setattr(module, "quarter_turns", lambda frame: 1 if frame.time in turned else 0)
+    media, frames = read(path)
+    assert len(frames) == 25 and {tuple(frame.pixels.shape) for frame in frames} == {(3, 48, 72)}
+    assert any("size changes on the way" in problem for problem in media.problems)
+
+
+def test_pixel_format_that_changes_on_the_way(tmp_path):
+    """Recordings of two cameras joined as bytes, the second with full colour: every picture is read, in its colour."""
+    parts = [
+        write_media(tmp_path / name, frame_times(25, 1.0), size=size, pictures=red)
+        for name, size in (("a.ts", (64, 48)), ("b.ts", (65, 49)))
+    ]
+    frames = read(b"".join(Path(part).read_bytes() for part in parts))[1]
+    assert len(frames) == 50 and {tuple(frame.pixels.shape) for frame in frames} == {(3, 48, 64)}
+    for frame in frames:
+        assert frame.pixels[0].float().mean() > 200 and frame.pixels[1:].float().mean() < 60
+
+
+def red(index, width, height):
+    return np.full((height, width, 3), (230, 20, 20), dtype=np.uint8)
+
+
+class Damaged(Exception):
+    """What a decoder has never raised yet."""
+
+
+@pytest.mark.parametrize("error", [IndexError, ZeroDivisionError, UnicodeDecodeError, Damaged])
+def test_an_error_of_any_kind_costs_its_frame_alone(tmp_path, monkeypatch, error):
+    path = write_media(tmp_path / "a.mov", frame_times(25, 2.0), video_codec="mjpeg")
+    scale, number = decode.scaled_pixels, itertools.count()
+
+    def failing(*arguments):
+        if next(number) == 20:
+            raise error(*("utf-8", b"", 0, 1, "") if error is UnicodeDecodeError else ())
+        return scale(*arguments)
+
+    monkeypatch.setattr(decode, "scaled_pixels", failing)
+    media, frames = read(path)
+    assert len(frames) == 49 and "some pictures could not be scaled" in media.problems
 
 
 def test_formats_that_cannot_be_decoded(tmp_path):

@@ -292,11 +292,13 @@ class SoundTrack:
         """All of the sound, of shape `(samples,)`, float32, up to a time in seconds; no window can be cut after it."""
         most = math.inf if until == math.inf else max(0, sound_window(until, self.start, 0.0, self.rate)[1])
         pieces, count = [self._held], len(self._held)
-        while count < most and (piece := next(self._pieces, None)) is not None:
+        piece: np.ndarray | int | None = self._silent
+        while piece is not None:
             if isinstance(piece, int):
-                piece = np.zeros(int(min(piece, most - count)), dtype=np.float32)
+                piece = np.zeros(int(min(piece, max(0, most - count))), dtype=np.float32)
             pieces.append(piece)
             count += len(piece)
+            piece = next(self._pieces, None) if count < most else None
         return torch.from_numpy(np.concatenate(pieces)[: None if most == math.inf else most])
 
 

@@ -13,7 +13,7 @@ from .clips import SteadyClock
 from .coverage import NOTABLE_S, Coverage
 from .endings import ending
 from .errors import MediaError
-from .limits import MIN_SOUND_RATE, check_limit
+from .limits import MAX_SOUND_CHANNELS, MAX_SOUND_RATE, MIN_SOUND_RATE, check_limit
 from .opening import open_container
 
 # A container that cannot be read on is tried again, since the next packet may be in order; so often in a row.
@@ -27,24 +27,32 @@ def planar_samples(frame: av.AudioFrame) -> np.ndarray:
 
 
 class PacketLog:
-    """What the packets of one stream said while they were read, beside what could be decoded of them."""
+    """What the packets of one stream said while they were read, beside what could be decoded of them.
 
-    def __init__(self) -> None:
+    Args:
+        tick: Seconds of the stream's unit of time.
+    """
+
+    def __init__(self, tick: float = 0.0):
         self.num_errors = 0
+        self._tick = tick
         # When the first and the last packet begin and end, in seconds on the file's clock, as far as they say.
         self.first: float | None = None
         self.end: float | None = None
 
     def add(self, packet: av.Packet, start: float) -> None:
         """Count a packet; `start` is the container's, in seconds."""
-        mark = packet.dts if packet.pts is None else packet.pts
-        if mark is None or packet.time_base is None or packet.is_discard:
+        mark = packet.pts
+        if mark is None:
+            mark = packet.dts
+        if mark is None or packet.is_discard:
             return
-        time = float(mark * packet.time_base) - start
+        time = mark * self._tick - start
         if self.first is None:
-            self.first = time
-        end = time + float((packet.duration or 0) * packet.time_base)
-        self.end = end if self.end is None else max(self.end, end)
+            self.first = self.end = time
+        end = time + (packet.duration or 0) * self._tick
+        if end > self.end:
+            self.end = end
 
 
 class SoundFile:
@@ -185,8 +193,10 @@ class SoundFile:
 
     def _time(self, frame: av.VideoFrame | av.AudioFrame) -> float | None:
         """When a decoded frame says that it appears or sounds, in seconds on our clock."""
-        # Damaged ones may come without a time base.
-        return None if frame.pts is None or not frame.time_base else float(frame.pts * frame.time_base) - self.start
+        try:
+            return None if frame.time is None else frame.time - self.start
+        except Exception:  # damaged ones may come without a time base
+            return None
 
     def _note_jumps(self, clock: SteadyClock, what: str) -> None:
         if clock.jumps:
@@ -218,10 +228,11 @@ class SoundFile:
     def _sound_blocks(self, heard: Coverage) -> Iterator[SoundBlock]:
         if not self.has_audio:
             return
-        clock, log = SteadyClock(), PacketLog()
+        clock = SteadyClock()
         with self.open() as container:
             if (stream := self.sound_stream(container)) is None:
                 return
+            log = PacketLog(float(stream.time_base or 0))
             marked = (
                 (self._time(frame), frame.samples / frame.sample_rate, frame)
                 for frame in self.decode(container, stream, "sound", log)
@@ -251,6 +262,8 @@ class SoundFile:
         rate, channels = frame.sample_rate, len(frame.layout.channels)
         if not frame.samples or not rate:
             return False
+        if MIN_SOUND_RATE <= rate <= MAX_SOUND_RATE and channels <= MAX_SOUND_CHANNELS:
+            return True
         try:
             check_limit("MAX_SOUND_RATE", rate, f"sound of {rate:,} Hz is left out")
             check_limit("MAX_SOUND_CHANNELS", channels, f"sound of {channels} channels is left out")

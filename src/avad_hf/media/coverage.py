@@ -7,9 +7,9 @@ from typing import Any
 NOTABLE_S = 0.25
 # So many stretches are kept and listed; those after them are counted.
 MOST_LISTED = 100
-# Steps from picture to picture that differ by more than this from the usual one are irregular; of a steady camera
-# fewer than one in ten are.
-_IRREGULAR, _STEADY_SHARE = 0.5, 0.1
+# Steps from picture to picture that differ by more than this from the usual one are irregular. Of a steady camera one
+# in ten is at most, and one in fifty where single ones stand for a loss.
+_IRREGULAR, _STEADY_SHARE, _STEADIEST_SHARE = 0.5, 0.1, 0.02
 
 
 class Coverage:
@@ -57,11 +57,9 @@ class Coverage:
         self._until = self.end if usual is None else max(self._until, min(end, start + usual))
 
     def is_skipped(self, start: float) -> bool:
-        """Whether an item that begins now comes later than after the step that is usual so far."""
-        if self._steps.total() < 10:
-            return False
-        usual = self._steps.most_common(1)[0][0] / 1000
-        return start - self._last > 1.5 * usual + 0.002
+        """Whether an item that begins now comes later than the steps between those before let expect."""
+        count = self._steps.total()
+        return count >= 10 and start - self._last > 1.8 * (self._last - self.start) / count
 
     def damage(self, time: float, is_damaged: bool) -> None:
         """Note from when on what was read is damaged, or in order again."""
@@ -94,8 +92,8 @@ class Coverage:
             return self._gaps
         return [gap for gap in self._gaps if gap[1] - gap[0] > self.usual_pause]
 
-    def _paces(self) -> tuple[bool, float]:
-        """Whether nearly all steps between items are alike, and how long the long ones among them are, in seconds."""
+    def _paces(self) -> tuple[float, float]:
+        """The share of steps between items that are irregular, and how long the long ones are, in seconds."""
         count = self._steps.total()
         steps = sorted(self._steps.items())
         usual = longest = steps[0][0] if steps else 0
@@ -105,19 +103,19 @@ class Coverage:
             longest = step if seen < 0.95 * count else longest
             seen += times
         odd = sum(times for step, times in steps if abs(step - usual) > _IRREGULAR * usual + 1)
-        return odd <= _STEADY_SHARE * count, longest / 1000
+        return odd / max(1, count), longest / 1000
 
     @property
     def usual_pause(self) -> float:
         """Up to how many seconds without a picture are nothing special, by the steps between the others."""
-        is_steady, longest = self._paces()
-        return NOTABLE_S - 1e-6 if is_steady else max(1.0, 4 * longest)
+        irregular, longest = self._paces()
+        return NOTABLE_S - 1e-6 if irregular <= _STEADY_SHARE else max(1.0, 4 * longest)
 
     @property
     def damaged(self) -> list[tuple[float, float]]:
         """Stretches that were read from damaged data, by their start and end."""
         found = self._damaged + ([] if self._damaged_since is None else [(self._damaged_since, self.end)])
-        if self._paces()[0]:
+        if self._paces()[0] <= _STEADIEST_SHARE:
             found += self._doubtful + ([] if self._doubtful_since is None else [(self._doubtful_since, self.end)])
         return sorted(found)
 
@@ -125,7 +123,7 @@ class Coverage:
         """What is missing and damaged, in words; empty for a stream in order."""
         found = []
         for stretches, words in ((self.missing(has_errors), "there is no"), (self.damaged, "there is only damaged")):
-            if sum(end - start for start, end in stretches) >= NOTABLE_S - 1e-6:
+            if stretches:
                 listed = ", ".join(f"{start:.2f} to {end:.2f} s" for start, end in stretches[:3])
                 more = len(stretches) - 3 + self._num_more
                 found.append(f"{words} {self.what} from {listed}{f' and {more} more times' if more > 0 else ''}")

@@ -198,8 +198,8 @@ class MediaFile(SoundFile):
             MediaError: If not a single frame can be decoded, or it gets too large.
         """
         reformatter, clock = VideoReformatter(), SteadyClock(rising=True)
-        seen, log, sound_log = Coverage("picture"), PacketLog(), PacketLog()
-        self.seen, self.seen_all, self._log = seen, False, log
+        seen = Coverage("picture")
+        self.seen, self.seen_all = seen, False
         period = 1.0 / self.info.fps
         shown: tuple[int, int] | None = None
         length, num_errors, number = period, 0, 0
@@ -208,6 +208,8 @@ class MediaFile(SoundFile):
             stream.thread_type = "AUTO"
             stream.codec_context.options = {"max_pixels": str(int(limit("MAX_PIXELS")))}
             sound = self.sound_stream(container) if self.has_audio else None
+            self._log = log = PacketLog(float(stream.time_base or 0))
+            sound_log = PacketLog(0.0 if sound is None else float(sound.time_base or 0))
             beside = () if sound is None else [(sound, sound_log)]
             marked = (
                 (self._time(frame), float(frame.duration * frame.time_base) if frame.duration else period, frame)

@@ -4,12 +4,13 @@ import io
 import os
 import re
 import stat
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
+
+from avad_hf.runs import temporary_folder
 
 from .errors import MediaError
 from .limits import MAX_STILL_S, check_limit, limit
@@ -120,7 +121,7 @@ def _reason(error: Exception) -> str:
 
 @contextmanager
 def _temporary_file() -> Iterator[str]:
-    with tempfile.TemporaryDirectory(prefix="avad_hf-") as folder:
+    with temporary_folder() as folder:
         yield os.path.join(folder, "video")
 
 
