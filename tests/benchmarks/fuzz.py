@@ -24,8 +24,8 @@ from tests.laboratory.judge import Verdict
 from tests.laboratory.originals import ORIGINALS, drawn
 from tests.laboratory.runner import Runner
 
-HEADS = ("cases", "refused", "read", "said", "silent", "missing", "spoilt", "unknowable", "unverified", "unnamed")
-HEADS += ("exception", "crash", "hang", "memory", "worst s")
+HEADS = ("cases", "refused", "read", "said", "silent", "missing", "spoilt", "unknowable", "concealed")
+HEADS += ("unverified", "unnamed", "exception", "crash", "hang", "memory", "worst s")
 
 
 def numbers(verdicts: list[Verdict]) -> list[str]:
@@ -36,11 +36,13 @@ def numbers(verdicts: list[Verdict]) -> list[str]:
             sum(verdict.lost.get(f"{what} {how}", 0) for how in ("missing", "spoilt")) >= 0.5
             for what in ("picture", "sound")
         )
-        count["said"] += has_lost and not (verdict.silent or verdict.unknowable or verdict.unverifiable)
+        is_excused = verdict.unknowable or verdict.concealed or verdict.unverifiable
+        count["said"] += has_lost and not (verdict.silent or is_excused)
         count["silent"] += bool(verdict.silent)
         for how in ("missing", "spoilt"):
             count[how] += any(verdict.lost[f"{what} {how}"] >= 0.25 for what in verdict.silent)
         count["unknowable"] += bool(verdict.unknowable)
+        count["concealed"] += bool(verdict.concealed)
         count["unverified"] += bool(verdict.unverifiable)
         count["unnamed"] += bool(verdict.unnamed)
     worst = max(verdict.seconds for verdict in verdicts)

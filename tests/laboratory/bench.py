@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from avad_hf.media.coverage import NOTABLE_S
+
 from .damage import Case, NotPossibleError, damage
 from .judge import Verdict, judge, judge_undamaged
 from .originals import BY_NAME, Original
@@ -52,14 +54,30 @@ class Bench:
                 shutil.copytree(folder, keep / case.id.replace(":", "_"), dirs_exist_ok=True)
             observed = self.runner.read(damaged.source, **(damaged.request or {}))
             verdict = judge(BY_NAME[case.original], reference, damaged, observed)
-            if verdict.silent and self._leaves_no_sign(source, damaged.source):
-                verdict.unknowable, verdict.silent = verdict.unknowable + verdict.silent, []
+            if verdict.silent:
+                self._excuse(verdict, source, damaged.source)
         return damaged.description, verdict
 
-    def _leaves_no_sign(self, source: dict[str, str], damaged: dict[str, str]) -> bool:
-        """Whether FFmpeg itself tells nothing: overwritten samples of PCM are samples, and VP9 decodes any bytes."""
+    def _excuse(self, verdict: Verdict, source: dict[str, str], damaged: dict[str, str]) -> None:
+        """Do not call silent what FFmpeg itself tells nobody of.
+
+        Overwritten samples of PCM are samples, and VP9 decodes any bytes. Of damage within a picture that is there
+        all the same, H.264 and HEVC often tell FFmpeg's log alone, which a program with threads cannot listen to.
+        """
         before, after = (self.runner.read(files, task="signs") for files in (source, damaged))
-        return after["outcome"] == "read" and not after["complaints"] and before["packets"] == after["packets"]
+        if after["outcome"] != "read":
+            return
+        for what in list(verdict.silent):
+            other = {"picture": "audio:", "sound": "video:"}[what]
+            if not all(error.startswith(other) for error in after["errors"]):
+                continue
+            if not after["complaints"] and before["packets"] == after["packets"]:
+                verdict.unknowable.append(what)
+            elif verdict.lost[f"{what} missing"] < NOTABLE_S:
+                verdict.concealed.append(what)
+            else:
+                continue
+            verdict.silent.remove(what)
 
     def try_original(self, original: Original) -> str | None:
         """What is wrong with what is read of a file in order; ``None`` if nothing is."""

@@ -126,8 +126,10 @@ KINDS = {
     "swap": Kind(damaged_bytes.swap),
     "garbage": Kind(damaged_bytes.garbage),
     "grow": Kind(damaged_bytes.grow, _may_grow),
+    # Written anew without some pictures, a file of a rate that varies by itself is a file in order.
     "drop_pictures": Kind(
-        damaged_packets.drop_pictures, lambda original: original.side is None and _has_times(original)
+        damaged_packets.drop_pictures,
+        lambda original: original.side is None and _has_times(original) and original.pace != "strong",
     ),
     "drop_sound": Kind(damaged_packets.drop_sound, lambda original: _has_sound(original) and _has_times(original)),
     "sound_ends": Kind(damaged_packets.sound_ends, _has_sound),

@@ -46,6 +46,7 @@ class Verdict:
         silent: Lost in silence: which of picture and sound.
         lost: Seconds by ``picture missing``, ``picture spoilt``, ``sound missing`` and ``sound spoilt``.
         unknowable: What of `lost` nobody could notice.
+        concealed: Spoilt without an error: what is in the picture is wrong, but decoders flag nothing.
         unverifiable: Lost at an end of which the reader said that it cannot be verified.
         unnamed: Lost, and something was said, but neither of what was lost nor of the file as a whole.
         words: What was said.
@@ -56,6 +57,7 @@ class Verdict:
     lost: dict[str, float] = field(default_factory=dict)
     silent: list[str] = field(default_factory=list)
     unknowable: list[str] = field(default_factory=list)
+    concealed: list[str] = field(default_factory=list)
     unverifiable: list[str] = field(default_factory=list)
     unnamed: list[str] = field(default_factory=list)
     seconds: float = 0.0

@@ -90,11 +90,11 @@ def signs(source: Any) -> dict[str, Any]:
         source: What `open_media` takes.
 
     Returns:
-        ``packets``: when those of each stream are shown, of all files. ``complaints``: errors, flags and all that is
-        logged. Where two files have the same packets, and nothing is complained of, nobody can tell them apart but by
-        looking and listening.
+        ``packets``: when those of each stream are shown, of all files. ``errors``: what is raised, and frames that
+        are flagged, by the kind of stream. ``complaints``: these, and all that is logged. Where two files have the
+        same packets, and nothing is complained of, nobody can tell them apart but by looking and listening.
     """
-    packets, complaints = [], []
+    packets, errors, complaints = [], [], []
     av.logging.set_level(av.logging.WARNING)
     try:
         for path in source.values():
@@ -102,15 +102,16 @@ def signs(source: Any) -> dict[str, Any]:
                 for packet in container.demux():
                     packets.append((path[-3:], packet.stream.type, packet.pts))
                     try:
-                        complaints += ["a corrupt frame" for frame in packet.decode() if frame.is_corrupt]
+                        flagged = [frame for frame in packet.decode() if frame.is_corrupt]
+                        errors += [f"{packet.stream.type}: a corrupt frame" for _ in flagged]
                     except (av.FFmpegError, IndexError) as error:
-                        complaints.append(str(error))
+                        errors.append(f"{packet.stream.type}: {error}")
             complaints += [message.strip() for _, _, message in logged]
     except Exception as error:
-        complaints.append(str(error))
+        errors.append(str(error))
     finally:
         av.logging.set_level(None)
-    return {"outcome": "read", "packets": packets, "complaints": complaints}
+    return {"outcome": "read", "packets": packets, "errors": errors, "complaints": complaints + errors}
 
 
 def _append(source: Any, append: str) -> None:

@@ -250,6 +250,7 @@ class SoundFile:
                     mono = np.nan_to_num(mono, nan=0.0, posinf=0.0, neginf=0.0)
                 if heard.start is None:
                     self._note_late_start(log, start, "sound")
+                heard.damage(start, frame.is_corrupt)
                 # A fragmented MP4 of sound that begins late has its first packet at 0, and says that it lasts so long.
                 says = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else length
                 heard.add(start, start + (max(length, says) if heard.start is None else length))

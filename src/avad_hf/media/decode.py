@@ -205,7 +205,8 @@ class MediaFile(SoundFile):
         length, num_errors, number = period, 0, 0
         with self.open() as container:
             stream = self.video_stream(container)
-            stream.thread_type = "AUTO"
+            # FFmpeg's VP8 forgets its errors when it decodes several frames at a time.
+            stream.thread_type = "SLICE" if stream.codec_context.name == "vp8" else "AUTO"
             stream.codec_context.options = {"max_pixels": str(int(limit("MAX_PIXELS")))}
             sound = self.sound_stream(container) if self.has_audio else None
             self._log = log = PacketLog(float(stream.time_base or 0))
