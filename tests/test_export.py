@@ -28,6 +28,7 @@ from avad_hf.export.calibration import calibration_clips
 from avad_hf.export.engines import export_engines
 from avad_hf.export.parity import compare
 from avad_hf.export.quantization import CarefulQuantizer, relative_error
+from avad_hf.runs import new_folder
 from avad_hf.synthetic import world
 from avad_hf.untrained import init_avrl
 
@@ -484,7 +485,7 @@ def test_nothing_is_left_of_an_export_that_failed(avrl, calibrate, tmp_path, mon
     monkeypatch.setattr(engines, part, fail)
     with pytest.raises(OSError, match="No space left"):
         export_engines(checkpoint, tmp_path / "deep" / "new", calibrate=calibrate[:1])
-    assert [path.name for path in tmp_path.rglob("*")] == ["deep"]
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -505,9 +506,8 @@ def test_labelled_videos_of_one_kind_or_without_label_are_refused(avrl, calibrat
 # What is calibrated on
 
 
-def chosen(given, **options):
-    with calibration_clips(None, ("crossing",), given, read=False, **options) as clips:
-        return clips
+def chosen(given):
+    return calibration_clips(None, ("crossing",), given, Path("unused"), read=False)
 
 
 def test_every_second_video_is_calibrated_on_and_others_are_compared(tmp_path):
@@ -528,10 +528,10 @@ def test_not_more_than_the_most_are_read(tmp_path, calibrate, tiny, monkeypatch)
     monkeypatch.setattr(calibration, "MOST_CLIPS", 4)
     monkeypatch.setattr(calibration, "MOST_COMPARED", 1)
     given = [*calibrate, *calibrate, "x.mp4", "y.mp4"]
-    with calibration_clips(AutoProcessor.from_pretrained(tiny), (), given) as clips:
-        assert clips.videos == calibrate[::2] and clips.comparison == calibrate[1:2]
-        assert [len(batch) for batch in clips.calibration] == [2, 2]
-        assert clips.describe() == "4 clips of 2 videos of the user"
+    clips = calibration_clips(AutoProcessor.from_pretrained(tiny), (), given, Path("unused"))
+    assert clips.videos == calibrate[::2] and clips.comparison == calibrate[1:2]
+    assert [len(batch) for batch in clips.calibration] == [2, 2]
+    assert clips.describe() == "4 clips of 2 videos of the user"
 
 
 def test_the_test_split_is_left_out(tmp_path):
@@ -562,7 +562,7 @@ def test_the_test_split_is_left_out(tmp_path):
 
 
 @pytest.mark.parametrize("config", [AvacaConfig(), AvrlConfig()], ids=["avaca", "avrl"])
-def test_without_videos_some_are_drawn_in_a_world_of_their_own(monkeypatch, config):
+def test_without_videos_some_are_drawn_in_a_world_of_their_own(tmp_path, monkeypatch, config):
     worlds = []
 
     def plan(folder, scene, count, seed, progress):
@@ -570,12 +570,12 @@ def test_without_videos_some_are_drawn_in_a_world_of_their_own(monkeypatch, conf
         return world.plan_world(scene, count, seed)
 
     monkeypatch.setattr(calibration, "render_world", plan)
-    with calibration_clips(None, config.detector_spec.scenes, [], read=False) as clips:
-        assert clips.is_synthetic and len(clips.videos) == calibration.MOST_VIDEOS
-        assert set(clips.videos).isdisjoint(clips.comparison) and len(clips.comparison) == calibration.MOST_COMPARED
-        for part in (clips.videos, clips.comparison):
-            assert {Path(video).parent.name for video in part} == set(config.detector_spec.scenes)
-        assert re.fullmatch(r"0 clips of 12 synthetic videos", clips.describe())
+    clips = calibration_clips(None, config.detector_spec.scenes, [], tmp_path, read=False)
+    assert clips.is_synthetic and len(clips.videos) == calibration.MOST_VIDEOS
+    assert set(clips.videos).isdisjoint(clips.comparison) and len(clips.comparison) == calibration.MOST_COMPARED
+    for part in (clips.videos, clips.comparison):
+        assert {Path(video).parent.name for video in part} == set(config.detector_spec.scenes)
+    assert re.fullmatch(r"0 clips of 12 synthetic videos", clips.describe())
     assert set(worlds) == {7100}
 
 
@@ -602,6 +602,22 @@ def test_drawing_leaves_alone_what_the_parent_has_not_collected(tmp_path, monkey
     assert len(list(tmp_path.glob("*.mp4"))) == 2 and not list(tmp_path.glob("*.collected"))
     gc.collect()
     assert [path.name for path in tmp_path.glob("*.collected")] == [f"{os.getpid()}.collected"]
+
+
+def test_one_export_a_folder_and_a_full_disk(tiny, calibrate, tmp_path, monkeypatch):
+    def full(network, place, format, precision):
+        place.mkdir(parents=True)
+        raise RuntimeError("basic_ios::clear: iostream error") from OSError(28, "No space left on device")
+
+    monkeypatch.setattr(engines, "_export", full)
+    arguments = [tiny, str(tmp_path / "engines"), "--calibrate", calibrate[0]]
+    refused = CliRunner().invoke(app, ["export", *arguments])
+    assert refused.exit_code == 2
+    said = rf"Error: The engines \({tmp_path}/engines\) cannot be written: No space left .*: make room, and run"
+    assert re.search(said, refused.output)
+    with new_folder(tmp_path / "engines"), pytest.raises(ValueError, match=r"Another run is writing .*/engines "):
+        export_engines(*arguments[:2], calibrate=calibrate[:1])
+    assert [path.name for path in tmp_path.iterdir()] == ["engines"]  # the empty one that was made here
 
 
 # int8

@@ -6,7 +6,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -19,16 +18,18 @@ import avad_hf
 from avad_hf import AvacaForAnomalyDetection, AvacaProcessor, FeatureDataset, HubError, extract_features
 from avad_hf.cli import app
 from avad_hf.corpora.manifest import COLUMNS, write_manifest
+from avad_hf.features import extraction
 from avad_hf.features.extraction import verify_features
-from avad_hf.features.store import feature_file, only_run
+from avad_hf.features.store import feature_file
+from avad_hf.media.sources import open_media
+from avad_hf.runs import only_run
 from avad_hf.untrained import init_avaca
 
 from . import warm
 from .hub_server import HubServer
 from .layouts import Media
 from .media_files import frame_times, sound, write_media
-
-NAMESPACE = ["unshare", "--user", "--map-root-user", "--mount"]
+from .small_disks import needs_mounts
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +181,7 @@ def test_a_file_appears_when_all_of_it_is_on_the_disk(media, processor, tmp_path
 
     monkeypatch.setattr(os, "fsync", full)
     path.unlink()
-    with pytest.raises(OSError, match=r"cannot be written: No space left on device. What is finished stays"):
+    with pytest.raises(OSError, match=r"v-.*safetensors\) cannot be written: No space left on device; .*: make room"):
         extract_features(rows, processor, tmp_path / "s")
     assert not list((tmp_path / "s").rglob("*.partial")) and not path.exists()
 
@@ -188,7 +189,7 @@ def test_a_file_appears_when_all_of_it_is_on_the_disk(media, processor, tmp_path
 def test_one_run_at_a_time(media, processor, tmp_path):
     rows = [{"id": "v", "video": str(media.video)}]
     with only_run(tmp_path / "s", is_main_process=True):
-        with pytest.raises(ValueError, match=r"Another run is writing the feature store .*s. Wait for it"):
+        with pytest.raises(ValueError, match=r"Another run is writing .*s \(process \d+ on .*, since 20.*\)\. Wait"):
             extract_features(rows, processor, tmp_path / "s")
         with only_run(tmp_path / "s", is_main_process=False):
             pass
@@ -256,17 +257,13 @@ def test_two_processes_make_what_one_makes(clips, tiny, whole, tmp_path):
     assert refused.returncode == 2 and "2 processes were started, but they are not connected" in refused.stderr
 
 
-@pytest.mark.skipif(
-    subprocess.run([*NAMESPACE, "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True).returncode != 0,
-    reason="a small file system that fills up can be mounted only where Linux lets users have namespaces",
-)
+@needs_mounts
 def test_a_full_disk(clips, tiny, whole, tmp_path):
     """On a file system of its own of 200 kB: a clear error, what is finished stays, and with room it goes on."""
     code = f"""
-import ctypes, os, runpy, shutil, subprocess, sys
-
-def mount(*options):
-    subprocess.run(["mount", *options, {str(tmp_path / "disk")!r}], check=True)
+import os, runpy, subprocess, sys
+from pathlib import Path
+from small_disks import SmallDisk
 
 def extract(output):
     child = os.fork()
@@ -278,33 +275,46 @@ def extract(output):
     sys.argv = {command(clips, tiny, tmp_path / "disk" / "store")[1:]!r}
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 
-user = os.getuid(), os.getgid()
-# A user and mounts of its own, as unshare of the shell does it.
-assert ctypes.CDLL(None).unshare(0x10000000 | 0x20000) == 0
-for name, value in zip(("setgroups", "uid_map", "gid_map"), ("deny", *(f"0 {{one}} 1" for one in user))):
-    with open(f"/proc/self/{{name}}", "w") as file:
-        file.write(value)
-subprocess.run(["mount", "--make-rprivate", "/"], check=True)
-os.mkdir({str(tmp_path / "disk")!r})
-mount("-t", "tmpfs", "-o", "size=200k", "none")
-status = extract({str(tmp_path / "errors")!r})
-with open({str(tmp_path / "listing")!r}, "w") as file:
-    subprocess.run(["ls", "-R", {str(tmp_path / "disk")!r}], stdout=file, check=True)
-mount("-o", "remount,size=10m")
-assert extract({str(tmp_path / "again")!r}) == 0
-shutil.copytree({str(tmp_path / "disk" / "store")!r}, {str(tmp_path / "copy")!r})
+place = Path({str(tmp_path)!r})
+disk = SmallDisk(place / "disk")
+disk.empty(200 * 1024)
+status = extract(place / "errors")
+with open(place / "listing", "w") as file:
+    subprocess.run(["ls", "-aR", disk.folder], stdout=file, check=True)
+disk.grow(10 << 20)
+assert extract(place / "again") == 0
+disk.copy(place / "copy")
 print(status)
 """
     status = warm.run(code=code).stdout
     assert status == "1\n"
     errors = (tmp_path / "errors").read_text()
-    assert "cannot be written: No space left on device. What is finished stays; make room and run the same" in errors
+    assert "cannot be written: No space left on device; 0.0 MB are free there. What is finished stays: make" in errors
     assert "Traceback" not in errors
     listing = (tmp_path / "listing").read_text()
-    assert 2 <= listing.count(".safetensors") < 16 and ".partial" not in listing
+    assert 2 <= listing.count(".safetensors") < 16
+    assert ".partial" not in listing and ".lock" not in listing
     stored = listing.count(".safetensors")
     assert f"16 videos, {16 - stored} of them new" in (tmp_path / "again").read_text()
-    assert contents(tmp_path / "copy") == contents(whole)
+    assert contents(tmp_path / "copy" / "store") == contents(whole)
+
+
+def test_a_full_disk_of_temporary_files_ends_the_run_and_not_each_video(media, processor, tmp_path, monkeypatch):
+    """Copies of what is no file on this machine are made there."""
+    rows = [{"id": name, "video": str(media.put(tmp_path / f"{name}.mp4"))} for name in "abc"]
+
+    def full(row):
+        if row["id"] == "b":
+            raise RuntimeError("cannot be copied") from OSError(28, "No space left on device")
+        return open_media(row)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(extraction, "open_media", full)
+        said = r"^A temporary copy of b \(.*\) cannot be written: No space left on device; .*: make room, and run"
+        with pytest.raises(OSError, match=said):
+            extract_features(rows, processor, tmp_path / "s")
+    done = extract_features(rows, processor, tmp_path / "s")
+    assert (done.num_stored, done.failed) == (3, [])
 
 
 def test_broken_videos_are_listed_and_tried_again(media, processor, tiny, tmp_path):
@@ -409,7 +419,7 @@ def test_refusals(media, processor, tmp_path):
         extract_features([odd], processor, tmp_path / "s", visual_dtype="bfloat16")
     with pytest.raises(ValueError, match="clips_per_batch and decoders 1 or more, got 'float16', 0 and None"):
         extract_features([odd], processor, tmp_path / "s", clips_per_batch=0)
-    with pytest.raises(ValueError, match=r"v.mp4 is a file. Give a new or empty folder"):
+    with pytest.raises(FileExistsError, match=r"v.mp4 is a file, and not an empty folder. Give a new or empty"):
         extract_features([odd], processor, video)
     assert not (tmp_path / "s").exists()
     with pytest.raises(FileNotFoundError, match=r"no finished feature store: recipe.json and index.jsonl missing"):

@@ -12,8 +12,10 @@ from avad_hf import AvacaProcessor
 from avad_hf.cli import app
 from avad_hf.corpora.splits import with_split_columns
 from avad_hf.features.dataset import FeatureDataset
+from avad_hf.reproduce import protocol
 from avad_hf.reproduce.avaca import AUDIO_PATHS, paired, reproduce
 from avad_hf.reproduce.protocol import Figure
+from avad_hf.runs import only_run
 
 from .layouts import Media, shanghaitech_tree
 
@@ -108,6 +110,32 @@ def test_nothing_is_done_twice(tables, processor):
     reproduce("mavad", processor, place, **options, on_stage=again.append)
     assert len([stage for stage in again if not stage.startswith("features")]) == 1
     assert {path for path in metrics if path.stat().st_mtime_ns != before[path]} == {metrics[3]}
+
+
+def test_a_full_disk_and_a_second_run_harm_nothing(tables, processor, monkeypatch):
+    place, text, _, options = tables
+    folder = sorted((place / "runs").rglob("metrics.json"))[2].parent
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    shutil.rmtree(folder)
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    for name, words in (("write_text", "The time that was taken"), ("folder_written_whole", "The evaluation")):
+        with monkeypatch.context() as patch:
+            patch.setattr(protocol, name, full)
+            with pytest.raises(
+                OSError, match=rf"^{words} \(.*\) cannot be written: No space left .* make room, and run"
+            ):
+                reproduce("mavad", processor, place, **options)
+    with (
+        only_run(place),
+        pytest.raises(ValueError, match=r"Another run is writing .* \(process \d+ on .* Wait for it"),
+    ):
+        reproduce("mavad", processor, place, **options)
+    assert reproduce("mavad", processor, place, **options).split("All stages")[0] in text
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert not list(place.rglob("*.partial*")) and not list(place.rglob(".*"))
 
 
 def test_cells_of_other_settings_are_not_taken_for_these(tables, processor):

@@ -11,6 +11,7 @@ from dataclasses import astuple, replace
 
 import av
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
@@ -23,6 +24,8 @@ from avad_hf.media.encode import write_video
 from avad_hf.synthetic import sounds, world
 from avad_hf.synthetic.pictures import Painter
 from avad_hf.synthetic.stage import cast, part_rng
+
+from . import warm
 
 STREETS = ("crossing", "underpass", "overlook")
 
@@ -254,12 +257,24 @@ def test_refusals(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a spawned process does not see the patch")
-def test_a_clip_that_fails_is_named_and_leaves_nothing(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "kind", "words"),
+    [
+        (ValueError("odd size"), RuntimeError, "Rendering overlook_0000 failed: odd size"),
+        (
+            OSError(28, "No space left on device"),
+            OSError,
+            r"overlook_0000.mp4\) cannot be written: No space left .* room",
+        ),
+    ],
+    ids=["failure", "full disk"],
+)
+def test_a_clip_that_fails_is_named_and_leaves_nothing(tmp_path, monkeypatch, error, kind, words):
     def broken(path, *args, **details):
-        raise OSError(28, "No space left on device")
+        raise error
 
     monkeypatch.setattr(world, "write_video", broken)
-    with pytest.raises(RuntimeError, match=r"Rendering overlook_0000 failed: .*No space left"):
+    with pytest.raises(kind, match=words):
         world.render_world(tmp_path, "overlook", 1, progress=False)
     assert not os.listdir(tmp_path)
 
@@ -269,6 +284,32 @@ def test_a_worker_that_is_killed_is_noticed(tmp_path, monkeypatch):
     monkeypatch.setattr(world, "render_clip", lambda plan, path: os.kill(os.getpid(), signal.SIGKILL))
     with pytest.raises(RuntimeError, match=r"rendered crowd was ended from outside \(code -9\)"):
         world.render_world(tmp_path, "crowd", 2, progress=False)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="how processes are listed and killed")
+def test_workers_end_with_a_parent_that_is_killed(tmp_path):
+    code = f"""
+import time
+from avad_hf.synthetic import world
+
+def endless(plan, path):
+    path.touch()
+    time.sleep(1000)
+
+world.render_clip = endless
+world.render_world({str(tmp_path)!r}, "crowd", 500, num_workers=2)
+"""
+    parent = warm.start(code=code)
+    begin = time.monotonic()
+    while len(os.listdir(tmp_path)) < 2 and time.monotonic() - begin < 60:
+        time.sleep(0.01)
+    workers = psutil.Process(parent.pid).children()
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    _, alive = psutil.wait_procs(workers, timeout=20)
+    for worker in alive:
+        worker.kill()
+    assert len(workers) == 2 and not alive
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="signals to a group of processes")

@@ -16,6 +16,7 @@ from transformers import AutoModelForVideoClassification, pipeline
 from avad_hf import AvacaConfig, AvacaForAnomalyDetection, FeatureDataset, TrainingConfig, extract_features, train
 from avad_hf.features.store import INDEX, recipe_sha256
 from avad_hf.metrics.ranking import Ranking
+from avad_hf.runs import LOCK, only_run
 from avad_hf.training.batches import BalancedBatches
 from avad_hf.training.config import profiles
 from avad_hf.training.models import new_model
@@ -299,9 +300,26 @@ def test_a_finished_run_is_not_done_again(store, tmp_path):
     (tmp_path / "run" / "training.json.partial").write_text("{")
     first = run(store, tmp_path / "run")
     before = (tmp_path / "run" / "model.safetensors").stat().st_mtime_ns
+    # One that was killed when its checkpoint was there already leaves its states, and half of what it was removing.
+    left = sorted((tmp_path / "run").iterdir())
+    for name in ("checkpoints/epoch_0004", ".partial-12ab"):
+        (tmp_path / "run" / name).mkdir(parents=True)
+        (tmp_path / "run" / name / "model.safetensors").touch()
     again = train(config(os.path.relpath(store) + "/", tmp_path / "run"), resume=True, progress=False)
     assert again == first
+    assert sorted((tmp_path / "run").iterdir()) == left
     assert (tmp_path / "run" / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_one_run_a_folder(store, tmp_path):
+    with only_run(tmp_path / "run"):
+        for resume in (False, True):
+            with pytest.raises(ValueError, match=r"Another run is writing .*run \(process \d+ on .*\)\. Wait for it"):
+                train(config(store, tmp_path / "run"), resume=resume, progress=False)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / LOCK).touch()  # of a run that was killed as soon as it had begun
+    run(store, tmp_path / "run", epochs=1)
+    assert not (tmp_path / "run" / LOCK).exists()
 
 
 def test_damaged_states_and_other_runs_are_refused(store, tmp_path):

@@ -72,7 +72,7 @@ class Process:
 @functools.cache
 def _server() -> subprocess.Popen:
     env = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([sys.executable, __file__], stdin=-1, stdout=-1, text=True, env=env)
+    process = subprocess.Popen([sys.executable, __file__, *MODULES.split()], stdin=-1, stdout=-1, text=True, env=env)
     atexit.register(process.stdin.close)  # at the end of what it reads it ends too
     return process
 
@@ -193,7 +193,7 @@ def _end(request: dict | None) -> int:
 
 
 if __name__ == "__main__":
-    for module in MODULES.split():
+    for module in sys.argv[1:]:
         __import__(module)
     gc.freeze()
     status = _end(_serve())

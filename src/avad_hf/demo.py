@@ -16,6 +16,7 @@ from avad_hf.features.extraction import extract_features
 from avad_hf.report.overlay import render_overlay
 from avad_hf.report.page import write_report
 from avad_hf.report.timeline import plot_timeline
+from avad_hf.runs import only_run
 from avad_hf.training.config import TrainingConfig
 from avad_hf.training.loop import train as train_detector
 
@@ -53,8 +54,16 @@ def demonstrate(
         train: Train the detector anew, on other synthetic videos, in place of the one that is shipped.
         num_videos: A scene.
         on_stage: Told in words what is done next.
+
+    Raises:
+        ValueError: If another process is writing the folder.
+        OSError: If it cannot be written, because the disk is full for example.
     """
-    place = Path(output_dir)
+    with only_run(output_dir):
+        return _demonstrate(Path(output_dir), train, num_videos, on_stage)
+
+
+def _demonstrate(place: Path, train: bool, num_videos: int, on_stage: Callable[[str], None]) -> Demonstration:
     model, processor = DEMO_MODEL, AutoProcessor.from_pretrained(DEMO_MODEL)
     if train:
         model = place / f"trained-{num_videos}"

@@ -1,9 +1,7 @@
 """Clips that an int8 network is calibrated on, and others that it is compared on."""
 
 import os
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -50,31 +48,30 @@ class Calibration:
         return f"{count} clips of {len(self.videos)} {kind}{same}"
 
 
-@contextmanager
 def calibration_clips(
-    processor: Any, scenes: Sequence[str], given: Sequence[str | os.PathLike], read: bool = True
-) -> Iterator[Calibration]:
-    """Choose the videos and, if wanted, read the clips; synthetic videos are there as long as the context.
+    processor: Any, scenes: Sequence[str], given: Sequence[str | os.PathLike], folder: Path, read: bool = True
+) -> Calibration:
+    """Choose the videos and, if wanted, read the clips.
 
     Args:
         processor: Cuts videos into clips.
         scenes: Of the synthetic world, where no videos are given.
         given: Files or manifests.
+        folder: Where synthetic videos are rendered.
         read: Whether to read the clips.
 
     Raises:
         ValueError: If none of the given videos may be used or can be read.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        videos = _videos(given) if given else _drawn(scenes, Path(folder))
-        # In turn, so that both halves have whatever kinds the list is sorted by.
-        chosen = videos[::2][:MOST_VIDEOS]
-        compared = videos[1::2][:MOST_COMPARED] or chosen
-        batches = []
-        for video in chosen if read else ():
-            with open_media(video) as media:
-                batches.append(list(islice(processor.clips(media), MOST_CLIPS // len(chosen))))
-        yield Calibration(batches, compared, chosen, is_synthetic=not given)
+    videos = _videos(given) if given else _drawn(scenes, folder)
+    # In turn, so that both halves have whatever kinds the list is sorted by.
+    chosen = videos[::2][:MOST_VIDEOS]
+    compared = videos[1::2][:MOST_COMPARED] or chosen
+    batches = []
+    for video in chosen if read else ():
+        with open_media(video) as media:
+            batches.append(list(islice(processor.clips(media), MOST_CLIPS // len(chosen))))
+    return Calibration(batches, compared, chosen, is_synthetic=not given)
 
 
 def _videos(given: Sequence[str | os.PathLike]) -> list[Any]:

@@ -15,12 +15,14 @@ import torch
 from transformers import AutoModelForVideoClassification, AutoProcessor, PreTrainedModel
 from transformers import logging as transformers_logging
 
-from avad_hf.files import check_new, folder_written_whole
-from avad_hf.hub.cards import card, card_values
+from avad_hf.disks import writing
+from avad_hf.files import as_json, write_text
+from avad_hf.hub.cards import card, card_values, plain
 from avad_hf.hub.folders import weights_hash
 from avad_hf.models.detector import spec_of
 from avad_hf.models.engine import RECORD, RUNTIMES, EngineModel, files_sha256
 from avad_hf.models.tracing import Network
+from avad_hf.runs import new_folder
 
 from .calibration import Calibration, calibration_clips
 from .parity import Parity, compare
@@ -75,10 +77,11 @@ def export_engines(
         on_stage: Told in words what is done next.
 
     Raises:
-        ValueError: For an unknown format or precision, an exported checkpoint, or videos that cannot be used.
+        ValueError: For an unknown format or precision, an exported checkpoint, videos that cannot be used, or a folder
+            that another process is writing.
         ImportError: If a package is missing; it says which extra installs it.
         FileExistsError: If the folder holds files already.
-        OSError: If the checkpoint is not there.
+        OSError: If the checkpoint is not there, or the folder cannot be written, because the disk is full for example.
     """
     if format not in FORMATS:
         raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {format!r}.")
@@ -88,27 +91,30 @@ def export_engines(
             f"precision must be one of {', '.join(FORMATS[format])} for {format}, got {precision!r}."
             f"{only if format == 'onnx' and precision == 'bfloat16' else ''}"
         )
-    check_new(output)
     require_exporter(format)
-    detector = AutoModelForVideoClassification.from_pretrained(model, dtype=torch.float32).eval()
-    processor = AutoProcessor.from_pretrained(model)
-    spec = spec_of(detector)
-    parts = [detector, *(encoder.network for encoder in getattr(processor, "encoders", {}).values())]
-    if any(isinstance(part, EngineModel) for part in parts):
-        raise ValueError(f"{model} holds engines already. Export the checkpoint that they were made from.")
-    on_stage("reading videos")
-    with calibration_clips(processor, spec.scenes, calibrate, read=precision == "int8") as clips:
-        output = Path(output)
-        with folder_written_whole(output) as folder:
+    output = Path(output)
+    with new_folder(output) as folder:
+        detector = AutoModelForVideoClassification.from_pretrained(
+            model, dtype=torch.float32, trust_remote_code=False
+        ).eval()
+        processor = AutoProcessor.from_pretrained(model, trust_remote_code=False)
+        spec = spec_of(detector)
+        parts = [detector, *(encoder.network for encoder in getattr(processor, "encoders", {}).values())]
+        if any(isinstance(part, EngineModel) for part in parts):
+            raise ValueError(f"{model} holds engines already. Export the checkpoint that they were made from.")
+        on_stage("reading videos")
+        clips = calibration_clips(
+            processor, spec.scenes, calibrate, folder.with_name("videos"), read=precision == "int8"
+        )
+        with writing(output, "The engines"):
             _write(detector, processor, folder, format, precision, clips, on_stage)
-            on_stage("comparing")
-            parity = compare(detector, processor, folder, clips.comparison, labelled)
-            size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-            calibrated = clips.describe() if precision == "int8" else None
-            export = Export(output, calibrated, parity, size)
-            (folder / "parity.json").write_text(json.dumps(_report(export), indent=2) + "\n", encoding="utf-8")
-            text = _card(export, model, detector, processor, format, precision)
-            (folder / "README.md").write_text(text, encoding="utf-8")
+        on_stage("comparing")
+        parity = compare(detector, processor, folder, clips.comparison, labelled)
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        export = Export(output, clips.describe() if precision == "int8" else None, parity, size)
+        with writing(output, "The engines"):
+            write_text(folder / "parity.json", as_json(_report(export), indent=2) + "\n")
+            write_text(folder / "README.md", _card(export, model, detector, processor, format, precision))
     return export
 
 
@@ -216,8 +222,8 @@ def _card(export: Export, model: Any, detector: PreTrainedModel, processor: Any,
             f"`pip install 'avad-hf[{RUNTIMES[format][2]}]'`.",
             *([f"Calibrated on {export.calibration}."] if export.calibration else []),
             *(f"{line}." for line in export.parity.lines()),
-            *([detector.config.notice] if detector.config.notice else []),
-            *processor.notices,
+            *map(plain, [detector.config.notice] if detector.config.notice else []),
+            *map(plain, processor.notices),
         ],
         **card_values(detector.config),
     )

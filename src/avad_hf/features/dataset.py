@@ -15,11 +15,13 @@ from torch.utils.data import Dataset
 
 from avad_hf.corpora.sharing import contents, upload_card
 from avad_hf.corpora.splits import SPLITS, assign_splits
+from avad_hf.hub.cards import code, plain
+from avad_hf.hub.contents import inside
 from avad_hf.hub.errors import hub_errors
 from avad_hf.hub.repository import open_repository
 from avad_hf.media.windows import normalised
 
-from .store import FEATURES, INDEX, RECIPE, finished_store, read_features, read_jsonl, read_recipe
+from .store import FEATURES, INDEX, RECIPE, finished_store, read_features, read_index, read_recipe
 
 
 class FeatureDataset(Dataset):
@@ -66,7 +68,7 @@ class FeatureDataset(Dataset):
     ):
         self.directory = finished_store(_local(source, revision))
         self.recipe = read_recipe(self.directory)
-        self.rows = select(read_jsonl(self.directory / INDEX), split, seed, scene, f"The feature store {source}")
+        self.rows = select(read_index(self.directory), split, seed, scene, f"The feature store {source}")
         self.selection = described(source, split, seed, scene)
         if not os.path.isdir(source):
             # The cache names a snapshot by its commit.
@@ -154,14 +156,23 @@ class FeatureDataset(Dataset):
             item["labels"] = torch.tensor(float(row["anomaly"]))
         return item
 
+    def _read(self, row: dict[str, Any], *names: str) -> dict[str, Tensor]:
+        """What a store holds of a video; raises ``ValueError`` for a file that is not in the store, or lacks some."""
+        path = inside(self.directory, row["file"], f"file of {row['id']!r}")
+        _, tensors = read_features(path)
+        if missing := [name for name in names if name not in tensors]:
+            raise ValueError(
+                f"{path} is damaged: it has no {', '.join(missing)}. Delete it, and run the extraction again."
+            )
+        return tensors
+
     def _load(self, row: dict[str, Any]) -> dict[str, Tensor]:
-        _, tensors = read_features(self.directory / row["file"])
+        tensors = self._read(row, "visual_features", "audio_features", "clip_times")
         features = {name: tensors[name].float() for name in ("visual_features", "audio_features")}
         return features | {"clip_times": tensors["clip_times"], "has_audio": torch.tensor([row["has_audio"]])}
 
     def _load_video(self, index: int) -> dict[str, Tensor]:
-        row = self.rows[index]
-        _, tensors = read_features(self.directory / row["file"])
+        tensors = self._read(self.rows[index], "frames", "log_mel", "clip_times")
         return self._video_item(index, tensors["frames"], tensors["log_mel"], tensors["clip_times"])
 
     def _video_item(self, index: int, frames: Tensor, log_mel: Tensor, times: Tensor) -> dict[str, Tensor]:
@@ -187,7 +198,9 @@ class FeatureDataset(Dataset):
         if self.num_parts(index) == 1:
             yield self[index]
             return
-        _, tensors = read_features(self.directory / self.rows[index]["file"])
+        tensors = self._read(
+            self.rows[index], "window_frames", "window_log_mel", "window_log_mel_lengths", "window_times"
+        )
         ends = tensors["window_log_mel_lengths"].cumsum(0).tolist()
         for number, frames in enumerate(tensors["window_frames"]):
             begin = 0 if number == 0 else ends[number - 1]
@@ -246,7 +259,9 @@ class FeatureDataset(Dataset):
         Raises:
             HubError: If the Hub refuses or cannot be reached.
         """
-        rows = read_jsonl(self.directory / INDEX)
+        rows = read_index(self.directory)
+        for row in rows:  # what a link leads to would be published
+            inside(self.directory, row["file"], f"file of {row['id']!r}")
         described = {"content": contents(rows), "recipe": _recipe_facts(self.recipe)}
         api = HfApi(token=token)
         with hub_errors(repo_id, "dataset", "uploaded"):
@@ -268,13 +283,14 @@ class FeatureDataset(Dataset):
 def _recipe_facts(recipe: dict[str, Any]) -> list[str]:
     """What a card says of how features were made."""
     settings = {name: value for name, value in recipe["processor"].items() if name != "feature_extractor"}
-    facts = [", ".join(f"{name}: {value}" for name, value in settings.items())]
+    facts = [plain(", ".join(f"{name}: {value}" for name, value in settings.items()))]
     for role in ("video_encoder", "audio_encoder"):
         if "weights_sha256" in recipe.get(role, {}):
-            facts.append(f"{role}: SHA-256 of its weights `{recipe[role]['weights_sha256']}`")
+            facts.append(f"{role}: SHA-256 of its weights {code(recipe[role]['weights_sha256'])}")
     if recipe.get("versions"):
-        facts.append("computed with " + ", ".join(f"{name} {value}" for name, value in recipe["versions"].items()))
-    return [*facts, *recipe.get("notices", ())]
+        versions = ", ".join(f"{name} {value}" for name, value in recipe["versions"].items())
+        facts.append(f"computed with {plain(versions)}")
+    return [*facts, *map(plain, recipe.get("notices", ()))]
 
 
 def _local(source: str | os.PathLike, revision: str | None) -> Path:
@@ -290,7 +306,7 @@ def _local(source: str | os.PathLike, revision: str | None) -> Path:
         # Where the Hub cannot be asked, its client gives what the cache has of a data set, whole or not.
         needed = [RECIPE, INDEX]
         if (folder / INDEX).is_file():
-            needed += [row["file"] for row in read_jsonl(folder / INDEX)]
+            needed += [row["file"] for row in read_index(folder)]
         if missing := [file for file in needed if not (folder / file).is_file()]:
             raise FileNotFoundError(
                 f"{name}: {len(missing)} files of a feature store are missing, first {missing[0]}. If the download "

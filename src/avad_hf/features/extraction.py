@@ -2,6 +2,7 @@
 
 import logging
 import os
+import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
@@ -18,10 +19,11 @@ from safetensors.torch import save
 from torch import Tensor
 from transformers import ProcessorMixin
 
-from avad_hf.files import write_file
+from avad_hf.disks import refuse_full_disk
 from avad_hf.media.ahead import read_together
 from avad_hf.media.sources import open_media
 from avad_hf.processes import process_state, share_cores
+from avad_hf.runs import only_run, sweep
 
 from .store import (
     FACTS,
@@ -33,11 +35,11 @@ from .store import (
     finished_store,
     is_stored,
     json_line,
-    only_run,
     read_features,
     read_jsonl,
     read_recipe,
     refuse_other_recipe,
+    write,
     write_index,
 )
 
@@ -95,6 +97,7 @@ def extract_features(
     Raises:
         ValueError: If the store was made by another recipe, a video has changed since its features were stored, rows
             cannot be stored, or another run writes the store.
+        FileExistsError: If `output_dir` is a file.
         OSError: If the store cannot be written, because the disk is full for example. What is stored stays, and the
             same call goes on once there is room.
     """
@@ -108,15 +111,8 @@ def extract_features(
     rows = index_rows(dataset)
     store = Path(output_dir)
     recipe = {"visual_dtype": visual_dtype, "audio_dtype": "float32"} | processor.recipe()
-    try:
-        with only_run(store, state.is_main_process):
-            return _extract(rows, processor, store, recipe, state, clips_per_batch, decoders, on_progress)
-    except OSError as error:
-        raise OSError(
-            error.errno,
-            f"The feature store {store} cannot be written: {error.strerror or error}. What is finished stays; make "
-            "room and run the same command again, and it goes on.",
-        ) from error
+    with only_run(store, state.is_main_process):
+        return _extract(rows, processor, store, recipe, state, clips_per_batch, decoders, on_progress)
 
 
 def _extract(
@@ -131,6 +127,8 @@ def _extract(
 ) -> Extraction:
     with state.main_process_first():
         claim(store, recipe)
+        if state.is_main_process:
+            sweep(store)
     own = rows[state.process_index :: state.num_processes]
     pending = [row for row in own if not is_stored(store, row)]
     done = len(own) - len(pending)
@@ -142,7 +140,7 @@ def _extract(
         decoders = 1 if processor.device.type == "cpu" else max(1, min(MOST_DECODERS, cores // 2))
     for row, features, facts in _encoded(pending, processor, recipe["visual_dtype"], clips_per_batch, decoders):
         if isinstance(facts, dict):
-            write_file(store / feature_file(row["id"]), save(features, {FACTS: json_line(facts)}))
+            write(store / feature_file(row["id"]), save(features, {FACTS: json_line(facts)}))
         else:
             failed.append({"id": row["id"], "error": str(facts)})
         done += 1
@@ -296,6 +294,7 @@ def _decoded(row: dict[str, Any], processor: ProcessorMixin, clips_per_batch: in
             }
     # Whatever one file does, the others go on; what the encoders raise is not caught here.
     except Exception as error:
+        refuse_full_disk(error, tempfile.gettempdir(), f"A temporary copy of {row['id']}")
         logger.warning("%s: %s", row["id"], error)
         facts = error
     yield row, None, facts

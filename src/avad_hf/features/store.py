@@ -4,22 +4,23 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
-from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from avad_hf.disks import writing
 from avad_hf.files import PARTIAL, write_file
+from avad_hf.hub.contents import refuse_leading_out
 from avad_hf.media.folders import pictures_in
+from avad_hf.runs import LOCK
 
 RECIPE, INDEX, FAILED, FEATURES = "recipe.json", "index.jsonl", "failed.jsonl", "features"
 # The one key of a feature file's header: safetensors keeps several in no fixed order, and files must be reproducible.
 FACTS = "avad_hf"
-LOCK = ".lock"
 # Columns that name files of this machine; the store must make sense on any other.
 SOURCES = ("video", "audio")
 # Bytes at either end of a file that are looked at for a change.
@@ -40,9 +41,32 @@ def read_recipe(directory: Path) -> dict[str, Any]:
     """What made the features of a store; raises ``ValueError`` if the file is damaged."""
     path = directory / RECIPE
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        recipe = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(recipe, dict) or not isinstance(recipe.get("processor", {}), dict):
+            raise ValueError("it names no settings of a processor")
+        return recipe
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged ({error}). Copy the store again.") from error
+
+
+def read_index(directory: Path) -> list[dict[str, Any]]:
+    """What a store lists; raises ``ValueError`` for rows that are none, or name files outside the store."""
+    rows = read_jsonl(directory / INDEX)
+    for number, row in enumerate(rows, 1):
+        where = f"{directory / INDEX}, line {number}"
+        if not isinstance(row, dict) or not isinstance(row.get("id"), str) or row.get("anomaly") not in (None, 0, 1):
+            raise ValueError(
+                f"{where} is damaged: each line needs id (text), file, and anomaly (1, 0 or null), got "
+                f"{str(row)[:80]}. Copy the store again."
+            )
+        for name in ("label", "scene", "split"):
+            # Rows of one's own may number their classes.
+            if not isinstance(row.get(name), (str, int, float, NoneType)):
+                raise ValueError(f"{where}: {name} must be text or null, got {str(row[name])[:80]}. Copy it again.")
+        refuse_leading_out(directory, row.get("file"), f"file of {row['id']!r}")
+        for name in ("label", "anomaly", "scene", "split"):
+            row.setdefault(name, None)
+    return rows
 
 
 def feature_file(video_id: str) -> str:
@@ -59,6 +83,8 @@ def read_features(path: Path, tensors: bool = True) -> tuple[dict[str, Any], dic
         ValueError: If the file is missing or damaged.
     """
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise ValueError("it is no regular file")
         with safe_open(path, "pt") as file:
             facts = json.loads(file.metadata()[FACTS])
             return facts, {name: file.get_tensor(name) for name in file.keys()} if tensors else {}  # noqa: SIM118
@@ -74,19 +100,20 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     try:
         with open(path, encoding="utf-8") as file:
             return [json.loads(line) for line in file]
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged ({error}). Delete it, and run the extraction again.") from error
 
 
 def claim(store: Path, recipe: dict[str, Any]) -> None:
-    """Begin a store, or make sure that the one that is there was made alike; clean up after killed runs."""
+    """Begin a store, or make sure that the one that is there was made alike."""
     path = store / RECIPE
     if path.is_file():
         refuse_other_recipe(store, read_recipe(store), recipe)
-    elif any(not name.endswith((PARTIAL, LOCK)) for name in os.listdir(store)):
+    # A run that was killed right at its beginning leaves half a recipe and its lock.
+    elif any(name != LOCK and not (name.startswith(RECIPE) and name.endswith(PARTIAL)) for name in os.listdir(store)):
         raise ValueError(f"{store} is there already and is no feature store. Give a new or empty folder.")
     else:
-        write_file(path, json.dumps(recipe, indent=2, sort_keys=True).encode() + b"\n")
+        write(path, json.dumps(recipe, indent=2, sort_keys=True).encode() + b"\n")
 
 
 def refuse_other_recipe(store: Path, stored: dict[str, Any], recipe: dict[str, Any]) -> None:
@@ -123,29 +150,6 @@ def recipe_sha256(recipe: dict[str, Any]) -> str:
 def json_line(value: dict[str, Any]) -> str:
     """JSON on one line that is the same for the same value; raises ``ValueError`` for NaN, which JSON has not."""
     return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False)
-
-
-@contextmanager
-def only_run(store: Path, is_main_process: bool) -> Iterator[None]:
-    """Refuse a second run on a store; the processes of one run share the main one's claim."""
-    if not is_main_process:
-        yield
-        return
-    if store.exists() and not store.is_dir():
-        raise ValueError(f"{store} is a file. Give a new or empty folder.")
-    store.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(store / LOCK)
-    try:
-        # Let go by the system when a process ends, however it ends.
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise ValueError(f"Another run is writing the feature store {store}. Wait for it, or stop it.") from None
-    try:
-        yield
-    finally:
-        with suppress(OSError):  # Windows removes no open file
-            (store / LOCK).unlink()
-        lock.release()
 
 
 def is_stored(store: Path, row: dict[str, Any]) -> bool:
@@ -206,13 +210,17 @@ def write_index(store: Path, rows: Sequence[dict[str, Any]], failed: list[dict[s
             known |= {key: value for key, value in row.items() if key not in SOURCES}
             facts = {key: value for key, value in facts.items() if key not in ("id", "source_sha256")}
             listed[row["id"]] = known | facts | {"file": file}
-    write_file(store / INDEX, "".join(json_line(listed[key]) + "\n" for key in sorted(listed)).encode())
+    write(store / INDEX, "".join(json_line(listed[key]) + "\n" for key in sorted(listed)).encode())
     if (store / FAILED).exists():  # those of other parts of a corpus stay
         failed = [*failed, *(failure for failure in read_jsonl(store / FAILED) if failure["id"] not in given)]
     if failed:
         failed.sort(key=lambda failure: failure["id"])
-        write_file(store / FAILED, "".join(json_line(failure) + "\n" for failure in failed).encode())
+        write(store / FAILED, "".join(json_line(failure) + "\n" for failure in failed).encode())
     else:
         (store / FAILED).unlink(missing_ok=True)
-    for partial in store.rglob(f"*{PARTIAL}"):  # of killed runs
-        partial.unlink(missing_ok=True)
+
+
+def write(path: Path, data: bytes) -> None:
+    """Write a file of a store whole; raises `DiskError`, which says what to do, if the disk is full."""
+    with writing(path, "The feature store's file"):
+        write_file(path, data)

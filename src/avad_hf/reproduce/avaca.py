@@ -16,7 +16,7 @@ from avad_hf.corpora.splits import SEEDS
 from avad_hf.features.dataset import FeatureDataset
 from avad_hf.features.extraction import index_rows
 
-from .protocol import Figure, Protocol, load, write_tables
+from .protocol import Figure, Protocol, held, load, write_tables
 
 AUDIO_PATHS = ("zeroed", "focused", "plain")
 STREETS = ("crossing", "underpass", "overlook")
@@ -189,6 +189,7 @@ def _areas(runs: Sequence[dict[str, Any]], kind: str) -> list[float]:
     return [float("nan") if (area := found[kind]["roc_auc"]) is None else area for found in runs]
 
 
+@held
 def reproduce(
     corpus: Literal["mavad", "shanghaitech", "synthetic"],
     processor: ProcessorMixin,
@@ -229,7 +230,7 @@ def reproduce(
 
     Raises:
         ValueError: For an unknown corpus, videos that cannot be read, raw videos that are not those that were
-            anonymised, or a folder that holds other runs.
+            anonymised, or a folder that holds other runs, or that another process is writing.
     """
     if corpus not in ("mavad", "shanghaitech", "synthetic"):
         raise ValueError(f"corpus must be mavad, shanghaitech or synthetic, got {corpus!r}.")

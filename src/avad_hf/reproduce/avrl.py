@@ -12,12 +12,13 @@ from torch import Tensor
 from transformers import AutoConfig, AutoProcessor
 
 from avad_hf.corpora.splits import SEEDS
+from avad_hf.disks import writing
 from avad_hf.features.dataset import FeatureDataset
 from avad_hf.files import written_whole
 from avad_hf.processes import process_state
 from avad_hf.untrained import init_avrl
 
-from .protocol import Figure, Protocol, load, write_tables
+from .protocol import Figure, Protocol, held, load, write_tables
 
 STUDIES = ("modality", "fusion", "dark", "patches")
 MODALITIES = ("visual", "audio", "audio_visual")
@@ -250,10 +251,11 @@ def _draw(
         axes.grid(color="0.92")
     panels[0].set_ylabel("top-1 accuracy")
     picture.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", frameon=False)
-    with written_whole(path) as partial:
+    with writing(path, "The figure"), written_whole(path) as partial:
         picture.savefig(partial, dpi=130, format="png")
 
 
+@held
 def reproduce_shade(
     output_dir: str | os.PathLike,
     *,
@@ -295,7 +297,7 @@ def reproduce_shade(
 
     Raises:
         ValueError: For unknown studies, ratios out of range, videos that cannot be read, or a folder that holds other
-            runs.
+            runs, or that another process is writing.
     """
     if unknown := [name for name in studies if name not in STUDIES]:
         raise ValueError(f"studies must be among {', '.join(STUDIES)}, got {', '.join(unknown)}.")
@@ -313,7 +315,7 @@ def reproduce_shade(
             if not model.is_dir():
                 init_avrl(model, size="tiny")
     else:
-        config = AutoConfig.from_pretrained(model)
+        config = AutoConfig.from_pretrained(model, trust_remote_code=False)
         if config.model_type != "avrl" or config.recipe_sha256 is not None:
             raise ValueError(
                 f"{model} is {'a trained detector' if config.model_type == 'avrl' else 'no checkpoint of AVRL'}. All "
@@ -322,7 +324,7 @@ def reproduce_shade(
             )
         settings = {"fine_tune": True} | dict(settings or {})
     profile = profile or ("avrl" if is_shade else "default")
-    processor = AutoProcessor.from_pretrained(model)
+    processor = AutoProcessor.from_pretrained(model, trust_remote_code=False)
     protocol = Protocol(Path(output_dir), profile, settings | {"model": str(model)}, seeds, on_stage)
     if is_shade:
         rows = load("shade", data_dir=data_dir)

@@ -42,7 +42,9 @@ def _scores_of_clips(
 
     from .avaca import reproduce
 
-    processor = AutoProcessor.from_pretrained(model or DEMO_MODEL, dtype=dtype).to(device or process_state().device)
+    processor = AutoProcessor.from_pretrained(model or DEMO_MODEL, dtype=dtype, trust_remote_code=False).to(
+        device or process_state().device
+    )
     return reproduce(
         corpus, processor, output_dir, **options | ({} if num_videos is None else {"num_videos": num_videos})
     )

@@ -1,9 +1,11 @@
 """What the tables of both papers share: features, trained detectors and evaluations, each stage done once."""
 
+import functools
+import inspect
 import json
 import time
-from collections.abc import Callable, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,13 @@ from transformers import AutoModelForVideoClassification, ProcessorMixin
 
 from avad_hf.corpora.loading import load_dataset
 from avad_hf.corpora.splits import SEEDS
+from avad_hf.disks import writing
 from avad_hf.evaluation.evaluate import evaluate
 from avad_hf.features.dataset import FeatureDataset
 from avad_hf.features.extraction import extract_features
-from avad_hf.files import written_whole
+from avad_hf.files import folder_written_whole, write_text
 from avad_hf.processes import process_state
+from avad_hf.runs import only_run
 from avad_hf.training.config import TrainingConfig
 from avad_hf.training.loop import train
 
@@ -115,10 +119,13 @@ class Protocol:
         if finished.is_file():
             return json.loads(finished.read_text(encoding="utf-8"))
         with _timed(place.with_suffix(".seconds.json")):
-            model = AutoModelForVideoClassification.from_pretrained(place).to(process_state().device)
+            model = AutoModelForVideoClassification.from_pretrained(place, trust_remote_code=False).to(
+                process_state().device
+            )
             found = evaluate(model, features)
         if process_state().is_main_process:
-            found.save(place / part)
+            with writing(place / part, "The evaluation"), folder_written_whole(place / part) as folder:
+                found.save(folder)
         process_state().wait_for_everyone()
         return found.figures
 
@@ -127,18 +134,38 @@ class Protocol:
         return sum(json.loads(path.read_text()) for path in self.output_dir.rglob("*.seconds.json"))
 
 
+def held(reproduction: Callable[..., str]) -> Callable[..., str]:
+    """Let a function hold its folder `output_dir` for one run; the processes of the run share the main one's lock."""
+    signature = inspect.signature(reproduction)
+
+    @functools.wraps(reproduction)
+    def hold(*arguments: Any, **options: Any) -> str:
+        output_dir = signature.bind(*arguments, **options).arguments["output_dir"]
+        with only_run(output_dir, process_state().is_main_process):
+            return reproduction(*arguments, **options)
+
+    return hold
+
+
 @contextmanager
-def _timed(path: Path):
+def _timed(path: Path) -> Iterator[None]:
     """Add the time that something takes to a file, also if it is stopped by an error."""
     begin = time.monotonic()
     try:
         yield
-    finally:
-        if process_state().is_main_process:
-            before = json.loads(path.read_text()) if path.is_file() else 0.0
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with written_whole(path) as partial:
-                Path(partial).write_text(json.dumps(before + time.monotonic() - begin))
+    except Exception:
+        with suppress(OSError):  # the disk may be full, which the error that ended the stage says better
+            _add_time(path, time.monotonic() - begin)
+        raise
+    _add_time(path, time.monotonic() - begin)
+
+
+def _add_time(path: Path, seconds: float) -> None:
+    if process_state().is_main_process:
+        before = json.loads(path.read_text()) if path.is_file() else 0.0
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with writing(path, "The time that was taken"):
+            write_text(path, json.dumps(before + seconds))
 
 
 def load(*corpus, **options):
@@ -151,9 +178,9 @@ def write_tables(protocol: Protocol, parts: Sequence[str]) -> str:
     """Write the parts of ``tables.md``; returns the whole."""
     text = "\n\n".join(parts) + "\n"
     if process_state().is_main_process:
-        with written_whole(protocol.output_dir / "tables.md") as partial:
-            Path(partial).write_text(text, encoding="utf-8")
+        with writing(protocol.output_dir / "tables.md", "The tables"):
+            write_text(protocol.output_dir / "tables.md", text)
     return text
 
 
-__all__ = ["Figure", "Protocol", "load", "write_tables"]
+__all__ = ["Figure", "Protocol", "held", "load", "write_tables"]

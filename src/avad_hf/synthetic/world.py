@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 from avad_hf.corpora.classes import MAVAD_CLASSES, SHADE_CLASSES, is_normal
+from avad_hf.disks import DiskError, writing
 from avad_hf.files import written_whole
 from avad_hf.media.encode import write_video
 
@@ -182,18 +184,27 @@ def _render_share(plans: Sequence[ClipPlan], directory: Path, report: Connection
     """Render clips in a process of its own, and report each one's name, with the error that ended the work if any."""
     # Ctrl-C reaches all processes at once. The parent alone acts on it and ends the others, which finish their clip:
     # an exception raised by a signal would be lost if it came inside a callback of FFmpeg's.
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     ended = threading.Event()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
     for plan in plans:
         if ended.is_set():
             return
+        path = directory / f"{plan.stem}.mp4"
         try:
-            render_clip(plan, directory / f"{plan.stem}.mp4")
+            with writing(path, "The clip"):
+                render_clip(plan, path)
         except Exception as error:
-            report.send((plan.stem, str(error)))
+            report.send((plan.stem, error if isinstance(error, DiskError) else str(error)))
             return
         report.send((plan.stem, None))
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed ends nobody, and its next run would find these processes at work in its folder."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def render_world(
@@ -223,6 +234,7 @@ def render_world(
     Raises:
         ValueError: If there is no such scene, or a number is out of range.
         RuntimeError: If a clip cannot be rendered; it is named.
+        OSError: If one cannot be written, because the disk is full for example.
     """
     plans = plan_world(scene, num_videos, seed)
     if num_workers is not None and num_workers < 1:
@@ -257,6 +269,8 @@ def render_world(
                     except EOFError:
                         readers.remove(reader)
                         continue
+                    if isinstance(error, DiskError):
+                        raise error
                     if error is not None:
                         raise RuntimeError(f"Rendering {stem} failed: {error}")
                     bar.update()
@@ -296,7 +310,7 @@ def gallery(plans: Sequence[ClipPlan], path: str | os.PathLike, columns: int = 4
         top = row * (tall + strip + margin)
         begin, end = plan.event_start_s or 0.0, plan.event_end_s or plan.duration_s
         chosen = np.linspace(begin, end, columns + 2)[1:-1] * plan.fps
-        pictures = [picture for _, picture in clip_pictures(plan)]
+        pictures = [picture for _, picture in islice(clip_pictures(plan), int(chosen.max()) + 1)]
         for column, index in enumerate(chosen.astype(int)):
             sheet.paste(Image.fromarray(pictures[index]).resize((wide, tall)), (column * wide, top + margin))
         level = sounds.log_spectrum(sum(clip_sound(plan)).mean(axis=0))

@@ -14,14 +14,17 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 from transformers import PreTrainedModel, ProcessorMixin, get_scheduler
 
+from avad_hf.disks import writing
 from avad_hf.evaluation.scoring import inputs_of
 from avad_hf.features.dataset import FeatureDataset
+from avad_hf.files import PARTIAL
 from avad_hf.processes import process_state
+from avad_hf.runs import only_run
 
 from .config import TrainingConfig
 from .models import model_card, new_model, spec_for
 from .objectives import objective_of
-from .run import RunFolder, data_sha256
+from .run import RESUME, RunFolder, data_sha256
 from .synced_norm import sync_batch_norms
 
 
@@ -91,9 +94,25 @@ def train(
         TypeError: For a model that is no detector.
         ValueError: If training or validation videos are missing, without label or (for scores of clips) of one class
             only; if features or classes do not fit the model; if the output folder holds another run, or damaged files
-            of this one; if a tracker's package is missing; for videos in bf16 on a CPU; if training diverges.
+            of this one; if another process trains into it; if a tracker's package is missing; for videos in bf16 on a
+            CPU; if training diverges.
+        OSError: If the output folder cannot be written, because the disk is full for example. The epochs that are
+            finished stay, and the run can be resumed once there is room.
     """
-    process_state()  # refuses processes that do not know of each other
+    # Which refuses processes that do not know of each other.
+    with only_run(config.output_dir, process_state().is_main_process):
+        return _train(config, train_data, validation_data, model, processor, resume, progress)
+
+
+def _train(
+    config: TrainingConfig,
+    train_data: FeatureDataset | None,
+    validation_data: FeatureDataset | None,
+    model: PreTrainedModel | None,
+    processor: ProcessorMixin | None,
+    resume: bool,
+    progress: bool,
+) -> TrainingResult:
     AcceleratorState._reset_state()  # of an earlier run in this process, whose precision was another one
     accelerator = Accelerator(
         mixed_precision=config.mixed_precision,
@@ -128,6 +147,8 @@ def train(
     described = {"figure": objective.figure, "figure_name": objective.figure_name, "warnings": warnings}
     run = RunFolder(config, data_sha256(train_data, validation_data))
     if (finished := run.check(resume)) is not None:
+        if accelerator.is_main_process:
+            run.clean(is_finished=True)
         return TrainingResult(str(run.path), **finished, **described)
 
     set_seed(config.seed)
@@ -143,12 +164,15 @@ def train(
 
     history, best_epoch = run.load_state(accelerator) if resume else ([], 0)
     accelerator.wait_for_everyone()  # until all have looked at the folder as it was
-    if accelerator.is_main_process and not history:
-        run.claim()
+    if accelerator.is_main_process:
+        run.clean(is_finished=False)
+        if not history:
+            run.claim()
     if config.log_with:
-        accelerator.init_trackers(
-            "avad_hf", {k: v for k, v in config.to_dict().items() if isinstance(v, (int, float, str))}
-        )
+        with writing(run.path, "The log of the run", RESUME):
+            accelerator.init_trackers(
+                "avad_hf", {k: v for k, v in config.to_dict().items() if isinstance(v, (int, float, str))}
+            )
     bar = tqdm(
         total=config.epochs, initial=len(history), unit="epoch", disable=not (progress and accelerator.is_main_process)
     )
@@ -195,7 +219,8 @@ def train(
         best_epoch = _best(history, objective.figure)
         run.save_state(accelerator, model, history, best_epoch)
         figures = {f"train/{k}": v for k, v in losses.items()} | {f"validation/{k}": v for k, v in validation.items()}
-        accelerator.log(figures | {"learning_rate": rate}, step=epoch)
+        with writing(run.path, "The log of the run", RESUME):
+            accelerator.log(figures | {"learning_rate": rate}, step=epoch)
         shown = {name: f"{value:.3f}" for name, value in losses.items()}
         figure = {f"validation_{objective.figure}": f"{validation[objective.figure]:.3f}"}
         bar.set_postfix(shown | figure | {"best_epoch": best_epoch})
@@ -213,7 +238,10 @@ def train(
     }
     if accelerator.is_main_process:
         detector.config.update({name: result[name] for name in ("threshold", "threshold_origin")})
-        with tempfile.TemporaryDirectory(prefix=".partial-", dir=run.path) as folder:
+        with (
+            writing(run.path, "The trained checkpoint", RESUME),
+            tempfile.TemporaryDirectory(prefix=f"{PARTIAL}-", dir=run.path) as folder,
+        ):
             detector.float().save_pretrained(folder)
             if processor is not None:
                 processor.save_pretrained(folder)

@@ -19,7 +19,7 @@ from transformers.utils import PROCESSOR_NAME, has_file
 from avad_hf.evaluation.scoring import STORED, refuse_other_features
 from avad_hf.features.dataset import FeatureDataset
 from avad_hf.features.store import recipe_sha256
-from avad_hf.hub.cards import card, card_values
+from avad_hf.hub.cards import card, card_values, plain
 from avad_hf.models.architecture import Architecture
 from avad_hf.models.detector import DetectorConfig, DetectorSpec, spec_of
 from avad_hf.registration import architectures
@@ -62,7 +62,11 @@ def new_model(
         # Weights are float32 whatever the checkpoint's are: small steps would be lost in rounding.
         model = AutoModelForVideoClassification.from_config(model_config, dtype=torch.float32)
         if config.fine_tune:
-            model.begin_with(AutoModelForVideoClassification.from_pretrained(config.model, dtype=torch.float32))
+            model.begin_with(
+                AutoModelForVideoClassification.from_pretrained(
+                    config.model, dtype=torch.float32, trust_remote_code=False
+                )
+            )
     # What was said of other weights is not true of these.
     model.config.notice = model.config.threshold_origin = None
     model.config.recipe_sha256 = recipe_sha256(data.recipe) if data.recipe else None
@@ -87,7 +91,7 @@ def _config_of(
         looks_like_path = config.model.startswith((".", "/", "~")) or config.model.count("/") > 1
         if looks_like_path and not Path(config.model).is_dir():
             raise ValueError(f"{config.model}: no such folder. Give the folder of a checkpoint, or its Hub id.")
-        model_config = AutoConfig.from_pretrained(config.model)
+        model_config = AutoConfig.from_pretrained(config.model, trust_remote_code=False)
         if not isinstance(model_config, DetectorConfig):
             raise ValueError(
                 f"{config.model} holds a model of type '{model_config.model_type}', which is no detector. Give the "
@@ -147,13 +151,13 @@ def _refuse_other_reading(spec: DetectorSpec, data: FeatureDataset, name: str) -
 
 def load_processor(model: str, data: FeatureDataset) -> ProcessorMixin:
     """A checkpoint's processor; raises ``ValueError`` if the data were made by another one."""
-    processor = AutoProcessor.from_pretrained(model)
+    processor = AutoProcessor.from_pretrained(model, trust_remote_code=False)
     if data.recipe:
         # Of frozen encoders; rounding cannot be undone, so a processor of another precision is a copy.
         stored = data.recipe.get("video_encoder", {}).get("dtype", "float32")
         maker = processor
         if stored in ("bfloat16", "float16") and "runtime" not in data.recipe["video_encoder"]:
-            maker = AutoProcessor.from_pretrained(model, dtype=stored)
+            maker = AutoProcessor.from_pretrained(model, dtype=stored, trust_remote_code=False)
         _refuse_other_maker(maker, data, model)
     return processor
 
@@ -194,7 +198,7 @@ def model_card(
         *([f"It reads {holds} of the recipe `{recipe}` (SHA-256)."] if recipe else []),
         f"Validation videos: {figure}. This figure chose the epoch; it is no test result.",
         f"Threshold {result['threshold']:.4f}: {origin}.",
-        *(processor.notices if processor else [no_processor]),
+        *(map(plain, processor.notices) if processor else [no_processor]),
     ]
     return card(
         model.config.card,

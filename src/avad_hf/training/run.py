@@ -11,12 +11,16 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 
+from avad_hf.disks import DiskError, writing
 from avad_hf.features.dataset import FeatureDataset
-from avad_hf.files import PARTIAL, written_whole
+from avad_hf.files import PARTIAL, as_json, write_text, written_whole
+from avad_hf.runs import LOCK, sweep
 
 from .config import TrainingConfig
 
 RUN, HISTORY, STATES, PROGRESS = "training.json", "history.jsonl", "checkpoints", "progress.json"
+# What a full disk asks for, once there is room.
+RESUME = "resume the run (--resume)"
 
 
 def data_sha256(*parts: FeatureDataset) -> str:
@@ -49,9 +53,9 @@ class RunFolder:
             FileExistsError: If the folder holds something and the run is not to be resumed.
             ValueError: If another run is in it, or files of the run are damaged.
         """
-        # Half a claim is all that a run leaves that was killed right at its beginning.
-        half = Path(f"{self.path / RUN}{PARTIAL}")
-        if not self.path.exists() or not (self.path.is_file() or any(path != half for path in self.path.iterdir())):
+        # Half a claim and its lock are all that a run leaves that was killed right at its beginning.
+        names = os.listdir(self.path) if self.path.exists() else []
+        if all(name == LOCK or (name.startswith(RUN) and name.endswith(PARTIAL)) for name in names):
             return None
         if not (self.path / RUN).is_file():
             raise FileExistsError(f"{self.path} is not an empty folder. Give a new one; nothing was overwritten.")
@@ -79,30 +83,45 @@ class RunFolder:
 
     def claim(self, result: dict[str, Any] | None = None) -> None:
         """Write what the run is; with its result once it is finished."""
-        self.path.mkdir(parents=True, exist_ok=True)
         content = {"config": self.config.to_dict(), "data_sha256": self.data, "result": result}
-        with written_whole(self.path / RUN) as partial:
-            Path(partial).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        with writing(self.path / RUN, "The record of the run", RESUME):
+            write_text(self.path / RUN, as_json(content, indent=2) + "\n")
 
     def save_state(
         self, accelerator: Accelerator, model: torch.nn.Module, history: list[dict[str, Any]], best_epoch: int
     ) -> None:
         """Write everything that the next epoch depends on; all processes call it."""
-        epoch = history[-1]["epoch"]
-        target = self.states / f"epoch_{epoch:04d}"
+        target = self.states / f"epoch_{history[-1]['epoch']:04d}"
         partial = Path(f"{target}{PARTIAL}")
+        try:
+            with writing(target, "The state of the run", RESUME):
+                self._save_state(accelerator, model, history, best_epoch, target, partial)
+        except DiskError:
+            if accelerator.is_main_process:
+                shutil.rmtree(partial, ignore_errors=True)
+            raise
+
+    def _save_state(
+        self,
+        accelerator: Accelerator,
+        model: torch.nn.Module,
+        history: list[dict[str, Any]],
+        best_epoch: int,
+        target: Path,
+        partial: Path,
+    ) -> None:
         if accelerator.is_main_process:
             shutil.rmtree(partial, ignore_errors=True)
-            if best_epoch == epoch:
+            if best_epoch == history[-1]["epoch"]:
                 weights = accelerator.unwrap_model(model).state_dict()
                 self.states.mkdir(parents=True, exist_ok=True)
-                with written_whole(self._best(epoch)) as file:
+                with written_whole(self._best(best_epoch)) as file:
                     save_file({name: value.contiguous() for name, value in weights.items()}, file)
         accelerator.wait_for_everyone()
         accelerator.save_state(str(partial))
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
-            (partial / PROGRESS).write_text(json.dumps({"best_epoch": best_epoch, "history": history}))
+            (partial / PROGRESS).write_text(as_json({"best_epoch": best_epoch, "history": history}))
             os.replace(partial, target)
             for path in self.states.iterdir():
                 if path not in (target, self._best(best_epoch)):
@@ -148,10 +167,15 @@ class RunFolder:
             if target.is_dir():
                 shutil.rmtree(target)
             os.replace(path, target)
-        with written_whole(self.path / HISTORY) as partial:
-            Path(partial).write_text("".join(json.dumps(epoch) + "\n" for epoch in history), encoding="utf-8")
+        write_text(self.path / HISTORY, "".join(as_json(epoch) + "\n" for epoch in history))
         self.claim(result)
         shutil.rmtree(self.states, ignore_errors=True)
+
+    def clean(self, is_finished: bool) -> None:
+        """Remove what killed runs left: what is half-written, and states that a finished run needs no more."""
+        if is_finished:
+            shutil.rmtree(self.states, ignore_errors=True)
+        sweep(self.path)
 
 
 __all__ = ["RunFolder", "data_sha256"]

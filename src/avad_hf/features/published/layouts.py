@@ -348,6 +348,8 @@ def _lines(path: Path) -> list[tuple[int, str]]:
 
 
 def _text(path: Path) -> str:
+    if not path.is_file():  # a pipe would be waited for
+        raise ValueError(f"{path} is no regular file. Put the file itself there.")
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:

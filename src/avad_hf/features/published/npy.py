@@ -18,12 +18,15 @@ def array_shape(path: str | os.PathLike) -> tuple[int, ...]:
         ValueError: If the file is missing, is no ``.npy`` file, is cut short, or holds something else than numbers.
     """
     try:
+        if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):  # a pipe is waited for
+            raise ValueError(f"{path} is no regular file. Put the file itself there.")
         with open(path, "rb") as file:
             start = file.read(24)
             file.seek(0)
             try:
                 shape, _, dtype = _HEADER_READERS[np.lib.format.read_magic(file)](file)
-            except (ValueError, KeyError) as error:
+            # A header is read as Python's own notation, of which a damaged one raises nearly anything.
+            except Exception as error:
                 raise ValueError(
                     f"{path} is no readable .npy file; it begins with {start!r}. A web page or an archive may have "
                     "been saved in its place, or it is cut short: download or copy it again."
@@ -40,7 +43,7 @@ def array_shape(path: str | os.PathLike) -> tuple[int, ...]:
             f"{path} holds values of type {dtype}, features are plain numbers. Save it again with "
             "numpy.save(path, array.astype('float32'))."
         )
-    if num_bytes < math.prod(shape) * dtype.itemsize:
+    if min(shape, default=0) < 0 or num_bytes < math.prod(shape) * dtype.itemsize:
         raise ValueError(
             f"{path} is cut short: an array of shape {shape} and type {dtype} takes "
             f"{math.prod(shape) * dtype.itemsize} bytes, the file holds {num_bytes}. Download or copy it again."
