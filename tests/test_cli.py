@@ -227,9 +227,130 @@ def test_refusals_come_before_the_work(tmp_path, tiny, bikes):
     assert "Two outputs have the same name" in refused(*one, "--json", tmp_path / "r", "--csv", tmp_path / "r")
     assert "is a folder" in refused(*one, "--csv", tmp_path)
     assert "cannot be written" in refused(*one, "--csv", copy / "r.csv")
+    assert "--plot - cannot be: pictures are not written to standard output" in refused(*one, "--plot", "-")
+    assert "--overlay - cannot be" in refused(*two, "--overlay", "-")
+    assert "Standard output takes one of --json and --csv" in refused(*one, "--json", "-", "--csv", "-")
     assert [path.name for path in tmp_path.iterdir()] == ["one.mp4"]
     assert copy.read_bytes() == Path(bikes).read_bytes()
     assert "no such file" in run("detect", tmp_path / "absent.mp4", "--model", tiny, code=1)
+
+
+@pytest.mark.parametrize("option", ["--json", "--csv", "--plot", "--overlay"])
+def test_places_that_cannot_be_written_are_refused_before_anything_is_loaded(tmp_path, bikes, monkeypatch, option):
+    ending = {"--plot": ".png", "--overlay": ".mp4"}.get(option, "")
+    pipe = tmp_path / f"pipe{ending}"
+    os.mkfifo(pipe)
+    monkeypatch.setitem(sys.modules, "transformers", None)  # to import it is an error
+    said = run("detect", bikes, option, pipe, code=2)
+    assert f"pipe{ending} is a pipe, and only regular files are replaced" in said.replace("\n", " ")
+    assert pipe.is_fifo() and [path.name for path in tmp_path.iterdir()] == [pipe.name]
+
+
+@pytest.mark.parametrize("stream", ["/dev/stdout", "/dev/fd/1", "/dev/stderr"])
+def test_open_streams_have_a_name_of_their_own(bikes, stream):
+    said = run("detect", bikes, "--json", stream, code=2).replace("\n", " ")
+    assert f"{stream} is a stream that is open already" in said and "that is called -." in said
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("extract", "m.csv", "--model", "m", "-o", "pipe"),
+        ("train", "s", "--model", "m", "-o", "pipe"),
+        ("evaluate", "m", "s", "-o", "pipe"),
+        ("export", "m", "pipe"),
+        ("init", "avaca", "pipe"),
+        ("convert", "slowfast", "pipe"),
+        ("reproduce", "synthetic", "-o", "pipe"),
+        ("benchmark", "-o", "pipe"),
+        ("demo", "-o", "pipe"),
+        ("scan", ".", "-o", "pipe/m.csv"),
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_every_command_tries_its_folder_first(tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    assert "pipe is a pipe. Give a folder." in run(*arguments, code=2).replace("\n", "")
+
+
+def test_videos_are_looked_for_before_networks(tmp_path):
+    arguments = ("detect", "nosuch.mp4", "other.mp4", "--json", "r.json")
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", COMMAND, *arguments], cwd=tmp_path, capture_output=True, text=True
+    )
+    said = [line for line in done.stderr.splitlines() if not line.startswith("import time")]
+    assert done.returncode == 1 and done.stdout == ""
+    assert said == [
+        "Error: nosuch.mp4: no such file. Check the path.",
+        "Error: other.mp4: no such file. Check the path.",
+        "Error: 2 of 2 videos failed: nosuch.mp4, other.mp4",
+    ]
+    assert "transformers" not in done.stderr and not list(tmp_path.iterdir())
+
+
+def test_results_on_standard_output_are_alone_there(tmp_path, tiny, short):
+    def out(*options):
+        done = runner.invoke(app, ["detect", *short[1:], "none.mp4", "--model", tiny, *map(str, options)])
+        assert done.exit_code == 1, done.output
+        assert f"{short[1]}: " in done.stderr and "none.mp4: no such file" in done.stderr
+        return done.stdout_bytes
+
+    results = json.loads(out("--json", "-", "--csv", tmp_path / "r.csv"))
+    assert list(results) == short[1:]
+    table = out("--csv", "-", "--json", tmp_path / "r.json")
+    assert table == (tmp_path / "r.csv").read_bytes() and len(table.splitlines()) == 1 + 3
+    assert json.loads((tmp_path / "r.json").read_text()) == results
+    assert not Path("-").exists()
+
+
+def test_results_of_a_night_are_not_lost_where_one_output_fails(tmp_path, tiny, short, monkeypatch):
+    from avad_hf.detection import events
+
+    def write(results, path):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(events, "write_json", write)
+    options = ("--json", tmp_path / "r.json", "--csv", tmp_path / "r.csv")
+    said = run("detect", short[1], "--model", tiny, *options, code=1)
+    assert "Error: " in said and "r.json cannot be written: [Errno 28] No space left on device" in said
+    assert len((tmp_path / "r.csv").read_text().splitlines()) == 2
+
+
+def test_what_goes_wrong_while_features_are_computed_is_said_once(tmp_path, tiny, short):
+    (tmp_path / "broken.mp4").write_text("no video")
+    rows = [f"video,id\n{short[1]},whole\n{tmp_path}/broken.mp4,broken\x1b[31m\n"]
+    (tmp_path / "m.csv").write_text("".join(rows))
+    said = run("extract", tmp_path / "m.csv", "--model", tiny, "-o", tmp_path / "store", code=1)
+    assert said.count("broken.mp4 cannot be opened as video") == 1
+    assert r"\nNote: broken\x1b[31m: ".replace(r"\n", "\n") in said
+    assert f"1 videos cannot be read. They are listed in {tmp_path / 'store' / 'failed.jsonl'}." in said
+    assert "store: 1 videos, 1 of them new." in said
+
+
+def test_names_of_files_are_data_everywhere(tmp_path, tiny, short, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name = os.fsdecode(b'=1+$x_^$<script>"\x1b[31m\n\xe2\x80\xae\xff.mp4')
+    printed = r'=1+$x_^$<script>"\x1b[31m\n\u202e\xff.mp4'
+    shutil.copy(short[1], name)
+    broken = name.replace("=", "-").replace("+", "e")
+    Path(f"./{broken}").write_text("no video")
+    files = (part for option in ("json", "csv", "plot", "overlay") for part in (f"--{option}", f"out/{option}"))
+    done = runner.invoke(app, ["detect", "--model", tiny, *files, "--", name, broken])
+    assert done.exit_code == 1, done.output
+    assert f"\n{printed}: " in f"\n{done.stdout}" and not re.search("\x1b\\[31m|\u202e", done.output)
+    of_broken = printed.replace("=", "-").replace("+", "e")
+    assert f"Error: {of_broken} cannot be opened as video" in done.stderr
+    assert f"Error: 1 of 2 videos failed: {of_broken}\n" in done.stderr
+    (key,) = json.loads(Path("out/json").read_text(encoding="utf-8"))
+    assert key == name and Path(key).exists()
+    with open("out/csv", newline="", encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    assert row["video"] == f"'{printed}" and 0 <= float(row["score"]) <= 1
+    stem = name.removesuffix(".mp4")
+    assert Path(f"out/plot/{stem}.png").stat().st_size > 5000
+    assert Path(f"out/overlay/{stem}-overlay.mp4").stat().st_size > 1000
 
 
 def test_a_corrupt_checkpoint_is_one_line(tmp_path, tiny, bikes):

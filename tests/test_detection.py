@@ -113,3 +113,27 @@ def test_a_clip_that_is_nearly_all_padding_does_not_decide():
     # Alone it is all that there is, and a quarter counts.
     assert detect_events([rest], 0.5, 0.04, 25.0, True).label == "anomaly"
     assert detect_events([*full, ScoredClip(2.56, 2.88, 0.9)], 0.5, 2.88, 25.0, True).score == 0.9
+
+
+def test_cells_that_begin_like_formulas_are_text(tmp_path):
+    # A name that needs nothing, and what spreadsheets would compute.
+    names = {"a=b-c@d.mp4": "a=b-c@d.mp4", "=1+1": "'=1+1", "+1": "'+1", "-2": "'-2", "@SUM(A1)": "'@SUM(A1)"}
+    names |= {"\t=1": "'\\t=1", "\r=1": "'\\r=1", "\n=1": "'\\n=1", "a\x1b[31m": "a\\x1b[31m"}
+    results = {name: result(warnings=[name]).to_dict() for name in names}
+    for found in results.values():
+        found["clips"][0]["label"] = found["warnings"][0]
+        found["clips"][0]["start"] = -0.5
+    write_csv(results, tmp_path / "r.csv")
+    with open(tmp_path / "r.csv", newline="") as file:
+        rows = list(csv.DictReader(file))[::2]
+    for row, shown in zip(rows, names.values(), strict=True):
+        assert row["video"] == row["label"] == row["warnings"] == shown
+        assert (float(row["start"]), float(row["score"])) == (-0.5, 0.2)  # numbers stay numbers
+
+
+def test_json_has_no_numbers_that_are_none(tmp_path):
+    found = result().to_dict() | {"fps": float("inf")}
+    found["clips"][0]["why"] = {"distance": float("nan")}
+    write_json({"a.mp4": found}, tmp_path / "r.json")
+    read = json.loads((tmp_path / "r.json").read_text(), parse_constant=pytest.fail)["a.mp4"]
+    assert read["fps"] is None and read["clips"][0]["why"] == {"distance": None}

@@ -1,6 +1,8 @@
 """Plots and overlays: what is drawn where, and that sound and times are kept."""
 
+import warnings
 from pathlib import Path
+from xml.etree import ElementTree
 
 import av
 import numpy as np
@@ -127,6 +129,21 @@ def test_plot_of_a_name_with_signs_of_tex(tmp_path, bikes):
     source = tmp_path / "x_$^$.mp4"
     source.write_bytes(Path(bikes).read_bytes())
     plot_timeline(result([0.1], 10.0, has_audio=False, warnings=["$\\foo$"]), source, tmp_path / "a.png")
+
+
+def test_what_is_written_in_pictures_is_text(tmp_path):
+    evil = '$x_^$ <script>--></svg> & "\x00\x1b[31m\n\u202e\ufffe\udcff'
+    source = write_media(tmp_path / "a.mkv", frame_times(25, 0.4), size=(320, 360))
+    found = result([0.1, 0.9], 0.4, has_audio=False, warnings=[evil])
+    for row in (*found["clips"], *found["events"]):
+        row["label"] = evil
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # of characters that no font has
+        plot_timeline(found, source, tmp_path / "a.svg", title=evil)
+        render_overlay(found, source, tmp_path / "a.mp4")
+    picture = ElementTree.parse(tmp_path / "a.svg")
+    assert not [element for element in picture.iter() if "script" in str(element.tag)]
+    assert (tmp_path / "a.mp4").stat().st_size > 1000
 
 
 def test_overlay_of_a_video_without_sound(tmp_path, bikes):

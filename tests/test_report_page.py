@@ -22,7 +22,7 @@ from avad_hf.evaluation.figures import (
 )
 from avad_hf.metrics.ranking import Ranking
 from avad_hf.report.page import write_report
-from avad_hf.report.pictures import curve_image, shown_score, timeline_image
+from avad_hf.report.pictures import confusion_image, curve_image, shown_score, timeline_image
 
 from .feature_stores import plant
 
@@ -280,6 +280,16 @@ def test_hostile_names_are_text(tmp_path):
     assert any(f"{evil} id 1" in alt for _, alt in page.pictures())
 
 
+def test_what_turns_text_around_is_shown(tmp_path):
+    names = [f"{place} \u202egpj.exe\x1b\udcff" for place in ("id", "label", "scene", "page", "note")]
+    videos = [video(names[0], 1, [0.3], *names[1:3]), video("normal", 0, [0.2])]
+    page = written(videos, tmp_path, title=names[3], notes=[names[4]])
+    for name in names:
+        assert rf"{name.split()[0]} \u202egpj.exe\x1b\xff" in page.text
+    assert not set("\u202e\x1b\udcff") & set(page.source)
+    confusion_image(np.array([[1, 0], [0, 1]]), names[:2])
+
+
 @pytest.mark.parametrize(("anomaly", "only", "missing"), [(0, "normal", "anomalous"), (1, "anomalous", "normal")])
 @pytest.mark.parametrize("number", [1, 4])
 def test_one_class_only(tmp_path, anomaly, only, missing, number):
@@ -349,11 +359,11 @@ def test_what_does_not_belong_together_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_failed_page_leaves_the_old_one(tmp_path):
+def test_a_failed_page_leaves_the_old_one(tmp_path, monkeypatch):
     before = written(many(4), tmp_path).source
-    # Half a surrogate pair cannot be written as UTF-8: the writing itself fails.
-    with pytest.raises(UnicodeEncodeError):
-        write_report(figures_of(many(4)), many(4), tmp_path, "\ud800")
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr("os.replace", lambda *paths: 1 / 0)
+        write_report(figures_of(many(4)), many(4), tmp_path, "Report")
     broken = many(4)
     del broken[0]["clips"][0]["score"]
     with pytest.raises(KeyError):

@@ -96,7 +96,7 @@ def public_parts_of(model: str | os.PathLike) -> type | None:
     It is a class with ``packages`` and ``refusal(model)``. It is made with ``(model)``, and scores files as a
     [`Detector`] does.
     """
-    one = ARCHITECTURES.get(AutoConfig.from_pretrained(model).model_type)
+    one = ARCHITECTURES.get(AutoConfig.from_pretrained(model, trust_remote_code=False).model_type)
     return None if one is None else one.load("public_parts")
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from avad_hf.media.scaling import scaled_size
 from avad_hf.media.encode import write_video
+from avad_hf.media.scaling import scaled_size
 from avad_hf.media.sources import Media, open_media
 
 SOUND_RATE_HZ = 48000

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .terminal import check_checkpoint, quiet, refuse
+from .terminal import check_checkpoint, check_folder, quiet, refuse, say, stage, stoppable
 
 
 class Size(StrEnum):
@@ -16,6 +16,7 @@ class Size(StrEnum):
     tiny = "tiny"
 
 
+@stoppable("Nothing was written. Run the same command again.")
 def benchmark(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for benchmark.json, .md and .png.")],
     video: Annotated[
@@ -46,6 +47,7 @@ def benchmark(
         refuse(f"--heights needs whole numbers with commas, such as 360,720, got {heights!r}.")
     names = None if backends is None else [name.strip() for name in backends.split(",") if name.strip()]
     check_checkpoint(model)
+    check_folder(output)
 
     from avad_hf.benchmark.run import benchmark as measure
     from avad_hf.benchmark.tables import write_tables
@@ -54,12 +56,12 @@ def benchmark(
     try:
         result = measure(
             *(output, video, model, size.value, pixels, rounds, names, cameras, seconds),
-            on_stage=lambda stage: typer.echo(f"... {stage}", err=True),
+            on_stage=stage,
         )
     except (OSError, ValueError, RuntimeError) as error:
         refuse(str(error))
-    typer.echo(write_tables(result), nl=False)
+    say(write_tables(result), nl=False)
     for ending in ("json", "md", "png"):
-        typer.echo(f"  {output / f'benchmark.{ending}'}", err=True)
+        say(f"  {output / f'benchmark.{ending}'}", err=True)
     if any("errors" in entry for entry in result["backends"].values()):
         raise typer.Exit(1)

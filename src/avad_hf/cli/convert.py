@@ -8,7 +8,7 @@ import typer
 
 from avad_hf.registration import architecture, architectures
 
-from .terminal import quiet, refuse
+from .terminal import check_folder, quiet, refuse, say, stoppable
 
 ENCODERS = ", ".join(architectures("converter"))
 # Endings of files that people give where a folder belongs.
@@ -22,6 +22,7 @@ class PixelRange(StrEnum):
     byte = "0-255"
 
 
+@stoppable("No checkpoint was written. Run the same command again.")
 def convert(
     encoder: Annotated[
         str | None, typer.Argument(metavar="ENCODER", help=f"One of {ENCODERS}.", show_default=False)
@@ -64,6 +65,7 @@ def convert(
     }
     given = {name: value for name, (_, value) in flags.items() if value is not None}
 
+    check_folder(directory)
     from avad_hf.convert.encoders import NOT_COMPARED
     from avad_hf.convert.encoders import convert as convert_file
 
@@ -77,9 +79,9 @@ def convert(
         done = convert_file(encoder, source, directory, **given)
     except (OSError, ValueError) as error:
         refuse(str(error))
-    typer.echo(f"Read {done.num_parameters:,} weights in the format of {done.origin}, SHA-256 {done.source_sha256}.")
-    typer.echo(f"{done.parity}." if done.parity else NOT_COMPARED)
-    typer.echo(f"Wrote {done.directory}")
+    say(f"Read {done.num_parameters:,} weights in the format of {done.origin}, SHA-256 {done.source_sha256}.")
+    say(f"{done.parity}." if done.parity else NOT_COMPARED)
+    say(f"Wrote {done.directory}")
 
 
 def _places(places: list[Path]) -> tuple[Path | None, Path]:

@@ -7,7 +7,21 @@ from typing import Annotated
 
 import typer
 
-from .terminal import DType, check_checkpoint, check_device, counted, fail, quiet, refuse
+from avad_hf.files import shown
+
+from .terminal import (
+    DType,
+    check_checkpoint,
+    check_device,
+    check_folder,
+    counted,
+    fail,
+    note,
+    quiet,
+    refuse,
+    say,
+    stoppable,
+)
 
 
 class StoredDType(StrEnum):
@@ -25,6 +39,7 @@ class Corpus(StrEnum):
     shanghaitech = "shanghaitech"
 
 
+@stoppable("No manifest was written. Run the same command again.")
 def scan(
     root: Annotated[Path, typer.Argument(help="Folder of the corpus.", show_default=False)],
     output: Annotated[
@@ -56,6 +71,7 @@ def scan(
     each class and scene; where it fixes training and test, they hold a quarter of each training class out for
     validation. A column group in meta.csv (video,group) keeps videos of one recording, camera or day together.
     """
+    check_folder(output.parent)
     from avad_hf.corpora.manifest import check_new, write_manifest
     from avad_hf.corpora.scan import probe
     from avad_hf.corpora.scan import scan as scan_folder
@@ -80,31 +96,29 @@ def scan(
         refuse(str(error))
     _print_scan(found)
     _warn_of_few(rows)
-    typer.echo(f"Wrote {len(found.rows)} videos to {output}.")
+    say(f"Wrote {len(found.rows)} videos to {output}.")
     if found.unreadable:
         for video, reason in found.unreadable:
-            fail(f"{video}: {reason}")
+            fail(shown(f"{video}: {reason}"))
         fail(f"{len(found.unreadable)} videos cannot be opened and are not in the manifest.")
         raise typer.Exit(1)
 
 
 def _print_scan(found) -> None:
-    typer.echo(f"{found.corpus}, layout {found.layout}: {len(found.rows)} videos")
+    say(f"{found.corpus}, layout {found.layout}: {len(found.rows)} videos")
     counts = Counter((row["scene"] or "(no scene)", row["label"] or "(no label)") for row in found.rows)
     scenes, labels = ([*dict.fromkeys(names)] for names in zip(*sorted(counts), strict=True))
     width = max(map(len, [*labels, "total"]))
-    typer.echo(f"  {'':{width}} " + " ".join(f"{scene:>10}" for scene in scenes))
+    say(f"  {'':{width}} " + " ".join(f"{scene:>10}" for scene in scenes))
     for label in [*labels, "total"]:
         cells = [
             counts[scene, label] if label != "total" else sum(n for (s, _), n in counts.items() if s == scene)
             for scene in scenes
         ]
-        typer.echo(
-            f"  {label:{width}} " + " ".join(f"{n:>{max(10, len(s))}}" for n, s in zip(cells, scenes, strict=True))
-        )
+        say(f"  {label:{width}} " + " ".join(f"{n:>{max(10, len(s))}}" for n, s in zip(cells, scenes, strict=True)))
     for what, items in (("without sound", found.silent), ("sound files without video", found.orphans)):
         if items:
-            typer.echo(f"{len(items)} {what}: {', '.join(map(str, items[:3]))}{', ...' if len(items) > 3 else ''}")
+            say(f"{len(items)} {what}: {', '.join(map(str, items[:3]))}{', ...' if len(items) > 3 else ''}")
 
 
 def _warn_of_few(rows) -> None:
@@ -114,9 +128,10 @@ def _warn_of_few(rows) -> None:
     splits = [row.get("split_0") or row["split"] for row in rows]
     labels = [row["anomaly"] for row, split in zip(rows, splits, strict=True) if split == "validation"]
     if all(splits) and None not in [row["anomaly"] for row in rows] and (warning := small_validation(labels)):
-        typer.secho(f"Note: {warning}", fg="yellow", err=True)
+        note(warning)
 
 
+@stoppable("What is stored stays. Run the same command again, and it goes on.")
 def extract(
     manifest: Annotated[Path, typer.Argument(help="Manifest of the videos, as scan writes it.", show_default=False)],
     model: Annotated[str, typer.Option(help="Folder or Hub id of the checkpoint whose processor computes.")],
@@ -155,6 +170,8 @@ def extract(
     A run that was stopped goes on where it was. Videos that cannot be read are listed in failed.jsonl and the command
     ends with status 1. With several processes or machines: accelerate launch -m avad_hf.cli extract ...
     """
+    if not verify:
+        check_folder(output)
     from transformers import AutoProcessor
 
     from avad_hf import registration  # noqa: F401
@@ -176,7 +193,9 @@ def extract(
     share_cores()
     try:
         dataset = load_dataset("manifest", scene, data_dir=manifest)
-        processor = AutoProcessor.from_pretrained(model).to(device or state.device, dtype.value)
+        processor = AutoProcessor.from_pretrained(model, trust_remote_code=False).to(
+            device or state.device, dtype.value
+        )
     # A broken checkpoint raises whatever its reader does.
     except Exception as error:
         refuse(str(error) or type(error).__name__)
@@ -199,16 +218,16 @@ def extract(
         fail(error if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: {error}")
         raise typer.Exit(1) from None
     if state.is_main_process:
-        typer.echo(f"{output}: {done.num_stored} videos, {done.num_new} of them new.")
-        for failure in done.failed:
-            fail(f"{failure['id']}: {failure['error']}")
+        say(f"{output}: {done.num_stored} videos, {done.num_new} of them new.")
+        if done.failed:  # each was reported when it failed
+            fail(f"{len(done.failed)} videos cannot be read. They are listed in {output / 'failed.jsonl'}.")
     if done.failed:
         raise typer.Exit(1)
 
 
 def _print_differences(differences: dict[str, float]) -> None:
     for video, difference in differences.items():
-        typer.echo(f"{video}: largest difference {difference:.2e} of the largest feature")
+        say(f"{video}: largest difference {difference:.2e} of the largest feature")
     # Processors of another kind round differently, in the last places of float32 and the last one of float16.
     if not max(differences.values()) < 2e-3:
         fail("The store differs from what this processor computes. Extract anew into another folder.")

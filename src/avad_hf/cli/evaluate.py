@@ -1,6 +1,5 @@
 """`avad-hf evaluate`: all figures of a checkpoint on stored features, and the report."""
 
-import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +7,7 @@ from typing import Annotated
 import typer
 
 from .detect import AudioPath
-from .terminal import check_device, counted, quiet, refuse
+from .terminal import check_device, check_folder, counted, note, quiet, refuse, say, stoppable
 
 
 class Split(StrEnum):
@@ -36,6 +35,7 @@ class Tail(StrEnum):
     pad_gt_last = "pad_gt_last"
 
 
+@stoppable("Run the same command again: it begins anew.")
 def evaluate(
     model: Annotated[str, typer.Argument(help="Folder or Hub id of a checkpoint.", show_default=False)],
     store: Annotated[str, typer.Argument(help="Feature store: a folder, or its Hub id.", show_default=False)],
@@ -71,6 +71,7 @@ def evaluate(
     Of detectors that name events: top-1 recall of each class, the confusion matrix, and the anomaly score's figures of
     videos.
     """
+    check_folder(output)
     from avad_hf.evaluation.evaluate import evaluate as evaluate_model
     from avad_hf.features.dataset import FeatureDataset
     from avad_hf.processes import process_state
@@ -78,7 +79,6 @@ def evaluate(
 
     quiet()
     check_device(device)
-    _check_folder(output)
     try:
         state = process_state()
         features = FeatureDataset(store, None if split is Split.all else split.value, split_seed, scene)
@@ -105,16 +105,7 @@ def evaluate(
         )
     if state.is_main_process:
         _print_figures(found.figures)
-        typer.echo(f"Report: {page}")
-
-
-def _check_folder(output: Path) -> None:
-    """Refuse what cannot be a folder before anything is scored."""
-    nearest = next(path for path in (output.absolute(), *output.absolute().parents) if path.exists())
-    if not nearest.is_dir():
-        refuse(f"{nearest} is a file. Give a folder.")
-    if not os.access(nearest, os.W_OK):
-        refuse(f"Nothing can be written to {nearest}. Give another folder.")
+        say(f"Report: {page}")
 
 
 def _load(model: str):
@@ -126,7 +117,7 @@ def _load(model: str):
     if not Path(model).is_dir() and (model.startswith((".", "/", "~")) or model.count("/") > 1):
         raise ValueError(f"{model}: no such folder. Give the folder of a checkpoint, or its Hub id.")
     try:
-        return AutoModelForVideoClassification.from_pretrained(model)
+        return AutoModelForVideoClassification.from_pretrained(model, trust_remote_code=False)
     # A broken checkpoint raises whatever its reader does.
     except Exception as error:
         reason = explain(error, model) or error or type(error).__name__
@@ -140,24 +131,24 @@ def _print_figures(figures: dict) -> None:
     video, frame = figures["video"], figures["frame"]
     low, high = video["roc_auc_interval_95"]
     interval = "" if low is None else f" (95% {low:.3f} to {high:.3f})"
-    typer.echo(
+    say(
         f"{figures['num_videos']} videos ({figures['num_anomalous']} anomalous): AUC {shown(video['roc_auc'])}"
         f"{interval}, average precision {shown(video['average_precision_step'])}"
     )
-    typer.echo(
+    say(
         f"At threshold {figures['threshold']:.3f}: recall {shown(video['recall'])}, false alarms "
         f"{shown(video['false_alarm_rate'])} of normal videos"
     )
     if frame is not None:
-        typer.echo(f"{frame['num_frames']} frames: AUC {shown(frame['roc_auc'])}")
+        say(f"{frame['num_frames']} frames: AUC {shown(frame['roc_auc'])}")
     if (events := figures.get("events")) is not None:
-        typer.echo(
+        say(
             f"Event classes: top-1 accuracy {shown(events['top1_accuracy'])}, mean over classes "
             f"{shown(events['top1_macro'])}"
         )
         for name, recall in events["top1_recall"].items():
-            typer.echo(f"  {name}: {shown(recall)} of {events['num_videos'][name]} videos")
+            say(f"  {name}: {shown(recall)} of {events['num_videos'][name]} videos")
     for what, reason in figures["undefined"].items():
-        typer.echo(f"Not defined: {what}: {reason}")
-    for note in figures["notes"]:
-        typer.secho(f"Note: {note}", fg="yellow", err=True)
+        say(f"Not defined: {what}: {reason}")
+    for words in figures["notes"]:
+        note(words)

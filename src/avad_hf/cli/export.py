@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .terminal import check_checkpoint, quiet, refuse
+from .terminal import check_checkpoint, check_folder, quiet, refuse, say, stage, stoppable
 
 
 class Format(StrEnum):
@@ -24,6 +24,7 @@ class Precision(StrEnum):
     int8 = "int8"
 
 
+@stoppable("No engines were written. Run the same command again.")
 def export(
     model: Annotated[str, typer.Argument(help="Folder or Hub id of a checkpoint.", show_default=False)],
     output: Annotated[Path, typer.Argument(help="New folder.", show_default=False)],
@@ -51,6 +52,7 @@ def export(
 
     The folder is taken by detect, extract and push as the checkpoint is. Extras: avad-hf[openvino], avad-hf[onnx].
     """
+    check_folder(output)
     from avad_hf.export.engines import export_engines
 
     quiet()
@@ -63,13 +65,13 @@ def export(
             precision=precision.value,
             calibrate=calibrate or (),
             labelled=labelled,
-            on_stage=lambda stage: typer.echo(f"... {stage}", err=True),
+            on_stage=stage,
         )
     # A broken checkpoint or video raises whatever its reader does.
     except Exception as error:
         refuse(str(error) or type(error).__name__)
     if done.calibration:
-        typer.echo(f"Calibrated on {done.calibration}.")
+        say(f"Calibrated on {done.calibration}.")
     for line in done.parity.lines():
-        typer.echo(f"{line}.")
-    typer.echo(f"Wrote {done.directory} ({done.num_bytes / 1e6:.1f} MB).")
+        say(f"{line}.")
+    say(f"Wrote {done.directory} ({done.num_bytes / 1e6:.1f} MB).")

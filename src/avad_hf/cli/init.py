@@ -9,7 +9,7 @@ import typer
 from avad_hf.registration import architecture as find_architecture
 from avad_hf.registration import architectures
 
-from .terminal import SetOption, check_checkpoint, config_settings, quiet, refuse
+from .terminal import SetOption, check_checkpoint, check_folder, config_settings, quiet, refuse, say, stoppable
 
 DETECTORS = ", ".join(architectures("init"))
 
@@ -47,6 +47,7 @@ ModalityOption = Annotated[
 ]
 
 
+@stoppable("No checkpoint was written. Run the same command again.")
 def init(
     architecture: Annotated[
         str | None, typer.Argument(metavar="ARCHITECTURE", help=f"One of {DETECTORS}.", show_default=False)
@@ -97,6 +98,7 @@ def init(
     check_checkpoint(video_encoder, "--video-encoder")
     check_checkpoint(audio_encoder, "--audio-encoder")
 
+    check_folder(directory)
     from avad_hf.untrained import init as write_checkpoint
 
     quiet()
@@ -105,4 +107,4 @@ def init(
     except (OSError, ValueError, TypeError) as error:
         refuse(str(error))
     notices = " ".join([made.model.config.notice, *made.processor.notices])
-    typer.echo(f"Wrote an untrained checkpoint to {directory}. {notices}")
+    say(f"Wrote an untrained checkpoint to {directory}. {notices}")

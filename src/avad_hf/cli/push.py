@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .terminal import quiet, refuse
+from .terminal import quiet, refuse, say, stoppable
 
 
 class Corpus(StrEnum):
@@ -18,6 +18,7 @@ class Corpus(StrEnum):
     shanghaitech = "shanghaitech"
 
 
+@stoppable("The repository on the Hub may be there already, without all of its files. Run the same command again.")
 def push(
     directory: Annotated[
         Path,
@@ -90,11 +91,11 @@ def push(
             url = push_corpus(rows, repo, private=private, revision=revision)
     except (OSError, ValueError) as error:
         refuse(str(error))
-    typer.echo(f"Pushed {directory} to {url}")
+    say(f"Pushed {directory} to {url}")
     if space is not None:
         try:
-            typer.echo(f"The Space is {push_space(repo, space, private=private)}")
+            say(f"The Space is {push_space(repo, space, private=private)}")
             if private:
-                typer.echo("It needs a token that may read the detector: add HF_TOKEN to the secrets in its settings.")
+                say("It needs a token that may read the detector: add HF_TOKEN to the secrets in its settings.")
         except OSError as error:
             refuse(str(error))

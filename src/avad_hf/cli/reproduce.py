@@ -9,7 +9,7 @@ import typer
 from avad_hf.registration import ARCHITECTURES
 from avad_hf.reproduce.papers import PAPERS, Paper
 
-from .terminal import DType, check_checkpoint, check_device, quiet, refuse
+from .terminal import DType, check_checkpoint, check_device, check_folder, quiet, refuse, say, stage, stoppable
 
 # Corpora with a published table, and the synthetic ones.
 Corpus = StrEnum("Corpus", {name: name for name in PAPERS})
@@ -31,6 +31,7 @@ class DarkFrom(StrEnum):
     all = "all"
 
 
+@stoppable("What is done is kept. Run the same command again, and it goes on.")
 def reproduce(
     corpus: Annotated[Corpus, typer.Argument(help="Whose tables.", show_default=False)],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of all stages and of tables.md.")],
@@ -101,6 +102,7 @@ def reproduce(
     }
     special = {name: value for name, value in special.items() if value}
     _refuse_what_cannot_be(corpus.value, paper, model, data_dir, special, num_videos, profile)
+    check_folder(output)
     check_device(device)
     check_checkpoint(model)
     quiet()
@@ -123,14 +125,14 @@ def reproduce(
             profile=profile,
             seeds=tuple(seeds or (0, 1, 2)),
             settings=settings,
-            on_stage=lambda stage: typer.echo(f"... {stage}", err=True) if state.is_main_process else None,
+            on_stage=stage if state.is_main_process else lambda name: None,
             **special,
         )
     # A broken checkpoint raises whatever its reader does.
     except Exception as error:
         refuse(str(error) or type(error).__name__)
     if state.is_main_process:
-        typer.echo(f"\n{text}\nWritten to {output / 'tables.md'}")
+        say(f"\n{text}\nWritten to {output / 'tables.md'}")
 
 
 def _refuse_what_cannot_be(

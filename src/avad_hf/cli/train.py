@@ -11,7 +11,7 @@ from avad_hf.registration import architecture as find_architecture
 
 from .detect import AudioPath
 from .init import FusionOption, ModalityOption
-from .terminal import SetOption, check_checkpoint, config_settings, quiet, refuse
+from .terminal import SetOption, check_checkpoint, check_folder, config_settings, note, quiet, refuse, say, stoppable
 
 DETECTORS = ", ".join(architectures("profiles"))
 
@@ -34,6 +34,7 @@ class Scheduler(StrEnum):
     reduce_lr_on_plateau = "reduce_lr_on_plateau"
 
 
+@stoppable("Finished epochs are kept. Run the same command with --resume, and it goes on.")
 def train(
     words: Annotated[
         list[str], typer.Argument(metavar="STORE", help="Feature store: a folder, or its Hub id.", show_default=False)
@@ -116,6 +117,7 @@ def train(
         frozen_audio_stages=frozen_audio_stages,
     )
     check_checkpoint(model)
+    check_folder(output)
     given: dict[str, Any] = {
         "model": model,
         "architecture": architecture if model is None else None,
@@ -153,7 +155,7 @@ def train(
     except (OSError, ValueError, TypeError, RuntimeError) as error:
         refuse(str(error))
     if process_state().is_main_process:
-        typer.echo(
+        say(
             f"{output}: epoch {result.best_epoch} of {result.epochs}, validation {result.figure_name} "
             f"{result.validation[result.figure]:.3f}, threshold {result.threshold:.3f} "
             f"({result.threshold_origin or 'nobody has looked for one'})."
@@ -163,8 +165,8 @@ def train(
             notes.append(
                 "This checkpoint reads stored features only. With --model it gets a processor, and detect runs."
             )
-        for note in notes:
-            typer.secho(f"Note: {note}", fg="yellow", err=True)
+        for words in notes:
+            note(words)
 
 
 def _store(words: list[str], architecture: str | None, model: str | None) -> tuple[str, str | None]:
@@ -188,11 +190,8 @@ def _store(words: list[str], architecture: str | None, model: str | None) -> tup
             refuse(f"Missing argument STORE. Say: avad-hf train STORE -o DIR --architecture {words[0]}.")
         return words[0], architecture
     instead = f"--architecture {before}" if model is None else f"--model {model}"
-    typer.secho(
-        f"Note: `avad-hf train {before} STORE` is an old spelling, and will go. Say: avad-hf train {words[1]} "
-        f"{instead} ...",
-        fg="yellow",
-        err=True,
+    note(
+        f"`avad-hf train {before} STORE` is an old spelling, and will go. Say: avad-hf train {words[1]} {instead} ..."
     )
     return words[1], before
 
@@ -208,7 +207,7 @@ def _recipe(model: str | None, architecture: str | None) -> tuple[str, bool]:
     if model is not None:
         from transformers import AutoConfig
 
-        found = AutoConfig.from_pretrained(model).model_type
+        found = AutoConfig.from_pretrained(model, trust_remote_code=False).model_type
         if architecture not in (None, found):
             raise ValueError(
                 f"{model} is a checkpoint of type '{found}', and no {architecture}. Leave {architecture} out: a "

@@ -2,15 +2,17 @@
 
 import csv
 import io
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby
-from typing import Any
+from typing import Any, BinaryIO
 
-from avad_hf.files import write_text
+from avad_hf.files import as_json, shown, write_text
 from avad_hf.media.clips import deciding_clips
+
+# With these a cell begins that spreadsheets compute, and may send away what it names (OWASP, CSV injection).
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,8 @@ class Detection:
         has_audio: Whether sound was heard.
         read_until: Up to which second the picture could be read; less than `duration` for damaged files.
         warnings: What one must know to read the scores: damage, untrained weights.
+        read: What was read of ``picture`` and ``sound`` (``None`` without): ``start``, ``end`` and ``seconds``, and
+            the stretches that are ``missing`` or ``damaged``, in seconds; ``remarks`` on a file in order.
     """
 
     score: float
@@ -88,6 +92,7 @@ class Detection:
     has_audio: bool
     read_until: float
     warnings: list[str] = field(default_factory=list)
+    read: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The result as a dict that `json.dumps` takes."""
@@ -144,6 +149,7 @@ def detect_events(
     warnings: Sequence[str] = (),
     problems: Sequence[str] = (),
     normal_labels: Sequence[str] = (),
+    read: dict[str, Any] | None = None,
 ) -> Detection:
     """Make the result of one video from its clip scores.
 
@@ -156,6 +162,7 @@ def detect_events(
         warnings: Of the model, passed on.
         problems: Damage that was met while reading.
         normal_labels: Classes that no event is called by, where clips have classes.
+        read: What of picture and sound was read, as `Media` says.
 
     Raises:
         ValueError: Without clips, or if a score is not a number.
@@ -169,7 +176,7 @@ def detect_events(
         )
     read_until = max(clip.end for clip in clips)
     warnings = list(warnings)
-    # Half a second covers what containers round; less is missing only where damage was met.
+    # Half a second covers what containers round; less is missing only where the reader says so.
     if duration is not None and read_until < duration - (0.04 if problems else 0.5):
         warnings.append(
             f"Only the first {read_until:.2f} s of {duration:.2f} s could be read"
@@ -192,18 +199,20 @@ def detect_events(
         has_audio=has_audio,
         read_until=round(read_until, 6),
         warnings=warnings,
+        read=read,
     )
 
 
-def write_json(results: dict[str, dict[str, Any]], path: str | os.PathLike) -> None:
-    """Write results by video as one JSON object."""
-    write_text(path, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+def write_json(results: dict[str, dict[str, Any]], path: str | os.PathLike | BinaryIO) -> None:
+    """Write results by video as one JSON object, to a file or one that is open for bytes."""
+    write_text(path, as_json(results, indent=2) + "\n")
 
 
-def write_csv(results: dict[str, dict[str, Any]], path: str | os.PathLike) -> None:
+def write_csv(results: dict[str, dict[str, Any]], path: str | os.PathLike | BinaryIO) -> None:
     """Write one row a clip: video, start and end in seconds, score, whether it reaches the threshold, label, warnings.
 
-    The label is empty where the detector knows no classes of events.
+    The label is empty where the detector knows no classes of events. Text that a spreadsheet would compute gets an
+    apostrophe before it, and stays on one line.
     """
     text = io.StringIO(newline="")
     writer = csv.writer(text)
@@ -212,6 +221,10 @@ def write_csv(results: dict[str, dict[str, Any]], path: str | os.PathLike) -> No
         notes = " ".join(result["warnings"])
         for clip in result["clips"]:
             anomalous = int(clip["score"] >= result["threshold"])
-            label = clip.get("label", "")
-            writer.writerow([video, clip["start"], clip["end"], clip["score"], anomalous, label, notes])
+            name, label, said = map(_cell, (video, clip.get("label", ""), notes))
+            writer.writerow([name, clip["start"], clip["end"], clip["score"], anomalous, label, said])
     write_text(path, text.getvalue())
+
+
+def _cell(text: str) -> str:
+    return f"'{shown(text)}" if text.startswith(FORMULA) else shown(text)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from avad_hf.files import shown
 from avad_hf.media.decode import MediaError, MediaFile
 from avad_hf.media.encode import write_video
 from avad_hf.media.sources import open_media
@@ -92,7 +93,7 @@ class _OverlayPainter:
         if result["warnings"]:
             small, place = ImageFont.load_default(max(8, height // 40)), (left, left)
             room = int((width - 4 * left) / small.getlength("n"))
-            text = "\n".join(line for warning in result["warnings"] for line in textwrap.wrap(warning, room))
+            text = "\n".join(line for warning in result["warnings"] for line in textwrap.wrap(shown(warning), room))
             x0, y0, x1, y1 = draw.multiline_textbbox(place, text, font=small)
             draw.rectangle((x0 - left, y0 - left, x1 + left, y1 + left), fill=(0, 0, 0, 170))
             draw.multiline_text(place, text, font=small, fill=(255, 200, 120, 255))
@@ -118,7 +119,8 @@ class _OverlayPainter:
         if clip.get("label"):
             # Outlined, since it stands on the picture.
             place = (image.width - self.line * 4, top - self.line * 8)
-            draw.text(place, clip["label"], font=self.font, fill=colour, anchor="rb", stroke_width=2, stroke_fill=0)
+            name = shown(clip["label"])
+            draw.text(place, name, font=self.font, fill=colour, anchor="rb", stroke_width=2, stroke_fill=0)
         if anomalous:
             draw.rectangle((0, 0, image.width - 1, image.height - 1), outline=(198, 40, 40), width=self.line * 2)
         return image

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from avad_hf.files import written_whole
+from avad_hf.files import shown, write_text
 from avad_hf.metrics.ranking import Ranking
 
 from .pictures import confusion_image, curve_image, histogram_image, shown_score, timeline_image
@@ -125,13 +125,17 @@ def write_report(
         _section("Worst misses", _worst(videos, figures["threshold"], True, num_worst)),
     ]
     text = PAGE.substitute(
-        title=escape(title), summary=_summary(figures), notes=_notes(figures), sections="\n".join(sections)
+        title=_text(title), summary=_summary(figures), notes=_notes(figures), sections="\n".join(sections)
     )
     path = Path(directory) / "report.html"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with written_whole(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+    write_text(path, text)
     return path
+
+
+def _text(words: str) -> str:
+    """Words as HTML; what turns the direction of text, or cannot be shown, is shown as escapes."""
+    return escape(shown(words))
 
 
 def _section(title: str, content: str) -> str:
@@ -183,11 +187,11 @@ def _summary(figures: dict[str, Any]) -> str:
         *([] if "events" in figures else [f"audio path: {figures['audio_path'] or 'not named'}"]),
         f"threshold {shown_score(figures['threshold'])}: {figures['threshold_origin'] or 'nobody has looked for one'}",
     ]
-    return " &middot; ".join(escape(part) for part in parts)
+    return " &middot; ".join(_text(part) for part in parts)
 
 
 def _notes(figures: dict[str, Any]) -> str:
-    items = "".join(f"<li>{escape(note)}</li>" for note in figures["notes"])
+    items = "".join(f"<li>{_text(note)}</li>" for note in figures["notes"])
     return f'<div class="notes" role="note"><strong>Please note</strong><ul>{items}</ul></div>' if items else ""
 
 
@@ -200,7 +204,7 @@ def _events(figures: dict[str, Any]) -> str:
         recall = events["top1_recall"][name]
         wrong = sorted(((count, other) for count, other in zip(others, names, strict=True) if other != name))[::-1]
         taken = ", ".join(f"{other} {count:,}" for count, other in wrong[:2] if count)
-        rows.append([escape(name), f"{events['num_videos'][name]:,}", _rate(recall), escape(taken)])
+        rows.append([_text(name), f"{events['num_videos'][name]:,}", _rate(recall), _text(taken)])
     rows.append(["all videos", f"{figures['num_videos']:,}", _rate(events["top1_accuracy"]), ""])
     rows.append(["mean over classes", "", _rate(events["top1_macro"]), ""])
     head = ["class", "videos", "top-1", "mostly taken for"]
@@ -251,7 +255,7 @@ def _ranking(figures: dict[str, Any]) -> str:
         [
             "&emsp;anomalous",
             f"{figures['num_anomalous']:,}",
-            "" if clip is None else f"<small>label {escape(clip['labels'])}</small>",
+            "" if clip is None else f"<small>label {_text(clip['labels'])}</small>",
             DASH if frame is None else f"{frame['num_anomalous_frames']:,}",
         ][: 1 + len(parts)],
         *(
@@ -260,12 +264,12 @@ def _ranking(figures: dict[str, Any]) -> str:
             if any(figures[part] is not None and key in figures[part] for part in parts)
         ),
     ]
-    caption = f"The score of a video is that of {escape(RULES.get(video['rule'], video['rule']))}"
+    caption = f"The score of a video is that of {_text(RULES.get(video['rule'], video['rule']))}"
     if "events" in figures:
         caption = "The score of a video is 1 minus the probability of the normal classes"
     if frame is not None:
-        caption += f"; rule for the last frames: {escape(frame['tail'])}"
-    lines = "".join(f"<li>{escape(reason)}</li>" for reason in dict.fromkeys(reasons))
+        caption += f"; rule for the last frames: {_text(frame['tail'])}"
+    lines = "".join(f"<li>{_text(reason)}</li>" for reason in dict.fromkeys(reasons))
     return _table(caption, ["", *(f"{part}s" for part in parts)], rows) + (
         f'<ul class="reasons soft">{lines}</ul>' if lines else ""
     )
@@ -277,7 +281,7 @@ def _at_threshold(figures: dict[str, Any]) -> str:
     normal, anomalous = kept + alarms, missed + found
 
     def row(name: str, value: float | None, remark: str, reason: str) -> list[str]:
-        return [name, _rate(value), escape(reason if value is None else remark)]
+        return [name, _rate(value), _text(reason if value is None else remark)]
 
     def cell(count: int, of: int, kind: str) -> str:
         return f'<span class="{kind}">{count:,} <small>{f"{count / of:.0%}" if of else ""}</small></span>'
@@ -315,7 +319,7 @@ def _at_threshold(figures: dict[str, Any]) -> str:
 
 def _curves(figures: dict[str, Any], videos: list[dict[str, Any]]) -> str:
     if not figures["num_normal"] or not figures["num_anomalous"]:
-        return f"<p>{DASH} No curves: {escape(_undefined(figures, 'video', 'roc_auc'))}.</p>"
+        return f"<p>{DASH} No curves: {_text(_undefined(figures, 'video', 'roc_auc'))}.</p>"
     labels = np.array([int(video["anomaly"]) for video in videos])
     rankings = {"videos": Ranking(labels, [video["score"] for video in videos])}
     if figures["clip"] is not None:
@@ -360,7 +364,7 @@ def _classes(figures: dict[str, Any]) -> str:
             last = "no normal videos" if row["anomaly"] else "what others are compared with"
         else:
             last = f'<span class="bar"><i style="width: {area:.1%}"></i><b></b></span>'
-        rows.append([escape(name), f"{row['num_videos']:,}", _rate(row["top1_recall"]), _rate(area), last])
+        rows.append([_text(name), f"{row['num_videos']:,}", _rate(row["top1_recall"]), _rate(area), last])
     caption = "ROC AUC of each class against all normal videos; the line in a bar is chance"
     return _table(caption, ["class", "videos", "right at the threshold", "ROC AUC", ""], rows, "remarks")
 
@@ -371,7 +375,7 @@ def _scenes(figures: dict[str, Any]) -> str:
         only = " <small>all are anomalous</small>" if row["num_anomalous"] else " <small>all are normal</small>"
         rates = (row[key] for key in ("roc_auc", "recall", "false_alarm_rate", "accuracy"))
         shown = (_rate(rate) + (only if rate is None else "") for rate in rates)
-        rows.append([escape(name), f"{row['num_videos']:,}", f"{row['num_anomalous']:,}", *shown])
+        rows.append([_text(name), f"{row['num_videos']:,}", f"{row['num_anomalous']:,}", *shown])
     head = ["scene", "videos", "anomalous", "ROC AUC", "recall", "false alarm rate", "accuracy"]
     return _table("Recall, false alarm rate and accuracy at the threshold", head, rows)
 
@@ -409,8 +413,8 @@ def _worst(videos: list[dict[str, Any]], threshold: float, anomalous: bool, num_
 def _card(video: dict[str, Any], threshold: float) -> str:
     about = f"{video['label'] or ('anomaly' if video['anomaly'] else 'normal')}, {video['scene'] or 'scene not named'}"
     return (
-        f'<p><span class="score">{shown_score(video["score"])}</span> <strong>{escape(video["id"])}</strong><br>'
-        f"<small>{escape(about)}</small></p>{timeline_image(video, threshold)}"
+        f'<p><span class="score">{shown_score(video["score"])}</span> <strong>{_text(video["id"])}</strong><br>'
+        f"<small>{_text(about)}</small></p>{timeline_image(video, threshold)}"
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from avad_hf.files import shown
 from avad_hf.metrics.ranking import Ranking
 
 from .timeline import EVENT_COLOUR, SCORE_COLOUR, score_edges
@@ -101,6 +102,7 @@ def confusion_image(matrix: np.ndarray, names: Sequence[str]) -> str:
         matrix: Counts of shape `(N, N)`: rows are what videos are, columns what they are called.
         names: Of the classes.
     """
+    names = [shown(name) for name in names]
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     side = 1.6 + 0.38 * len(names)
     figure, (axes,) = _figure(side, side)
@@ -167,7 +169,7 @@ def _image(figure: Any, alt: str) -> str:
     figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH)
     width, height = (round(inches * PIXELS_PER_INCH) for inches in figure.get_size_inches())
     data = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return f'<img src="data:image/png;base64,{data}" width="{width}" height="{height}" alt="{escape(alt)}">'
+    return f'<img src="data:image/png;base64,{data}" width="{width}" height="{height}" alt="{escape(shown(alt))}">'
 
 
 def _thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from avad_hf.files import written_whole
+from avad_hf.files import shown, written_whole
 from avad_hf.media.audio import sound_level
 from avad_hf.media.sources import open_media
 
@@ -55,12 +55,14 @@ def plot_timeline(result: dict[str, Any], source: Any, path: str | os.PathLike, 
         )
         if event["label"] != "anomaly":
             middle = (event["start"] + event["end"]) / 2
-            score.text(middle, 0.03, event["label"], ha="center", color=EVENT_COLOUR, fontsize=9, parse_math=False)
+            name = shown(event["label"])
+            score.text(middle, 0.03, name, ha="center", color=EVENT_COLOUR, fontsize=9, parse_math=False)
     score.set(ylabel="anomaly score", ylim=(0, 1.02), xlim=(0, result["duration"]))
     score.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, fontsize=9)
 
     with open_media(source) as media:
-        score.set_title(title or Path(media.info.name).name, loc="right", fontsize=10, parse_math=False)
+        name = shown(title or Path(media.info.name).name)
+        score.set_title(name, loc="right", fontsize=10, parse_math=False)
         # About a thousand values, whatever the length.
         step = max(0.05, result["duration"] / 1000)
         if result["has_audio"]:
@@ -70,7 +72,8 @@ def plot_timeline(result: dict[str, Any], source: Any, path: str | os.PathLike, 
             sound.text(0.5, 0.5, "no sound", transform=sound.transAxes, ha="center", va="center", color="0.4")
     sound.set(ylabel="sound (dBFS)", xlabel="time (s)", ylim=(-80, 0))
     if result["warnings"]:
-        figure.supxlabel("\n".join(result["warnings"]), fontsize=8, color=EVENT_COLOUR, parse_math=False)
+        warnings = "\n".join(map(shown, result["warnings"]))
+        figure.supxlabel(warnings, fontsize=8, color=EVENT_COLOUR, parse_math=False)
     with written_whole(path) as partial:
         # Named, since the unfinished file does not end with it.
         figure.savefig(partial, dpi=130, format=Path(path).suffix[1:] or "png")
