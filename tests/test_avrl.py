@@ -758,14 +758,14 @@ def test_refuses_classes_without_an_anomaly_score(normal, message):
         ({"hidden_sizes": (32,)}, r"hidden_sizes needs two widths, got \[32\]"),
         ({"video_config": VIDEO | {"num_channels": 4}}, "num_channels must be 3, got 4"),
         ({"video_config": VIDEO | {"depths": (1, 1)}}, "depths needs four numbers"),
-        ({"frozen_video_stages": 6}, "frozen_video_stages must be between 0 and 5, got 6"),
-        ({"frozen_video_stages": -1}, "frozen_video_stages must be between 0 and 5, got -1"),
+        ({"frozen_video_stages": 6}, "frozen_video_stages must be within 0 and 5, got 6"),
+        ({"frozen_video_stages": -1}, "frozen_video_stages must be 0 or more, got -1"),
         (
             {"fusion": "low_level", "frozen_video_stages": 1},
             "Fusion 'low_level' needs frozen_video_stages 0, got 1: the stem has to learn",
         ),
         ({"id2label": {1: "run", 2: "normal"}}, r"Class numbers must run from 0 to 1, got \[1, 2\]"),
-        ({"frozen_audio_stages": 5}, "frozen_audio_stages must be between 0 and 4, got 5"),
+        ({"frozen_audio_stages": 5}, "frozen_audio_stages must be within 0 and 4, got 5"),
         ({"threshold": 1.5}, "threshold must be between 0 and 1, got 1.5"),
     ],
 )

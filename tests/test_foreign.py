@@ -558,6 +558,7 @@ def test_refuses_broken_folders(tmp_path):
     (folder / "preprocessor_config.json").write_text("{")
     with pytest.raises(ValueError, match=r"preprocessor_config.json is damaged"):
         load_encoder(folder, "pixels")
+    (folder / "preprocessor_config.json").write_text("{}")
     weights = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(weights[:1000])
     with pytest.raises(ValueError, match=r"the weights file is cut or damaged"):

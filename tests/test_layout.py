@@ -13,10 +13,12 @@ PACKAGE = ROOT / "src" / "avad_hf"
 
 # Room -> rooms that it may import; a room is a folder or a file directly under src/avad_hf.
 ALLOWED = {
-    "files": set(),
+    "disks": set(),
+    "files": {"disks"},
     "late": set(),
     "processes": set(),
-    "media": {"files"},
+    "runs": {"disks", "files"},
+    "media": {"files", "runs"},
     "metrics": set(),
     "hub": {"files"},
     "models": {"files", "media", "hub"},
@@ -37,6 +39,8 @@ ALLOWED = {
     "__init__": {"registration", "late"},
 }
 ALLOWED["training"] |= {"registration"}
+for writer in ("features", "training", "export", "reproduce", "synthetic", "demo"):
+    ALLOWED[writer] |= {"disks", "runs"}
 ALLOWED["reproduce"] |= {"detection", "registration", "untrained"}
 # The command may use everything.
 ALLOWED["cli"] = set(ALLOWED) - {"__init__"}

@@ -453,7 +453,7 @@ def test_other_labels_and_bare_logits_are_refused():
         ({"dropout": 1.0}, "dropout must be 0 or more and below 1, got 1.0"),
         ({"dropout": float("nan")}, "dropout must be"),
         ({"num_segments": 2}, "num_selected 3 is more than num_segments 2"),
-        ({"margin": -1}, "margin must be a finite number, 0 or more, got -1"),
+        ({"margin": -1}, "margin must be 0 or more, got -1"),
         ({"sparsity_weight": float("nan")}, "sparsity_weight must be a finite number"),
         ({"threshold": 2}, "threshold must be between 0 and 1, got 2"),
     ],

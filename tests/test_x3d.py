@@ -229,7 +229,7 @@ def test_refuses_other_shapes(shape, message):
         ({"frame_step": 0}, "frame_step must be 1 or more"),
         ({"pool_size": -1}, "pool_size must be 1 or more"),
         ({"depths": (1, 1)}, "depths needs four numbers"),
-        ({"widths": (8, 8, 0, 8)}, "widths needs four numbers, one a stage, 1 or more each"),
+        ({"widths": (8, 8, 0, 8)}, "widths needs numbers of 1 or more, at least one, got"),
         ({"bottleneck_factor": 0.01}, "leaves no channel of a stage of 24"),
         ({"se_ratio": 1.5}, "se_ratio must be within 0 and 1, got 1.5"),
         ({"dropout": 1.0}, "dropout must be 0 or more and below 1"),

@@ -19,7 +19,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
 
 from avad_hf.corpora.classes import is_normal
 from avad_hf.files import check_new
-from avad_hf.hub.cards import card, card_values
+from avad_hf.hub.cards import card, card_values, plain
 from avad_hf.hub.folders import write_checkpoint
 from avad_hf.models.untrained_parts import SIZES, Untrained
 from avad_hf.registration import architecture as find_architecture
@@ -89,7 +89,7 @@ def init(
         summary=f"**Untrained.** {article} {chosen.title} checkpoint of size {size} to begin training from. "
         "Its scores mean nothing.",
         location=Path(directory).resolve().name,
-        facts=[config.notice, *made.processor.notices, *made.facts],
+        facts=[*map(plain, (config.notice, *made.processor.notices)), *made.facts],
         **card_values(config),
     )
     write_checkpoint(directory, [made.model, made.processor], text)

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from avad_hf.files import check_new
-from avad_hf.hub.cards import card, card_values
+from avad_hf.hub.cards import card, card_values, code
 from avad_hf.hub.folders import weights_hash, write_checkpoint
 from avad_hf.models.conversion import (
     CheckpointParts,
@@ -197,7 +197,7 @@ def _write(
 ) -> Conversion:
     origin = file.origin
     facts = [
-        f"Converted from `{file.path.name}`, in the format of [{origin.name}]({origin.project}), SHA-256 "
+        f"Converted from {code(file.path.name)}, in the format of [{origin.name}]({origin.project}), SHA-256 "
         f"`{file.sha256}`.",
         *parts.facts,
         f"Licence of that project: {origin.license}. None is stated for the weights apart from it.",

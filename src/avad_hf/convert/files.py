@@ -12,10 +12,9 @@ import fsspec
 import numpy as np
 import torch
 from fsspec.callbacks import TqdmCallback
-from numpy._core.multiarray import _reconstruct
 from torch import Tensor
 
-from avad_hf.features.published.unpickling import read_plain_pickle
+from avad_hf.features.published.unpickling import Array, Dtype, read_plain_pickle
 from avad_hf.models.conversion import Download
 
 from .tensorflow import is_tensorflow, read_tensorflow
@@ -24,13 +23,14 @@ from .tensorflow import is_tensorflow, read_tensorflow
 NESTED = ("model_state", "state_dict", "blobs")
 # Files of torch: archives since 1.6, and pickles that begin with a magic number before.
 ARCHIVE, LEGACY = b"PK\x03\x04", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-# numpy arrays in torch's files, under the names of numpy 1 and 2.
+# What stands for numpy arrays in torch's files, under the names of numpy 1 and 2.
 ARRAYS = [
-    np.ndarray,
-    np.dtype,
-    *((_reconstruct, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
-    *(type(np.dtype(kind)) for kind in ("f4", "f8")),
+    (Array, "numpy.ndarray"),
+    (Dtype, "numpy.dtype"),
+    *((Array, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
 ]
+# The largest published file has 400 MB. Archives of numpy may hold far more than they have bytes.
+MOST_BYTES = 1 << 32
 
 
 def fetch(download: Download, folder: str | os.PathLike) -> Path:
@@ -105,6 +105,9 @@ def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
             listed = ", ".join(f"{name} ({kind})" for name, kind in strange.items())
             raise ValueError(f"{path} holds what is no tensor: {listed}. {ADVICE}")
         tensors |= {name: torch.tensor(content[name]) for name in strange}
+    # A tensor may say that it repeats, or begins beyond, the few bytes that are there.
+    if (size := sum(tensor.nbytes for tensor in tensors.values())) > max(MOST_BYTES, path.stat().st_size):
+        raise ValueError(f"{path} holds tensors of {size} bytes; files of weights have {MOST_BYTES} at most. {ADVICE}")
     return tensors
 
 
@@ -133,6 +136,8 @@ def _read(path: Path) -> Any:
     if path.suffix == ".npz":
         try:
             with np.load(path, allow_pickle=False) as arrays:
+                if (size := sum(item.file_size for item in arrays.zip.infolist())) > MOST_BYTES:
+                    raise ValueError(f"it unpacks to {size} bytes, and files of weights have {MOST_BYTES} at most")
                 return dict(arrays)
         # A damaged file raises nearly anything.
         except Exception as error:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import datasets
 
 from .classes import NameTable, normalised
-from .manifest import COLUMNS, FORMATS, ManifestError, read_manifest
+from .manifest import COLUMNS, FORMATS, ManifestError, read_manifest, refuse_outside
 from .masks import read_frame_mask
 from .splits import SEEDS, SPLITS, assign_splits, with_split_columns
 
@@ -66,6 +66,8 @@ class CorpusConfig(datasets.BuilderConfig):
                 return self.read_folder(place)
             place = manifests[0]
         rows = read_manifest(place)
+        if Path(self.data_dir) != place:
+            refuse_outside(rows, place.parent, os.fspath(place))
         if self.fps is not None:
             for row in rows:
                 if row["fps"] is None and os.path.isdir(row["video"]):

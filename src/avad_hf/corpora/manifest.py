@@ -7,9 +7,11 @@ import json
 import math
 import os
 import re
+import stat
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from avad_hf.files import written_whole
 
 from .classes import is_normal, refuse_doubtful
 from .splits import SPLIT_ALIASES, check_groups
+from .tables import MOST_COLUMNS, READERS, ManifestError, read_csv, shown
 
 # Column -> type of its values; any cell may be empty but those of `video`. Other columns are kept as they are.
 COLUMNS: dict[str, type] = {
@@ -54,10 +57,6 @@ TRUTH = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no":
 FORMATS = (".csv", ".jsonl", ".parquet")
 
 
-class ManifestError(ValueError):
-    """A manifest cannot be used. The message names the file, the row, what is needed and what to do."""
-
-
 def read_manifest(path: str | os.PathLike) -> list[dict[str, Any]]:
     """Read and check a manifest.
 
@@ -74,11 +73,13 @@ def read_manifest(path: str | os.PathLike) -> list[dict[str, Any]]:
     """
     path = Path(path)
     _check_format(path)
+    if path.exists() and not path.is_file():  # a pipe would be waited for, and a device read without end
+        raise ManifestError(f"{path} is no regular file. Give the name of the manifest's file.")
     try:
-        raw = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}[path.suffix.lower()](path)
+        raw = READERS[path.suffix.lower()](path, COLUMNS)
     except FileNotFoundError:
         raise ManifestError(f"{path}: no such file. `avad-hf scan FOLDER -o {path.name}` writes one.") from None
-    except (UnicodeDecodeError, json.JSONDecodeError, csv.Error, pa.ArrowException) as error:
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError, pa.ArrowException) as error:
         raise ManifestError(f"{path} is no {path.suffix[1:]} file in UTF-8: {error}.") from error
     except OSError as error:
         raise ManifestError(f"{path} cannot be read: {error.strerror}.") from error
@@ -89,8 +90,25 @@ def read_manifest(path: str | os.PathLike) -> list[dict[str, Any]]:
     first = 2 if path.suffix.lower() == ".csv" else 1
     rows = [_typed(f"{path}, row {number}", row) for number, row in enumerate(raw, first)]
     rows = complete(rows, path.absolute().parent, str(path))
-    _check_places(rows, str(path))
+    _check_places(rows, str(path), first)
     return rows
+
+
+def refuse_outside(rows: Iterable[dict[str, Any]], folder: Path, name: str) -> None:
+    """Refuse a manifest that was found in a corpus's folder, and names files elsewhere on this machine.
+
+    Who gives a manifest by its name has looked at it; what lies in a folder came with it, from whoever made that.
+    """
+    base = os.path.normpath(folder.absolute())
+    for row in rows:
+        for column in sorted(PLACES):
+            place = row[column]
+            if place is not None and not _is_url(place) and os.path.commonpath([base, place]) != base:
+                raise ManifestError(
+                    f"{name}: {column} of {shown(row['id'])} is {shown(place)}, outside the folder. A manifest in a "
+                    "corpus's folder may name files in that folder alone. If you wrote it yourself, give it by its "
+                    f"name: data_dir={name!r}."
+                )
 
 
 def _check_format(path: Path) -> None:
@@ -208,7 +226,7 @@ def read_meta(path: Path) -> list[tuple[str, dict[str, Any]]]:
         For each row where it stands, for errors, and its values that are not empty; a time such as 21:30 as ``hour``.
     """
     records, seen = [], set()
-    rows = _read_csv(path)
+    rows = read_csv(path, COLUMNS)
     names = list(rows[0]) if rows else []
     _check_columns(path, [{"time": "hour"}.get(name, name) for name in names])
     if unfit := sorted({*names} & {*COLUMNS} - META_COLUMNS):
@@ -234,61 +252,9 @@ def read_meta(path: Path) -> list[tuple[str, dict[str, Any]]]:
     return records
 
 
-# Reading
-
-
-def _read_csv(path: Path) -> list[dict[str, Any]]:
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        # Excel writes semicolons where the comma is the decimal sign.
-        first = file.readline()
-        file.seek(0)
-        reader = csv.reader(file, strict=True, delimiter=";" if ";" in first and "," not in first else ",")
-        header = next(reader, [])
-        if "" in header or len(set(header)) < len(header):
-            raise ManifestError(f"{path}: two columns have the same name, or one has none: {', '.join(header)}.")
-        rows = []
-        for number, cells in enumerate(reader, 2):
-            if len(cells) not in (0, len(header)):
-                raise ManifestError(
-                    f"{path}, row {number}: {len(cells)} cells under {len(header)} columns. Quote cells with commas."
-                )
-            if cells:
-                rows.append(dict(zip(header, cells, strict=True)))
-    # A CSV knows no types: other columns get the one that fits all of their cells.
-    for name in set(header) - COLUMNS.keys():
-        values = _inferred([row[name] for row in rows])
-        for row, value in zip(rows, values, strict=True):
-            row[name] = value
-    return rows
-
-
-def _inferred(cells: list[str]) -> list[Any]:
-    filled = [cell for cell in cells if cell]
-    for kind in (int, float):
-        try:
-            # Not numbers that would change, such as 007, nor those that Arrow cannot hold.
-            if all(str(kind(cell)) == cell and abs(kind(cell)) < 2**63 for cell in filled):
-                return [kind(cell) if cell else None for cell in cells]
-        except ValueError:
-            continue
-    if set(filled) <= {"true", "false"}:
-        return [cell == "true" if cell else None for cell in cells]
-    return [cell or None for cell in cells]
-
-
-def _read_jsonl(path: Path) -> list[dict[str, Any]]:
-    # Not splitlines, which also cuts at rare characters that names can hold.
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
-    if not all(isinstance(row, dict) for row in rows):
-        raise ManifestError(f'{path}: each line must be a JSON object such as {{"video": "a.mp4"}}.')
-    return rows
-
-
-def _read_parquet(path: Path) -> list[dict[str, Any]]:
-    return pq.read_table(path).to_pylist()
-
-
 def _check_columns(path: Path, names: list[str]) -> None:
+    if len(names) > MOST_COLUMNS:
+        raise ManifestError(f"{path} has {len(names)} columns; a table has {MOST_COLUMNS} at most. Remove some.")
     for name in names:
         if name in COLUMNS or _is_split_column(name):
             continue
@@ -324,6 +290,7 @@ def _typed(where: str, row: dict[str, Any]) -> dict[str, Any]:
     return typed
 
 
+@lru_cache(MOST_COLUMNS)  # asked of each column of each row
 def _is_split_column(name: str) -> bool:
     return re.fullmatch(r"split_([0-9]+|original)", name) is not None
 
@@ -369,7 +336,9 @@ def _value(where: str, name: str, value: Any, kind: type) -> Any:
             raise ValueError
     except (ValueError, KeyError, OverflowError):
         wanted = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[kind]
-        raise ManifestError(f"{where}: {name} is {value!r}, but must be {wanted}.") from None
+        raise ManifestError(f"{where}: {name} is {shown(value)!r}, but must be {wanted}.") from None
+    if "\0" in text:
+        raise ManifestError(f"{where}: {name} is {shown(value)!r}, which holds a NUL character. Remove it.")
     # Paths and ids stay as they are; stray spaces would make classes and scenes of their own.
     return str(value) if name in PLACES | {"id"} else text or None
 
@@ -380,26 +349,34 @@ def _split(where: str, name: str, value: Any) -> str | None:
     try:
         return SPLIT_ALIASES[str(value).strip().lower()]
     except KeyError:
-        raise ManifestError(f"{where}: {name} is {value!r}, but must be train, validation or test.") from None
+        raise ManifestError(f"{where}: {name} is {shown(value)!r}, but must be train, validation or test.") from None
 
 
-def _check_places(rows: Iterable[dict[str, Any]], name: str) -> None:
+def _check_places(rows: Iterable[dict[str, Any]], name: str, first: int) -> None:
+    """Raise `ManifestError` for files that are not there, and for what is no file; the first row has a number."""
     missing = []
-    for place in sorted(PLACES):
-        for row in rows:
-            if row[place] is None or _is_url(row[place]):
+    for column in sorted(PLACES):
+        for number, row in enumerate(rows, first):
+            if (place := row[column]) is None or _is_url(place):
                 continue
             try:
-                os.stat(row[place])
+                mode = os.stat(place).st_mode
             except OSError as error:
                 if error.errno == errno.ELOOP:
-                    raise ManifestError(f"{name}: {row[place]} is a link that leads back to itself.") from None
-                missing.append(row[place])
+                    raise ManifestError(f"{name}: {place} is a link that leads back to itself.") from None
+                missing.append(place)
+                continue
+            # A device is read without end, and a pipe waited for.
+            if not (stat.S_ISREG(mode) or (stat.S_ISDIR(mode) and column == "video")):
+                raise ManifestError(
+                    f"{name}, row {number}: {column} is {shown(place)}, which is no regular file"
+                    f"{' and no folder of pictures' if column == 'video' else ''}. Give a file."
+                )
     if missing:
         raise ManifestError(
-            f"{name}: {len(missing)} files are not there, first {', '.join(missing[:3])}. Paths count from the "
-            "manifest's folder: move it beside the videos, or correct them."
+            f"{name}: {len(missing)} files are not there, first {', '.join(map(shown, missing[:3]))}. Paths count "
+            "from the manifest's folder: move it beside the videos, or correct them."
         )
 
 
-__all__ = ["COLUMNS", "ManifestError", "read_manifest", "write_manifest"]
+__all__ = ["COLUMNS", "ManifestError", "read_manifest", "refuse_outside", "write_manifest"]

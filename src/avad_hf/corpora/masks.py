@@ -17,9 +17,12 @@ def read_frame_mask(path: str | os.PathLike) -> np.ndarray:
         ManifestError: If the file is no such array.
     """
     try:
+        if os.path.exists(path) and not os.path.isfile(path):  # a pipe would be waited for
+            raise ValueError("it is no regular file")
         mask = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    # A header is read as Python's own notation, of which a damaged one raises nearly anything.
+    except Exception as error:
         raise ManifestError(f"{path} cannot be read as a .npy array ({error}). Copy it again.") from error
-    if mask.ndim != 1 or not len(mask) or not np.isin(mask, (0, 1)).all():
+    if mask.dtype.kind not in "biuf" or mask.ndim != 1 or not len(mask) or not np.isin(mask, (0, 1)).all():
         raise ManifestError(f"{path} must hold 0 or 1 for each frame, but is {mask.dtype} of shape {mask.shape}.")
     return mask.astype(np.uint8)

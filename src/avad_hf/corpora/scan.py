@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -153,8 +154,9 @@ def probe(found: Scan, on_progress: Callable[[int], None] | None = None) -> Scan
             return str(error)
 
     rows, unreadable, silent = [], [], []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for done, (row, seen) in enumerate(zip(found.rows, pool.map(look, found.rows), strict=True), 1):
+    # Closed first: whoever is stopped does not wait for those that are not begun.
+    with ThreadPoolExecutor(os.cpu_count()) as pool, closing(pool.map(look, found.rows)) as looks:
+        for done, (row, seen) in enumerate(zip(found.rows, looks, strict=True), 1):
             if isinstance(seen, str):
                 unreadable.append((row["id"], seen))
             else:

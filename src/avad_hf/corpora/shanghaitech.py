@@ -105,7 +105,7 @@ def _checked(mask: Path, video: FoundVideo) -> str:
 
 
 def _lists(root: Path, pattern: str) -> list[Path]:
-    return sorted([*root.glob(pattern), *root.glob(f"*/{pattern}")])
+    return sorted(path for path in (*root.glob(pattern), *root.glob(f"*/{pattern}")) if path.is_file())
 
 
 def _listed(root: Path, videos: dict[str, FoundVideo]) -> dict[str, str]:

@@ -8,7 +8,7 @@ from typing import Any
 from datasets import Audio, ClassLabel, Dataset, DatasetDict, Video
 from huggingface_hub import DatasetCard, HfApi
 
-from avad_hf.hub.cards import card, refreshed
+from avad_hf.hub.cards import card, plain, refreshed
 from avad_hf.hub.errors import hub_errors
 from avad_hf.hub.repository import open_repository
 
@@ -106,7 +106,7 @@ def contents(rows: Iterable[dict[str, Any]]) -> str:
     ]
     for kind in kinds:
         total = sum(count for key, count in counts.items() if key[:3] == kind)
-        scene, anomaly, label = ("" if item is None else str(item) for item in kind)
+        scene, anomaly, label = ("" if item is None else plain(item) for item in kind)
         called = {"1": "yes", "0": "no"}.get(anomaly, "unknown")
         cells = [str(counts[*kind, split]) for split in splits]
         lines.append(f"| {scene} | {label} | {called} | {' | '.join([*cells, str(total)])} |")

@@ -11,6 +11,9 @@ VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".m4v", ".webm", ".ts")
 SOUND_SUFFIXES = (".wav", ".flac")
 # Folders that say what kind of file is in them, beside which others lie for the same clips.
 VIDEO_FOLDERS = ("video", "videos", "frames")
+# A folder that links lead to twice is walked twice, and so on in it: some links more, and it never ends.
+MOST_FOLDERS = 1_000_000
+MOST_LEVELS = 100
 SOUND_FOLDERS = ("audio", "audios", "wav", "wavs", "sound", "sounds")
 
 
@@ -61,7 +64,7 @@ def walk(root: Path) -> Tree:
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder. Give the folder of the corpus.")
     videos, sounds = [], []
-    _visit(root, (), {}, videos, sounds)
+    _visit(root, (), {}, videos, sounds, [])
     if not videos:
         raise ValueError(
             f"{root} holds no video ({', '.join(VIDEO_SUFFIXES)}) and no folder of pictures. Give another folder."
@@ -101,9 +104,16 @@ def _visit(
     above: dict[tuple[int, int], Path],
     videos: list[FoundVideo],
     sounds: list[Path],
+    walked: list[tuple[int, int]],
 ) -> None:
     stat = folder.stat()
     identity = (stat.st_dev, stat.st_ino)
+    walked.append(identity)
+    if len(parts) > MOST_LEVELS or len(walked) > MOST_FOLDERS:
+        raise ValueError(
+            f"{folder} is more than {MOST_LEVELS} folders deep, or the {MOST_FOLDERS + 1}th folder, as links lead "
+            "to them. Remove the links, or give a folder without them."
+        )
     if identity in above:
         raise ValueError(
             f"{folder} is a link back to {above[identity]}, which holds it. Remove the link, or give a folder "
@@ -135,7 +145,7 @@ def _visit(
         kept, in_kind_folder = _without_kind(parts[:-1])
         videos.append(FoundVideo(folder, kept, folder.name, in_kind_folder))
     for entry in folders:
-        _visit(Path(entry.path), (*parts, entry.name), above | {identity: folder}, videos, sounds)
+        _visit(Path(entry.path), (*parts, entry.name), above | {identity: folder}, videos, sounds, walked)
 
 
 __all__ = ["FoundVideo", "Tree", "walk"]

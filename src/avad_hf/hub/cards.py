@@ -5,7 +5,9 @@ A template is a card: metadata in YAML that is always true of its kind, then tex
 pushed, so that what its owner has written around them stays.
 """
 
+import json
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,9 +26,33 @@ def template_folder() -> Path:
 
 
 def _read(template: str) -> tuple[dict[str, Any], str]:
-    """Metadata and text of a template."""
+    """Metadata and text of a template; raises ``ValueError`` for what is no name of one: templates are programs."""
+    if not re.fullmatch("[a-z_]+", template):
+        raise ValueError(f"{template!r} is no template of cards.")
     _, front, body = (template_folder() / f"{template}.md").read_text(encoding="utf-8").split("---\n", 2)
     return yaml.safe_load(front), body
+
+
+def plain(text: Any) -> str:
+    """Words of a user's own, such as labels and notices, as Markdown that shows them as they are, on one line."""
+    line = " ".join(str(text).split())
+    line = re.sub(r"&(?=#?\w+;)", "&amp;", line).replace("<", "&lt;").replace(">", "&gt;")
+    # Marks inside words, such as those of car_accident, mean nothing; at the beginning others do.
+    line = re.sub(r"([\\`*\[\]|~]|(?<!\w)_|_(?!\w))", r"\\\1", line)
+    line = re.sub(r"^(\d+)(?=[.)])", r"\1\\", line)
+    return f"\\{line}" if line.startswith(("-", "+", "#", "=")) else line
+
+
+def code(text: Any) -> str:
+    """Words of a user's own in the type of code, on one line."""
+    line = " ".join(str(text).split()).replace("|", "\\|")
+    ticks = "`" * (1 + max((len(run) for run in re.findall("`+", line)), default=0))
+    return f"{ticks} {line} {ticks}" if len(ticks) > 1 else f"`{line}`"
+
+
+def literal(text: str) -> str:
+    """Text as Python writes it, on one line, between double quotes; it cannot hold the mark of a block."""
+    return json.dumps(str(text), ensure_ascii=False).replace("<", "\\u003c")
 
 
 _jinja = jinja2.Environment(
@@ -37,6 +63,9 @@ _jinja = jinja2.Environment(
     keep_trailing_newline=True,
     autoescape=False,
 )
+
+
+_jinja.filters |= {"plain": plain, "code": code, "literal": literal, "shell": lambda text: shlex.quote(str(text))}
 
 
 def card(template: str, metadata: dict[str, Any] | None = None, **values: Any) -> str:
@@ -85,7 +114,7 @@ def card_values(config: Any) -> dict[str, Any]:
 def space_app(model: str) -> str:
     """The program of a Space that shows a detector, ``user/name`` on the Hub."""
     text = (template_folder() / "space_app.py").read_text(encoding="utf-8")
-    return text.replace("{{ model }}", model)
+    return text.replace('"{{ model }}"', literal(model))
 
 
 def refreshed(text: str, template: str, only: Sequence[str] | None = None, **values: Any) -> str:
@@ -114,4 +143,4 @@ def _kind_of(fixed: dict[str, Any]) -> type[CardData]:
     return SpaceCardData if "sdk" in fixed else DatasetCardData
 
 
-__all__ = ["card", "card_values", "refreshed", "space_app", "template_folder"]
+__all__ = ["card", "card_values", "code", "literal", "plain", "refreshed", "space_app", "template_folder"]

@@ -24,21 +24,14 @@ from transformers import (
     PreTrainedModel,
 )
 
-from .cards import card, card_values, refreshed
+from .cards import card, card_values, plain, refreshed
+from .contents import CONFIGS, ENGINES, PARTS, WEIGHTS, check_checkpoint, inside
 from .errors import hub_errors
 from .folders import weights_hash
 from .repository import commit_files, open_repository
 from .results import Report, read_report
 
-# What from_pretrained reads, and what a person does. Nothing else leaves the machine: a training's folder also holds
-# its settings, with paths, and states to resume from.
-WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")
-# In place of weights: what avad-hf export writes.
-ENGINES = ("export.json", "engine.json", "parity.json", "openvino_model.*", "model.onnx", "model.onnx.data")
-CONFIGS = ("config.json", "processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json")
 LICENSES = ("LICENSE", "LICENSE.txt", "LICENSE.md")
-# Folders of the encoders that a processor carries, and what processor_config.json calls them.
-PARTS = ("video_encoder", "audio_encoder")
 # Where figures go.
 RESULTS = ".eval_results/avad_hf.yaml"
 # Part of a card that stands for no model.
@@ -84,6 +77,8 @@ def push_checkpoint(
     sha256 = weights_hash(model)
     found = [read_report(report, sha256) for report in dict.fromkeys(Path(report).resolve() for report in reports)]
     files = _files(place)
+    for name in (*files, "README.md"):  # what a link leads to would be published
+        inside(place, name, "a file")
     prefix = "" if subfolder is None else f"{subfolder}/"
     validate_repo_id(repo_id)
     api = HfApi(token=token)
@@ -123,16 +118,17 @@ def _load(place: Path) -> PreTrainedModel:
     if not (place / "config.json").is_file():
         raise ValueError(f"{place} holds no checkpoint: config.json is missing.")
     try:
-        config = AutoConfig.from_pretrained(place)
+        check_checkpoint(place)
+        config = AutoConfig.from_pretrained(place, trust_remote_code=False)
         if not isinstance(config, PushedWithCard):
             raise ValueError(f"it holds a model of type '{config.model_type}', which is none of this library's.")
         model, info = _auto_class(config).from_pretrained(place, output_loading_info=True)
         if foreign := sorted(info["unexpected_keys"]):
             raise ValueError(f"its weights hold what is no part of {type(model).__name__}: {', '.join(foreign[:3])}.")
         if (place / "processor_config.json").is_file():
-            AutoProcessor.from_pretrained(place)
+            AutoProcessor.from_pretrained(place, trust_remote_code=False)
         if (place / "preprocessor_config.json").is_file():
-            AutoFeatureExtractor.from_pretrained(place)
+            AutoFeatureExtractor.from_pretrained(place, trust_remote_code=False)
     # A broken checkpoint raises whatever its reader does.
     except Exception as error:
         raise ValueError(f"{place} is no whole checkpoint, and nothing was uploaded: {error}") from error
@@ -224,7 +220,7 @@ def plain_card(config: Any, location: str, has_processor: bool) -> str:
         summary=config.summary,
         location=location,
         has_processor=has_processor,
-        facts=[config.notice or UNKNOWN],
+        facts=[plain(config.notice or UNKNOWN)],
         **card_values(config),
     )
 
@@ -305,7 +301,7 @@ class PushedWithCard:
         if before is None:
             whole = self.whole or config.summary[0].lower() + config.summary[1:-1]
             values = {"title": repo.split("/")[-1], "part": type(self).__name__, "location": repo, "whole": whole}
-            return card("part", **values, facts=getattr(self, "notices", []))
+            return card("part", **values, facts=map(plain, getattr(self, "notices", [])))
         if PART_MARK in before:
             return before
         if not hasattr(config, "card"):
@@ -314,7 +310,7 @@ class PushedWithCard:
             if config is None:
                 return before
         # What was said of other weights is not true of these.
-        facts = [getattr(config, "notice", None) or UNKNOWN]
+        facts = [plain(getattr(config, "notice", None) or UNKNOWN)]
         values = {"location": repo, "subfolder": None, "has_processor": has_processor, "results": []}
         only = None if brings_weights else ["use"]
         return refreshed(before, config.card, only, facts=facts, **values, **card_values(config))
@@ -325,7 +321,7 @@ def _config_there(repo: str, names: set[str], **where: Any) -> PreTrainedConfig 
     if "config.json" not in names:
         return None
     try:
-        config = AutoConfig.from_pretrained(repo, **where)
+        config = AutoConfig.from_pretrained(repo, trust_remote_code=False, **where)
     except ValueError:  # of a type that nobody here knows
         return None
     return config if isinstance(config, PushedWithCard) else None

@@ -8,6 +8,8 @@ from typing import Any
 
 from huggingface_hub import EvalResult, EvalResultEntry
 
+from .cards import code, plain
+
 # What a card shows of an evaluation: where it stands in metrics.json, and what it is.
 SHOWN = (
     ("video", "roc_auc", "ROC AUC of videos"),
@@ -66,7 +68,7 @@ class Report:
         threshold = f"Threshold {self.figures['threshold']:.4f}: {self.figures['threshold_origin'] or 'not chosen'}."
         missing = [f"Not defined: {what}: {why}." for what, why in self.figures["undefined"].items()]
         return {
-            "title": f"On `{self.data['name']}` ({self.setting})",
+            "title": f"On {code(self.data['name'])} ({plain(self.setting)})",
             "rows": rows,
             "notes": [threshold, *missing, *self.figures["notes"]],
         }

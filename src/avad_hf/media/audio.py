@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
@@ -24,6 +24,8 @@ KAISER_BEST = {
 # torchaudio keeps a filter for each phase between the two rates. Above this many (rates such as 22254 Hz, which
 # share no large factor with 16 kHz, would take gigabytes) single samples are computed from the filter's definition.
 MAX_PHASES = 1_000_000
+# Up to how many weights are kept for that: 32 MB.
+MOST_WEIGHTS = 2_000_000
 
 # A longer pause than this is not resampled sample by sample, but counted: it may be hours, or a wrong time of years.
 LONG_GAP_S = 4.0
@@ -103,19 +105,39 @@ def _resampler(orig_rate: int, new_rate: int, dtype: torch.dtype) -> Callable[[T
 
 def _resample_by_definition(waveform: Tensor, orig_rate: int, new_rate: int) -> Tensor:
     """Each output sample as a sum over its neighbours, weighed by the windowed sinc at their distance."""
-    scale = min(1.0, new_rate / orig_rate)
-    reach = math.ceil(CROSSINGS / scale)
+    common = math.gcd(orig_rate, new_rate)
+    orig, new = orig_rate // common, new_rate // common
+    reach = _reach(orig, new)
     padded = np.pad(waveform.numpy(), [(0, 0)] * (waveform.dim() - 1) + [(reach, reach + 1)])
+    # The same distances come again with every `new` samples.
+    known = _all_weights(orig, new) if new * reach <= MOST_WEIGHTS else None
     pieces = []
-    count = -(-waveform.shape[-1] * new_rate // orig_rate)
+    count = -(-waveform.shape[-1] * new // orig)
     for begin in range(0, count, 4000):
-        position = np.arange(begin, min(begin + 4000, count)) * (orig_rate / new_rate)
-        neighbours = np.floor(position).astype(np.int64)[:, None] + np.arange(1 - reach, reach + 1)
-        distance = (position[:, None] - neighbours) * scale
-        window = np.i0(BETA * np.sqrt(np.clip(1 - (distance / CROSSINGS) ** 2, 0, None))) / np.i0(BETA)
-        weights = ROLLOFF * scale * np.sinc(ROLLOFF * distance) * window * (np.abs(distance) <= CROSSINGS)
+        index = np.arange(begin, min(begin + 4000, count))
+        weights = _weights(orig, new, index % new) if known is None else known[index % new]
+        neighbours = (index * orig // new)[:, None] + np.arange(1 - reach, reach + 1)
         pieces.append((padded[..., neighbours + reach] * weights).sum(axis=-1))
     return torch.from_numpy(np.concatenate(pieces, axis=-1)).to(waveform.dtype)
+
+
+@lru_cache(maxsize=2)
+def _all_weights(orig: int, new: int) -> np.ndarray:
+    return _weights(orig, new, np.arange(new))
+
+
+def _reach(orig: int, new: int) -> int:
+    """Input samples on either side that weigh in."""
+    return math.ceil(CROSSINGS / min(1.0, new / orig))
+
+
+def _weights(orig: int, new: int, phases: np.ndarray) -> np.ndarray:
+    """Weights of the neighbours of output samples that lie `phases / new` behind an input sample."""
+    scale, reach = min(1.0, new / orig), _reach(orig, new)
+    fraction = (phases * orig % new / new)[:, None]
+    distance = (fraction - np.arange(1 - reach, reach + 1)) * scale
+    window = np.i0(BETA * np.sqrt(np.clip(1 - (distance / CROSSINGS) ** 2, 0, None))) / np.i0(BETA)
+    return ROLLOFF * scale * np.sinc(ROLLOFF * distance) * window * (np.abs(distance) <= CROSSINGS)
 
 
 class StreamResampler:

@@ -1,5 +1,6 @@
 """Files with sound: their packets, what of them cannot be decoded, and their sound on the container's clock."""
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -170,7 +171,9 @@ class SoundFile:
                 self._note(f"reading the {what} failed in places ({type(error).__name__})")
                 if failures >= MOST_TRIES:
                     with suppress(Exception):
-                        yield from stream.decode(None)  # what the decoder still holds
+                        for frame in stream.decode(None):  # what the decoder still holds
+                            frame.time_base = frame.time_base or stream.time_base
+                            yield frame
                     break
                 packets = container.demux(streams)  # it goes on where it stopped
                 continue
@@ -194,9 +197,15 @@ class SoundFile:
     def _time(self, frame: av.VideoFrame | av.AudioFrame) -> float | None:
         """When a decoded frame says that it appears or sounds, in seconds on our clock."""
         try:
-            return None if frame.time is None else frame.time - self.start
+            time = frame.time
         except Exception:  # damaged ones may come without a time base
             return None
+        return None if time is None or not math.isfinite(time) else time - self.start
+
+    @staticmethod
+    def _lasts(frame: av.VideoFrame | av.AudioFrame) -> float:
+        """How long a decoded frame says that it lasts, in seconds; 0 if it does not say."""
+        return float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 0.0
 
     def _note_jumps(self, clock: SteadyClock, what: str) -> None:
         if clock.jumps:
@@ -252,8 +261,7 @@ class SoundFile:
                     self._note_late_start(log, start, "sound")
                 heard.damage(start, frame.is_corrupt)
                 # A fragmented MP4 of sound that begins late has its first packet at 0, and says that it lasts so long.
-                says = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else length
-                heard.add(start, start + (max(length, says) if heard.start is None else length))
+                heard.add(start, start + (max(length, self._lasts(frame)) if heard.start is None else length))
                 yield SoundBlock(start, mono, frame.sample_rate)
         if heard is self.heard:
             self.heard_all = True

@@ -213,7 +213,7 @@ class MediaFile(SoundFile):
             sound_log = PacketLog(0.0 if sound is None else float(sound.time_base or 0))
             beside = () if sound is None else [(sound, sound_log)]
             marked = (
-                (self._time(frame), float(frame.duration * frame.time_base) if frame.duration else period, frame)
+                (self._time(frame), self._lasts(frame) or period, frame)
                 for frame in self.decode(container, stream, "video", log, beside)
             )
             for start, length, frame in clock.place(marked):

@@ -5,20 +5,42 @@ from dataclasses import fields
 from typing import Any, ClassVar
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
+from huggingface_hub.errors import StrictDataclassClassValidationError, StrictDataclassError
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.utils import SAFE_WEIGHTS_NAME, cached_file
 
+from avad_hf.hub.contents import check_checkpoint, refuse_redirections
 from avad_hf.hub.errors import hub_errors
 from avad_hf.hub.folders import weights_hash
 from avad_hf.hub.push import PushedWithCard
 
 from .engine import HUB_OPTIONS, RECORD, EngineModel, find_engine
-from .precision import choose_dtype, describe
+from .precision import FLOATS, choose_dtype, describe
+from .settings import MOST_CLASSES, Bounds, check_numbers, check_type, refuse_parts_of_class
 
 # What transformers says of the weights that it has loaded, where there were none to load.
 NOTHING_MISSING: dict[str, list] = {"missing_keys": [], "unexpected_keys": [], "mismatched_keys": [], "error_msgs": []}
+# What transformers writes or takes as settings of a config that are no fields of it.
+NO_FIELDS = ("attn_implementation", "model_type", "name_or_path", "num_labels", "output_attentions", "torch_dtype")
+# Settings that all configs of transformers have: `strict` does not check them, whose annotations are text there.
+INHERITED: dict[str, Any] = {
+    "architectures": list[str] | None,
+    "chunk_size_feed_forward": int,
+    "dtype": str | torch.dtype | None,
+    "id2label": dict[int, str] | dict[str, str] | None,
+    "is_encoder_decoder": bool,
+    "label2id": dict[str, int] | dict[str, str] | None,
+    "output_hidden_states": bool | None,
+    "problem_type": str | None,
+    "return_dict": bool | None,
+    "transformers_version": str | None,
+}
+# Settings of transformers by which a network would not compute as its class says.
+FIXED = {"return_dict": True, "is_encoder_decoder": False, "chunk_size_feed_forward": 0}
+# 1 GB in float32. The largest network that is published in this library's form, VGGish, has 72 million.
+MOST_PARAMETERS = 1 << 28
 
 
 class CheckpointConfig(PushedWithCard, PreTrainedConfig):
@@ -38,8 +60,55 @@ class CheckpointConfig(PushedWithCard, PreTrainedConfig):
     later_settings: ClassVar[dict[str, Any]] = {}
     # Settings that change nothing that is computed of a video.
     idle_settings: ClassVar[tuple[str, ...]] = ()
+    # Between which numbers settings must be, of its own and of the classes that it inherits from.
+    bounds: ClassVar[Bounds] = {}
 
     notice: str | None = None
+
+    def __post_init__(self, **kwargs):
+        self._check_inherited(kwargs)
+        kwargs = {name: value for name, value in kwargs.items() if name != "num_labels" or value is not None}
+        super().__post_init__(**kwargs)
+        # Before anything is computed of them, by the validators of a class for one.
+        bounds: dict[str, tuple[float, float]] = {}
+        for kind in reversed(type(self).__mro__):
+            bounds |= vars(kind).get("bounds", {})
+        try:
+            for item in fields(self):
+                check_numbers(item.name, getattr(self, item.name), bounds)
+        except ValueError as error:  # as of the validators
+            raise StrictDataclassClassValidationError("bounds", cause=error) from error
+
+    def _check_inherited(self, kwargs: dict[str, Any]) -> None:
+        """Raise ``ValueError`` for settings of all configs of transformers, or others, that no network can have."""
+        refuse_redirections(type(self).__name__, kwargs)
+        refuse_parts_of_class(type(self), kwargs, NO_FIELDS)
+        for name, hint in INHERITED.items():
+            check_type(name, getattr(self, name), hint)
+        if (attention := kwargs.get("attn_implementation")) not in (None, "eager", "sdpa"):
+            raise ValueError(f"attn_implementation must be 'eager' or 'sdpa', got {attention!r}.")
+        self._check_classes(kwargs.get("num_labels"))
+        for name, value in FIXED.items():
+            if getattr(self, name) not in (None, value):
+                raise ValueError(f"{name} must be {value}, got {getattr(self, name)!r}.")
+        for dtype in (self.dtype, kwargs.get("torch_dtype")):
+            if isinstance(dtype, str) and getattr(torch, dtype, None) not in FLOATS:
+                raise ValueError(f"dtype must be a floating point type such as 'float32', got {dtype!r}.")
+
+    def _check_classes(self, num_labels: Any) -> None:
+        """Raise ``ValueError`` for class numbers and names that no classifier can have."""
+        is_count = isinstance(num_labels, int) and not isinstance(num_labels, bool)
+        if num_labels is not None and not (is_count and 1 <= num_labels <= MOST_CLASSES):
+            raise ValueError(f"num_labels must be a whole number within 1 and {MOST_CLASSES}, got {num_labels!r}.")
+        if self.id2label is not None:
+            if not 1 <= len(self.id2label) <= MOST_CLASSES:
+                raise ValueError(f"id2label must have 1 to {MOST_CLASSES} classes, got {len(self.id2label)}.")
+            for number, name in self.id2label.items():
+                if not str(number).isdecimal():
+                    raise ValueError(f"id2label must give class numbers their names, got {number!r}: {name!r}.")
+        for name, number in (self.label2id or {}).items():
+            if not str(number).isdecimal():
+                raise ValueError(f"label2id must give class names their numbers, got {name!r}: {number!r}.")
 
     def facts(self) -> dict[str, Any]:
         """Its own settings, without what transformers adds: what features depend on."""
@@ -86,6 +155,27 @@ class CheckpointConfig(PushedWithCard, PreTrainedConfig):
             raise ValueError(f"The config of this '{cls.model_type}' checkpoint is not valid: {error}") from error
 
 
+def _refuse_whole_numbers(model: PreTrainedModel, place: str | os.PathLike, options: dict[str, Any]) -> None:
+    """Raise ``ValueError`` for whole numbers in place of weights: packed ones, taken as they are by transformers."""
+    options = {name: options[name] for name in HUB_OPTIONS if options.get(name) is not None}
+    path = cached_file(
+        place, SAFE_WEIGHTS_NAME, **options | {"local_files_only": True}, _raise_exceptions_for_missing_entries=False
+    )
+    if path is None:  # in several files, as no network of this library is written
+        return
+    expected, prefix = model.state_dict(), f"{model.base_model_prefix}."
+    with safe_open(path, "pt") as file:
+        for name in file.keys():  # noqa: SIM118
+            names = (name, f"{prefix}{name}", name.removeprefix(prefix))
+            found = next((expected[known] for known in names if known in expected), None)
+            kind = file.get_slice(name).get_dtype()
+            if found is not None and found.is_floating_point() and not kind.startswith(("F", "BF")):
+                raise ValueError(
+                    f"{place}: {name} is of type {kind}, and must be of floating point. The weights are packed in a "
+                    "way that this library does not read: give those that they were made from."
+                )
+
+
 def weights_state(model: nn.Module) -> tuple:
     """What changes whenever a model's weights are moved, replaced or written to."""
     tensors = (*model.parameters(), *model.buffers())
@@ -101,6 +191,8 @@ class CheckpointModel(PushedWithCard, PreTrainedModel):
 
     # Losses are means over a batch: Trainer has to divide them by the batches that it accumulates.
     accepts_loss_kwargs = False
+    # A larger network of one's own says so here.
+    most_parameters: ClassVar[int] = MOST_PARAMETERS
     # What `from_pretrained` was asked for as `dtype`, and what came of it.
     asked_dtype: tuple[torch.dtype | str, torch.dtype] | None = None
     _form: tuple | None = None
@@ -141,6 +233,15 @@ class CheckpointModel(PushedWithCard, PreTrainedModel):
             self._form = state, self._make_form(dtype)
         return self._form[1]
 
+    def post_init(self) -> None:
+        """Finish building; raises ``ValueError`` for a network that is too large, before it has memory."""
+        super().post_init()
+        if (count := sum(parameter.numel() for parameter in self.parameters())) > self.most_parameters:
+            raise ValueError(
+                f"The config of this {type(self).__name__} asks for {count} weights, and it may have "
+                f"{self.most_parameters} at most. Correct the sizes in config.json."
+            )
+
     def train(self, mode: bool = True):
         """Put the model into training mode, or out of it; what was made of its weights is forgotten."""
         if mode:
@@ -159,20 +260,30 @@ class CheckpointModel(PushedWithCard, PreTrainedModel):
         """Load it, or the [`EngineModel`] where ``avad-hf export`` wrote the checkpoint.
 
         Raises:
-            ValueError: When weights are missing or damaged.
+            ValueError: When weights are missing, damaged or of other shapes; when files or settings of the checkpoint
+                lead out of it, or no network can be built from them.
             ImportError: For an engine whose runtime is not installed.
             HubError: Without the Hub.
         """
         wants_info = kwargs.pop("output_loading_info", False)
+        may_differ = kwargs.pop("ignore_mismatched_sizes", False)
+        check_checkpoint(pretrained_model_name_or_path, kwargs.get("subfolder"))
         try:
             with hub_errors(str(pretrained_model_name_or_path), "model", "loaded"):
                 if os.path.isdir(pretrained_model_name_or_path):
                     engine = cls._engine(pretrained_model_name_or_path, **kwargs)
                     if engine is not None:
                         return (engine, NOTHING_MISSING) if wants_info else engine
+                    # On the Hub transformers would ask a server to convert other weights.
+                    kwargs.setdefault("use_safetensors", True)
                 try:
+                    # Shapes that differ are refused below, by the names of the tensors.
                     model, info = super().from_pretrained(
-                        pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
+                        pretrained_model_name_or_path,
+                        *args,
+                        output_loading_info=True,
+                        ignore_mismatched_sizes=True,
+                        **kwargs,
                     )
                 except OSError:
                     # On the Hub it is looked for where there are no weights, so that ordinary ones cost no request.
@@ -185,6 +296,14 @@ class CheckpointModel(PushedWithCard, PreTrainedModel):
                 f"{pretrained_model_name_or_path}: the weights file is cut or damaged ({error}). Copy or download the "
                 "checkpoint again."
             ) from error
+        if (differing := sorted(info["mismatched_keys"])) and not may_differ:
+            name, found, needed = differing[0]
+            raise ValueError(
+                f"{pretrained_model_name_or_path}: {len(differing)} weights have another shape than this "
+                f"{cls.__name__} needs, first {name}: it is {tuple(found)}, and must be {tuple(needed)}. The weights "
+                "and config.json belong to different networks: copy or download both again."
+            )
+        _refuse_whole_numbers(model, pretrained_model_name_or_path, kwargs)
         if missing := sorted(info["missing_keys"]):
             raise ValueError(
                 f"{pretrained_model_name_or_path}: {len(missing)} weights of {cls.__name__} are missing "

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers.utils import CONFIG_NAME
 
+from avad_hf.hub.contents import check_checkpoint
 from avad_hf.hub.errors import HubError, hub_errors
 
 from .checkpoints import CheckpointModel
@@ -305,13 +306,14 @@ def load_encoder(
         TypeError: If it encodes neither videos nor sound.
         ValueError: If it is damaged.
     """
+    check_checkpoint(place, subfolder)
     with hub_errors(str(place), "model", "loaded"):
         config = AutoConfig.from_pretrained(place, subfolder=subfolder, trust_remote_code=False, **hub_kwargs)
     if not hasattr(config, "as_encoder"):
         from .foreign.loading import load_foreign  # which imports this
 
         return load_foreign(place, config, reads, subfolder, settings or {}, **hub_kwargs)
-    network = AutoModel.from_pretrained(place, subfolder=subfolder, **hub_kwargs)
+    network = AutoModel.from_pretrained(place, subfolder=subfolder, trust_remote_code=False, **hub_kwargs)
     return encoder_of(network, **settings or {})
 
 

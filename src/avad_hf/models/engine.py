@@ -2,7 +2,6 @@
 
 import hashlib
 import importlib.util
-import json
 import logging
 import os
 import shutil
@@ -15,14 +14,14 @@ from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import cached_file
 
-from avad_hf.hub.push import ENGINES, PushedWithCard
+from avad_hf.hub.contents import ENGINES, check_checkpoint, read_settings
+from avad_hf.hub.push import PushedWithCard
 
 from .precision import has_int8_instructions
+from .records import MANIFEST, RECORD, check_manifest, check_record
 
 logger = logging.getLogger(__name__)
 
-# What transformers' exporters write, and what this library notes beside it.
-MANIFEST, RECORD = "export.json", "engine.json"
 # By format: name for people, package that runs it, extra of this library that installs it.
 RUNTIMES = {"openvino": ("OpenVINO", "openvino", "openvino"), "onnx": ("ONNX Runtime", "onnxruntime", "onnx")}
 # What a checkpoint computes by options that an exported graph does not have.
@@ -103,10 +102,11 @@ class EngineModel(PushedWithCard, PreTrainedModel):
         """
         damaged = f"{place}: the exported network in {record.parent.name} cannot be loaded"
         try:
-            noted = json.loads(record.read_text(encoding="utf-8"))
+            noted = read_settings(record)
             format, wanted = noted["format"], noted["sha256"]
             if format not in RUNTIMES or not {"precision", "inputs", "source_sha256"} <= noted.keys():
                 raise ValueError(f"it is of a format or version that this library does not know: {format}")
+            check_record(noted)
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{damaged}: {RECORD} is damaged ({error}). Copy or export it again.") from error
         require_runtime(format)
@@ -119,13 +119,16 @@ class EngineModel(PushedWithCard, PreTrainedModel):
             options["revision"] = parts[parts.index("snapshots") + 1]
         try:
             manifest = Path(cached_file(place, MANIFEST, **options))
-            # The format chooses the reader: one of OpenVINO or ONNX Runtime, and no other, runs no code of the file.
-            found = json.loads(manifest.read_text(encoding="utf-8"))["export_format"]
-            if found != format:
-                raise ValueError(f"{MANIFEST} is of the format {found}, {RECORD} of {format}")
-            exported = ExportedModel.from_pretrained(place, **options, **_runner_options(noted))
-            if files_sha256(record.parent) != wanted:
-                raise ValueError("its files have changed since they were written")
+            check_manifest(read_settings(manifest), format, made_from)
+            if os.path.isdir(place):
+                # Before a runtime reads them. What is on the Hub is there only when it has been downloaded, below.
+                check_checkpoint(place, options.get("subfolder"))
+                _check_unchanged(record.parent, wanted)
+            exported = ExportedModel.from_pretrained(
+                place, trust_remote_code=False, **options, **_runner_options(noted)
+            )
+            if not os.path.isdir(place):
+                _check_unchanged(record.parent, wanted)
         # A damaged file raises whatever its reader does.
         except Exception as error:
             raise ValueError(f"{damaged} ({error}). Copy or export it again.") from error
@@ -291,6 +294,12 @@ class EngineModel(PushedWithCard, PreTrainedModel):
 def engine_files(place: Path) -> list[Path]:
     """Files of an exported network in its folder, without its config and those of others below it."""
     return sorted(path for pattern in ENGINES for path in place.glob(pattern))
+
+
+def _check_unchanged(place: Path, sha256: str) -> None:
+    """Raise ``ValueError`` if the files of an exported network are not those that its record is of."""
+    if files_sha256(place) != sha256:
+        raise ValueError("its files have changed since they were written")
 
 
 def files_sha256(place: Path) -> str:

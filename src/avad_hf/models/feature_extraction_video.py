@@ -1,7 +1,7 @@
 """Videos as a video encoder alone reads them; detectors have processors of their own."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from transformers import BatchFeature, FeatureExtractionMixin
@@ -9,6 +9,8 @@ from transformers import BatchFeature, FeatureExtractionMixin
 from avad_hf.hub.push import PushedWithCard
 from avad_hf.media.sources import open_media
 from avad_hf.media.windows import normalised, read_whole
+
+from .settings import Bounds, check_arguments, refuse_parts_of_class
 
 
 class VideoFeatureExtractor(PushedWithCard, FeatureExtractionMixin):
@@ -25,6 +27,13 @@ class VideoFeatureExtractor(PushedWithCard, FeatureExtractionMixin):
 
     whole = "a video encoder"
     model_input_names = ("pixel_values_videos",)
+    bounds: ClassVar[Bounds] = {
+        "num_frames": (1, 1024),  # at 256 x 455 they have 360 MB
+        "size": (1, 8192),
+        "rescale_factor": (1e-6, 1e6),
+        "image_mean": (-1e6, 1e6),
+        "image_std": (1e-6, 1e6),
+    }
 
     def __init__(
         self,
@@ -35,17 +44,16 @@ class VideoFeatureExtractor(PushedWithCard, FeatureExtractionMixin):
         image_std: Sequence[float] = (0.225, 0.225, 0.225),
         **kwargs,
     ):
+        refuse_parts_of_class(type(self), kwargs)
         super().__init__(**kwargs)
-        sides = [size] if isinstance(size, int) else list(size)
-        if len(sides) not in (1, 2) or min(sides) < 1 or num_frames < 1:
+        settings = {"num_frames": num_frames, "size": size, "rescale_factor": rescale_factor}
+        check_arguments(VideoFeatureExtractor, settings | {"image_mean": image_mean, "image_std": image_std})
+        if not isinstance(size, int) and len(size) not in (1, 2):
+            raise ValueError(f"size must be the short side or height and width in pixels, got {size!r}.")
+        if len(image_mean) != 3 or len(image_std) != 3:
             raise ValueError(
-                "num_frames must be 1 or more, and size the short side or height and width in pixels, got "
-                f"{num_frames!r} and {size!r}."
-            )
-        if len(image_mean) != 3 or len(image_std) != 3 or min(*image_std, rescale_factor) <= 0:
-            raise ValueError(
-                "image_mean and image_std must be three numbers each, and image_std and rescale_factor above 0, got "
-                f"{image_mean!r}, {image_std!r} and {rescale_factor!r}."
+                f"image_mean and image_std must be three numbers each, one a channel, got {image_mean!r} and "
+                f"{image_std!r}."
             )
         self.num_frames = num_frames
         self.size = size if isinstance(size, int) else tuple(size)

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import BatchFeature, ProcessorMixin
 from transformers.utils import PROCESSOR_NAME
 
+from avad_hf.hub.contents import check_checkpoint, refuse_redirections
 from avad_hf.hub.errors import hub_errors, refuse_unreachable
 from avad_hf.hub.push import PushedWithCard
 from avad_hf.media.ahead import read_ahead
@@ -112,6 +113,7 @@ class DetectorProcessor(PushedWithCard, ProcessorMixin):
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, dtype=None, **kwargs):
         """Load the processor, with its networks if it has some, which compute in `dtype`, as for `to`."""
+        check_checkpoint(pretrained_model_name_or_path, kwargs.get("subfolder"))
         with hub_errors(str(pretrained_model_name_or_path), "model", "loaded"):
             processor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         return processor.to(dtype=dtype)
@@ -122,6 +124,7 @@ class DetectorProcessor(PushedWithCard, ProcessorMixin):
         processor_dict, rest = super().get_processor_dict(pretrained_model_name_or_path, **kwargs)
         if not processor_dict:
             refuse_unreachable(pretrained_model_name_or_path, PROCESSOR_NAME, **kwargs)
+        refuse_redirections(f"{pretrained_model_name_or_path}: {PROCESSOR_NAME}", processor_dict)
         if (found := processor_dict.get("processor_class", cls.__name__)) != cls.__name__:
             raise ValueError(
                 f"{pretrained_model_name_or_path} holds a processor of class {found}, but {cls.__name__} reads its "

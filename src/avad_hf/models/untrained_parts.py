@@ -15,6 +15,7 @@ from typing import Literal
 
 from transformers import PreTrainedModel, ProcessorMixin
 
+from avad_hf.hub.cards import code
 from avad_hf.hub.folders import weights_hash
 
 Size = Literal["base", "tiny"]
@@ -54,7 +55,7 @@ def encoder_facts(place: str | os.PathLike | None, encoder: PreTrainedModel | No
         return []
     name = Path(place).resolve().name if os.path.isdir(place) else os.fspath(place)
     return [
-        f"Its {what} encoder is that of `{name}`, whose card says where it is from; SHA-256 of its weights: "
+        f"Its {what} encoder is that of {code(name)}, whose card says where it is from; SHA-256 of its weights: "
         f"`{weights_hash(encoder)}`."
     ]
 

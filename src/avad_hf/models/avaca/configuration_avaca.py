@@ -7,6 +7,7 @@ from huggingface_hub.dataclasses import strict
 from torch import Tensor
 
 from avad_hf.models.detector import DetectorConfig, DetectorSpec
+from avad_hf.models.settings import LARGEST, Bounds
 
 AudioPath = Literal["focused", "plain", "zeroed"]
 
@@ -43,6 +44,19 @@ class AvacaConfig(DetectorConfig):
     audio_paths: ClassVar[tuple[str, ...]] = get_args(AudioPath)
     # For Trainer, which takes all other outputs for predictions.
     keys_to_ignore_at_inference: ClassVar[list[str]] = ["dmil_loss", "center_loss", "attentions"]
+    bounds: ClassVar[Bounds] = {
+        "visual_size": (1, LARGEST),
+        "audio_size": (1, LARGEST),
+        "num_audio_steps": (1, 4096),  # one a frame of a clip
+        "hidden_size": (1, LARGEST),
+        "intermediate_size": (1, LARGEST),
+        "num_attention_heads": (1, 1024),
+        "mlp_ratio": (0, 1024),
+        "kernel_size": (1, 255),  # of maps of a few cells
+        "dmil_alpha": (1, LARGEST),
+        "dmil_weight": (0, 1e6),
+        "center_weight": (0, 1e6),
+    }
 
     # Architecture
     visual_size: int = 2304
@@ -87,13 +101,11 @@ class AvacaConfig(DetectorConfig):
 
     def validate_architecture(self):
         """Check that heads divide the width and that convolutions can keep the length."""
-        counts = ("visual_size", "audio_size", "num_audio_steps", "hidden_size", "intermediate_size")
-        for name in (*counts, "num_attention_heads", "dmil_alpha"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}.")
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}."
             )
+        if int(self.hidden_size * self.mlp_ratio) < 1:
+            raise ValueError(f"mlp_ratio {self.mlp_ratio} leaves no width of a hidden_size of {self.hidden_size}.")
         if self.kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be odd so that convolutions keep the length, got {self.kernel_size}.")

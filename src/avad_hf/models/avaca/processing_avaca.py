@@ -4,7 +4,7 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 from weakref import WeakKeyDictionary
 
 import torch
@@ -12,12 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import BatchFeature, FeatureExtractionMixin, PreTrainedModel
 
+from avad_hf.hub.contents import check_hub_id, refuse_leading_out
 from avad_hf.media.ahead import batches
 from avad_hf.media.clips import Clip, Frame, cut_clips, join_ends, sound_window
 from avad_hf.media.sources import Media
 from avad_hf.models.encoder import Encoder, encoder_for, encoder_from_hub, load_encoder
 from avad_hf.models.placing import clips_at_once, to_device
 from avad_hf.models.processing import DetectorProcessor, note_silence, padded
+from avad_hf.models.settings import Bounds, check_numbers
 from avad_hf.models.tracing import Network
 
 logger = logging.getLogger(__name__)
@@ -68,6 +70,11 @@ class AvacaProcessor(DetectorProcessor):
     """
 
     whole = "a detector that reads features"
+    bounds: ClassVar[Bounds] = {
+        "size": (1, 8192),
+        "feature_grid": (1, 64),  # 2304 channels of so many rows and columns have 38 MB a clip
+        "frame_step": (1, 1024),
+    }
 
     def __init__(
         self,
@@ -112,6 +119,8 @@ class AvacaProcessor(DetectorProcessor):
             raise ValueError(f"feature_grid must be rows and columns, 1 or more each, got {feature_grid!r}.")
         if not _is_count(frame_step):
             raise ValueError(f"frame_step must be a whole number of frames, 1 or more, got {frame_step!r}.")
+        for name, value in (("size", size), ("feature_grid", grid), ("frame_step", frame_step)):
+            check_numbers(name, value, self.bounds)
         self.size = size if isinstance(size, int) else tuple(size)
         self.resize = resize
         self.feature_grid = tuple(grid)
@@ -289,7 +298,8 @@ class AvacaProcessor(DetectorProcessor):
                     f"{pretrained_model_name_or_path} holds no processor of features: its processor_config.json names "
                     f"no {role}. AvacaProcessor.save_pretrained writes a complete one."
                 )
-            elif place.startswith("./"):
+            elif isinstance(place, str) and place.startswith("./"):
+                refuse_leading_out(pretrained_model_name_or_path, place[2:], role)
                 subfolder = "/".join(part for part in (kwargs.get("subfolder"), place[2:]) if part)
                 try:
                     processor_dict[role] = load_encoder(pretrained_model_name_or_path, reads, subfolder, **hub_kwargs)
@@ -298,6 +308,7 @@ class AvacaProcessor(DetectorProcessor):
                         f"{pretrained_model_name_or_path}: its {role} cannot be loaded from {subfolder}: {error}"
                     ) from error
             else:  # a repository of its own, which this one's revision is none of
+                check_hub_id(pretrained_model_name_or_path, place, role)
                 own = {name: value for name, value in hub_kwargs.items() if name != "revision"}
                 processor_dict[role] = encoder_from_hub(place, reads, **own)
         return processor_dict, rest

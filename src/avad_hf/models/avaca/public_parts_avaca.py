@@ -39,7 +39,7 @@ class PublicParts:
     @staticmethod
     def refusal(folder: str | os.PathLike) -> str | None:
         """Why a checkpoint cannot be compared; ``None`` if it can."""
-        processor = AutoProcessor.from_pretrained(folder)
+        processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
         published = {"video_encoder": SlowFastConfig(), "audio_encoder": VggishConfig()}
         own = {role: encoder.network.config for role, encoder in processor.encoders.items()}
         if (
@@ -58,8 +58,9 @@ class PublicParts:
             from pytorchvideo.models.hub import slowfast_r50
         from torchvggish.torchvggish import VGG, make_layers
 
-        processor = AutoProcessor.from_pretrained(folder)
-        self.head = AutoModelForVideoClassification.from_pretrained(folder, dtype="float32").eval()
+        processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
+        head = AutoModelForVideoClassification.from_pretrained(folder, dtype="float32", trust_remote_code=False)
+        self.head = head.eval()
         # The classifier of Kinetics is left out: its input is what AVACA reads.
         self.slowfast = slowfast_r50(pretrained=False).blocks[:6].eval()
         weights = processor.video_encoder.state_dict().items()

@@ -10,6 +10,7 @@ from transformers import PreTrainedConfig
 
 from avad_hf.models.detector import DetectorConfig, DetectorSpec
 from avad_hf.models.resnet3d.configuration_resnet3d import ResNet3dConfig
+from avad_hf.models.settings import LARGEST, Bounds
 from avad_hf.models.vggish.configuration_vggish import VggishConfig
 
 Fusion = Literal["concat", "concat_norm", "concat_scaled", "add", "low_level"]
@@ -58,6 +59,11 @@ class AvrlConfig(DetectorConfig):
     modalities: ClassVar[tuple[str, ...]] = get_args(Modality)
     # For Trainer, which takes all other outputs for predictions.
     keys_to_ignore_at_inference: ClassVar[list[str]] = ["anomaly_logits"]
+    bounds: ClassVar[Bounds] = {
+        "hidden_sizes": (1, LARGEST),
+        "frozen_video_stages": (0, 5),
+        "frozen_audio_stages": (0, 4),
+    }
 
     # Architecture
     video_config: dict[str, Any] | PreTrainedConfig | None = None
@@ -74,6 +80,7 @@ class AvrlConfig(DetectorConfig):
     normal_labels: list[str] | tuple[str, ...] = NORMAL_LABELS
 
     def __post_init__(self, **kwargs):
+        self._check_inherited(kwargs)
         for name, kind in self.sub_configs.items():
             given = getattr(self, name)
             if given is None or isinstance(given, dict):
@@ -122,9 +129,6 @@ class AvrlConfig(DetectorConfig):
                 f"Fusion 'add' needs features of one width, got {video.hidden_size} of the 3D ResNet and "
                 f"{audio.hidden_sizes[-1]} of VGGish."
             )
-        for name, most in (("frozen_video_stages", 5), ("frozen_audio_stages", 4)):
-            if not 0 <= getattr(self, name) <= most:
-                raise ValueError(f"{name} must be between 0 and {most}, got {getattr(self, name)}.")
         if self.uses_both and self.fusion == "low_level" and self.frozen_video_stages:
             raise ValueError(
                 f"Fusion 'low_level' needs frozen_video_stages 0, got {self.frozen_video_stages}: the stem has to "

@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,7 @@ from avad_hf.media.ahead import batches
 from avad_hf.media.sources import Media, open_media
 from avad_hf.media.windows import Window, normalised, read_whole, read_windows
 from avad_hf.models.processing import DetectorProcessor, note_silence
+from avad_hf.models.settings import Bounds, check_numbers
 from avad_hf.models.vggish.feature_extraction_vggish import VggishFeatureExtractor
 
 from .configuration_avrl import FRAMES_PER_STEP
@@ -58,6 +59,14 @@ class AvrlProcessor(DetectorProcessor):
     """
 
     whole = "an AVRL detector"
+    bounds: ClassVar[Bounds] = {
+        "num_frames": (1, 1024),  # at 240 x 240 they have 180 MB
+        "size": (1, 8192),
+        "window_s": (0, 3600),  # an hour of sound has 230 MB
+        "rescale_factor": (1e-6, 1e6),
+        "image_mean": (-1e6, 1e6),
+        "image_std": (1e-6, 1e6),
+    }
 
     def __init__(
         self,
@@ -83,6 +92,9 @@ class AvrlProcessor(DetectorProcessor):
             raise ValueError(
                 f"rescale_factor and image_std must be above 0, got {rescale_factor!r} and {tuple(image_std)}."
             )
+        numbers = {"num_frames": num_frames, "size": size, "window_s": window_s, "rescale_factor": rescale_factor}
+        for name, value in (numbers | {"image_mean": image_mean, "image_std": image_std}).items():
+            check_numbers(name, value, self.bounds)
         self.num_frames = num_frames
         self.size = tuple(size)
         self.window_s = window_s

@@ -21,6 +21,7 @@ from transformers.utils import (
     cached_file,
 )
 
+from avad_hf.hub.contents import refuse_redirections
 from avad_hf.hub.errors import hub_errors
 from avad_hf.models.encoder import Encoder
 from avad_hf.models.engine import HUB_OPTIONS, find_engine
@@ -55,6 +56,7 @@ def load_foreign(
     name = "/".join(part for part in (os.fspath(place), subfolder) if part)
     options = {key: value for key, value in hub_kwargs.items() if key in HUB_OPTIONS and value is not None}
     options["subfolder"] = subfolder
+    refuse_redirections(name, config.to_dict() | {"attn_implementation": config._attn_implementation})
     loader = loader_of(config)
     _require_weights(place, name, config, options)
     try:

@@ -7,6 +7,7 @@ from transformers import PreTrainedModel
 
 from avad_hf.models.checkpoints import CheckpointConfig
 from avad_hf.models.encoder import Encoder
+from avad_hf.models.settings import Bounds
 
 ShortcutType = Literal["A", "B"]
 
@@ -37,6 +38,15 @@ class ResNet3dConfig(CheckpointConfig):
     summary: ClassVar[str] = "A 3D ResNet video encoder."
     pipeline_tag: ClassVar[str] = "video-classification"
 
+    bounds: ClassVar[Bounds] = {
+        "num_channels": (1, 1024),
+        "stem_width": (1, 4096),  # stages have up to 8 times as many
+        "depths": (1, 256),
+        "rescale_factor": (1e-6, 1e6),
+        "image_mean": (-1e6, 1e6),
+        "image_std": (1e-6, 1e6),
+    }
+
     # Architecture
     num_channels: int = 3
     stem_width: int = 64
@@ -56,11 +66,10 @@ class ResNet3dConfig(CheckpointConfig):
 
     def validate_architecture(self):
         """Check that there are four stages, and that pixels can be normalised."""
-        if min(*self.image_std, self.rescale_factor) <= 0:
-            raise ValueError(
-                f"image_std and rescale_factor must be above 0, got {self.image_std} and {self.rescale_factor}."
-            )
-        if len(self.depths) != 4 or min(self.depths) < 1:
+        for name in ("image_mean", "image_std"):
+            if len(getattr(self, name)) != self.num_channels and self.num_channels == 3:
+                raise ValueError(f"{name} needs three numbers, one a channel; got {list(getattr(self, name))}.")
+        if len(self.depths) != 4:
             raise ValueError(f"depths needs four numbers, one a stage, 1 or more each; got {list(self.depths)}.")
 
     @property

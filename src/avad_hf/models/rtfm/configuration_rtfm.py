@@ -1,6 +1,5 @@
 """Configuration of RTFM."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
@@ -8,6 +7,7 @@ from huggingface_hub.dataclasses import strict
 from torch import Tensor
 
 from avad_hf.models.detector import WHOLE_VIDEO, DetectorConfig, DetectorSpec
+from avad_hf.models.settings import LARGEST, Bounds
 
 RtfmInputs = Literal["visual", "audio", "both"]
 
@@ -48,6 +48,22 @@ class RtfmConfig(DetectorConfig):
         "smoothness_loss",
         "magnitudes",
     ]
+
+    bounds: ClassVar[Bounds] = {
+        "visual_size": (1, LARGEST),
+        "audio_size": (1, LARGEST),
+        "hidden_size": (1, LARGEST),
+        "attention_size": (1, LARGEST),
+        "dilations": (1, 4096),  # in clips: a dilation pads as many on either side of every video
+        "classifier_sizes": (1, LARGEST),
+        "dropout": (0, 1),
+        "num_segments": (1, 65536),  # to which every video is resampled in training
+        "num_selected": (1, 65536),
+        "margin": (0, 1e6),
+        "magnitude_weight": (0, 1e6),
+        "sparsity_weight": (0, 1e6),
+        "smoothness_weight": (0, 1e6),
+    }
 
     # Architecture
     visual_size: int = 2304
@@ -109,15 +125,7 @@ class RtfmConfig(DetectorConfig):
         return f"The video has no sound that can be decoded, and the detector {hearing}."
 
     def validate_architecture(self):
-        """Check that all numbers are in range, and that there are enough segments to choose from."""
-        counts = ("visual_size", "audio_size", "hidden_size", "attention_size", "num_segments", "num_selected")
-        for name in counts:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}.")
-        for name in ("dilations", "classifier_sizes"):
-            numbers = list(getattr(self, name))
-            if not numbers or min(numbers) < 1:
-                raise ValueError(f"{name} needs numbers of 1 or more, at least one, got {numbers}.")
+        """Check that there are enough segments to choose from, and that dropout leaves something."""
         if self.num_selected > self.num_segments:
             raise ValueError(
                 f"num_selected {self.num_selected} is more than num_segments {self.num_segments}: a video has no more "
@@ -125,10 +133,6 @@ class RtfmConfig(DetectorConfig):
             )
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout must be 0 or more and below 1, got {self.dropout}.")
-        for name in ("margin", "magnitude_weight", "sparsity_weight", "smoothness_weight"):
-            value = getattr(self, name)
-            if not (value >= 0 and math.isfinite(value)):
-                raise ValueError(f"{name} must be a finite number, 0 or more, got {value}.")
 
 
 __all__ = ["RtfmConfig", "RtfmInputs"]

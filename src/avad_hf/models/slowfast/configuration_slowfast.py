@@ -7,6 +7,7 @@ from transformers import PreTrainedModel
 
 from avad_hf.models.checkpoints import CheckpointConfig
 from avad_hf.models.encoder import Encoder
+from avad_hf.models.settings import Bounds
 
 
 @strict
@@ -36,6 +37,18 @@ class SlowFastConfig(CheckpointConfig):
     summary: ClassVar[str] = "A SlowFast video encoder."
     pipeline_tag: ClassVar[str] = "video-classification"
     later_settings: ClassVar[dict[str, Any]] = {"slow_sampling": "linspace"}
+
+    bounds: ClassVar[Bounds] = {
+        "num_channels": (1, 1024),
+        "num_frames": (1, 1024),  # a clip of so many frames at 256 x 455 has 360 MB
+        "slow_ratio": (1, 1024),
+        "stem_width": (1, 4096),  # stages have up to 32 times as many
+        "fast_ratio": (1, 4096),
+        "depths": (1, 256),
+        "fusion_kernel_size": (1, 255),
+        "pool_size": (1, 1024),
+        "dropout": (0, 1),
+    }
 
     num_channels: int = 3
     num_frames: int = 32

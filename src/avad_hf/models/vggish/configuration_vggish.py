@@ -7,6 +7,7 @@ from transformers import PreTrainedModel
 
 from avad_hf.models.checkpoints import CheckpointConfig
 from avad_hf.models.encoder import Encoder
+from avad_hf.models.settings import LARGEST, Bounds
 
 
 @strict
@@ -30,6 +31,14 @@ class VggishConfig(CheckpointConfig):
     model_type = "vggish"
     summary: ClassVar[str] = "A VGGish audio encoder."
     idle_settings: ClassVar[tuple[str, ...]] = ("has_pca",)  # it follows what detectors use
+
+    bounds: ClassVar[Bounds] = {
+        "hidden_sizes": (1, LARGEST),
+        "intermediate_size": (1, LARGEST),
+        "embedding_size": (1, LARGEST),
+        "num_mel_bins": (16, 1024),
+        "num_frames": (16, 65536),  # ten minutes at 10 ms
+    }
 
     hidden_sizes: list[int] | tuple[int, ...] = (64, 128, 256, 512)
     intermediate_size: int = 4096

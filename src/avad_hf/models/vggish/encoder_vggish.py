@@ -48,7 +48,23 @@ class VggishEncoder(Encoder):
                 f"VGGish needs a VggishFeatureExtractor, got a {type(given).__name__}. Leave feature_extractor out, "
                 "and every encoder gets its own."
             )
-        return super().configure(**settings)
+        super().configure(**settings)
+        extractor, config = self.feature_extractor, self.network.config
+        num_frames = 1 + (round(self.spec.window_s * extractor.sampling_rate) - extractor.window_length) // max(
+            1, extractor.hop_length
+        )
+        for what, found, fits in (
+            ("feature_size", extractor.feature_size, extractor.feature_size == config.num_mel_bins),
+            ("sampling_rate", extractor.sampling_rate, extractor.sampling_rate == self.spec.sampling_rate),
+            ("hop_length and window_length", num_frames, num_frames >= config.num_frames),
+        ):
+            if not fits:
+                raise ValueError(
+                    f"The feature extractor's {what} ({found}) does not fit the VGGish network, which reads "
+                    f"{config.num_frames} frames of {config.num_mel_bins} bands a second, at "
+                    f"{self.spec.sampling_rate} Hz. Use the extractor that belongs to its weights."
+                )
+        return self
 
     def inputs_of(self, batch: Tensor, starts: Sequence[int] | None = None) -> dict[str, Tensor]:
         """Log-mel spectrograms of the first 0.96 s of each window: what is left, 25 ms, all public versions leave."""

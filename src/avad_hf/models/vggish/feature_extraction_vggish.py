@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from transformers import BatchFeature, SequenceFeatureExtractor
 
 from avad_hf.hub.push import PushedWithCard
+from avad_hf.models.settings import Bounds, check_arguments, refuse_parts_of_class
 
 # Natural logarithm of (mel + offset): silence is log(0.01) everywhere.
 LOG_OFFSET = 0.01
@@ -56,6 +58,16 @@ class VggishFeatureExtractor(PushedWithCard, SequenceFeatureExtractor):
 
     whole = "a VGGish audio encoder"
     model_input_names = ("input_features", "audio_frame_mask")
+    bounds: ClassVar[Bounds] = {
+        "feature_size": (1, 1024),
+        "sampling_rate": (1000, 384000),
+        "padding_value": (-1e6, 1e6),
+        "window_length": (1, 65536),
+        "hop_length": (1, 65536),
+        "fft_length": (2, 65536),
+        "low_hz": (0, 192000),
+        "high_hz": (0, 192000),
+    }
 
     def __init__(
         self,
@@ -69,6 +81,14 @@ class VggishFeatureExtractor(PushedWithCard, SequenceFeatureExtractor):
         high_hz: float = 7500.0,
         **kwargs,
     ):
+        refuse_parts_of_class(type(self), kwargs)
+        settings = {"feature_size": feature_size, "sampling_rate": sampling_rate, "padding_value": padding_value}
+        lengths = {"window_length": window_length, "hop_length": hop_length, "fft_length": fft_length}
+        check_arguments(VggishFeatureExtractor, settings | lengths | {"low_hz": low_hz, "high_hz": high_hz})
+        if window_length > fft_length:
+            raise ValueError(f"fft_length must be window_length {window_length} or more, got {fft_length}.")
+        if low_hz >= high_hz:
+            raise ValueError(f"high_hz must be above low_hz {low_hz:g}, got {high_hz:g}.")
         super().__init__(feature_size=feature_size, sampling_rate=sampling_rate, padding_value=padding_value, **kwargs)
         self.window_length = window_length
         self.hop_length = hop_length

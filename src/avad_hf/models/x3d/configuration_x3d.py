@@ -7,6 +7,7 @@ from transformers import PreTrainedModel
 
 from avad_hf.models.checkpoints import CheckpointConfig
 from avad_hf.models.encoder import Encoder
+from avad_hf.models.settings import LARGEST, Bounds
 
 # The published sizes: what each was trained on, and the side of its map then. XS, S and M have weights of one shape.
 SIZES: dict[str, dict[str, Any]] = {
@@ -50,6 +51,20 @@ class X3dConfig(CheckpointConfig):
     # What the processor is told is in its own part of a recipe.
     idle_settings: ClassVar[tuple[str, ...]] = ("frame_step", "short_side", "dropout")
 
+    bounds: ClassVar[Bounds] = {
+        "num_channels": (1, 1024),
+        "num_frames": (1, 1024),  # a clip of so many frames at 256 x 455 has 360 MB
+        "frame_step": (1, 1024),
+        "short_side": (1, 8192),
+        "widths": (1, 65536),
+        "depths": (1, 256),
+        "bottleneck_factor": (0, 64),
+        "se_ratio": (0, 1),
+        "hidden_size": (1, LARGEST),
+        "pool_size": (1, 1024),
+        "dropout": (0, 1),
+    }
+
     num_channels: int = 3
     num_frames: int = 16
     frame_step: int = 5
@@ -87,20 +102,15 @@ class X3dConfig(CheckpointConfig):
         return super().to_diff_dict() | {name: getattr(self, name) for name in ("id2label", "label2id")}
 
     def validate_architecture(self):
-        """Check that there are four stages, all numbers are within their ranges, and the window fits the frames."""
-        for name in ("num_channels", "num_frames", "frame_step", "short_side", "hidden_size", "pool_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}.")
+        """Check that there are four stages, some channels are left, and the window fits the frames."""
         for name in ("widths", "depths"):
             values = getattr(self, name)
-            if len(values) != 4 or min(values) < 1:
+            if len(values) != 4:
                 raise ValueError(f"{name} needs four numbers, one a stage, 1 or more each; got {list(values)}.")
         if int(self.bottleneck_factor * min(self.widths)) < 1:
             raise ValueError(
                 f"bottleneck_factor {self.bottleneck_factor} leaves no channel of a stage of {min(self.widths)}."
             )
-        if not 0 <= self.se_ratio <= 1:
-            raise ValueError(f"se_ratio must be within 0 and 1, got {self.se_ratio}.")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be 0 or more and below 1, got {self.dropout}.")
         if self.short_side < self.smallest_side:
