@@ -17,7 +17,7 @@ def steady(start, count, period=0.04):
 
 def test_a_stream_in_order():
     seen = pictures(steady(0.5, 100))
-    assert seen.problems() == [] and seen.problems(has_errors=True) == []
+    assert seen.problems() == []
     assert seen.to_dict() == {"start": 0.5, "end": 4.5, "seconds": 4.0, "missing": [], "damaged": []}
 
 
@@ -36,8 +36,10 @@ def test_a_pause_of_a_camera_that_sends_when_something_moves_is_none():
     for step in [0.1, 0.4, 0.04, 0.3, 0.2, 0.04, 0.45, 0.12] * 10:
         starts.append(starts[-1] + step)
     assert pictures(starts).problems() == []
-    # Where something could not be read for certain, its pauses are losses.
-    assert "there is no picture from" in pictures(starts).problems(has_errors=True)[0]
+    # After something that could not be read for certain it is a loss.
+    seen = pictures(starts)
+    seen.add(starts[-1] + 0.44, starts[-1] + 0.48, 0.04, is_after_loss=True)
+    assert seen.problems() == [f"there is no picture from {starts[-1] + 0.04:.2f} to {starts[-1] + 0.44:.2f} s"]
     # What is far longer than its pauses is missing, too.
     later = [*starts, starts[-1] + 6.0]
     assert pictures(later).problems() == [f"there is no picture from {starts[-1] + 0.04:.2f} to {later[-1]:.2f} s"]
@@ -85,6 +87,15 @@ def test_of_a_thousand_gaps_some_are_listed_and_all_are_counted():
     assert heard.problems() == [
         "there is no sound from 0.50 to 1.00 s, 1.50 to 2.00 s, 2.50 to 3.00 s and 996 more times"
     ]
+
+
+def test_of_many_pauses_the_longest_are_kept():
+    """A camera that sends when something moves, for a day; one pause in it is an hour."""
+    seen, start = Coverage("picture"), 0.0
+    for number in range(5000):
+        start += 3600.0 if number == 4000 else (0.04, 0.5, 0.3, 0.9)[number % 4]
+        seen.add(start, start + 0.04, 0.04)
+    assert len(seen.missing) == 1 and seen.missing[0][1] - seen.missing[0][0] == pytest.approx(3599.96)
 
 
 def test_nothing_read():

@@ -37,8 +37,9 @@ class PacketLog:
     def __init__(self, tick: float = 0.0):
         self.num_errors = 0
         self._tick = tick
-        # When the first and the last packet begin and end, in seconds on the file's clock, as far as they say.
+        # When the first packet begins, and the last one begins and ends, in seconds, as far as they say.
         self.first: float | None = None
+        self.last: float | None = None
         self.end: float | None = None
 
     def add(self, packet: av.Packet, start: float) -> None:
@@ -50,7 +51,9 @@ class PacketLog:
             return
         time = mark * self._tick - start
         if self.first is None:
-            self.first = self.end = time
+            self.first = self.last = self.end = time
+        if time > self.last:
+            self.last = time
         end = time + (packet.duration or 0) * self._tick
         if end > self.end:
             self.end = end

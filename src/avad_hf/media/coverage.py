@@ -1,6 +1,7 @@
 """What of a stream was read, and what was not: the account that a result gives of its picture and its sound."""
 
 from collections import Counter
+from heapq import heappush, heappushpop
 from typing import Any
 
 # Less than this is rounding of containers, or the edge of a codec's block.
@@ -23,21 +24,24 @@ class Coverage:
 
     def __init__(self, what: str, is_continuous: bool = False):
         self.what = what
+        # When the first item begins, and the last one begins and ends.
         self.start: float | None = None
+        self.last = 0.0
         self.end = 0.0
         self._until = 0.0
         self._is_continuous = is_continuous
         self._gaps: list[tuple[float, float]] = []
         self._num_more = 0
+        # The longest pauses that may be none of the reader's, by length.
+        self._pauses: list[tuple[float, float, float]] = []
         self._damaged: list[tuple[float, float]] = []
         self._damaged_since: float | None = None
         self._doubtful: list[tuple[float, float]] = []
         self._doubtful_since: float | None = None
         # Milliseconds from one item to the next, below a second.
         self._steps: Counter[int] = Counter()
-        self._last = 0.0
 
-    def add(self, start: float, end: float, usual: float | None = None) -> None:
+    def add(self, start: float, end: float, usual: float | None = None, is_after_loss: bool = False) -> None:
         """Count an item that was read, later than the one before.
 
         Args:
@@ -45,21 +49,27 @@ class Coverage:
             end: When it ends, as it says itself.
             usual: How long items last that are followed by others at once; less than `end` says before a pause. By
                 default that.
+            is_after_loss: Whether something before it could not be read for certain, so that a pause is a loss.
         """
         if self.start is None:
             self.start = start
         else:
-            if start - self._until > NOTABLE_S - 1e-6:
-                self._append(self._gaps, self._until, start)
-            if not self._is_continuous and start - self._last < 1.0:
-                self._steps[round((start - self._last) * 1000)] += 1
-        self._last, self.end = start, max(self.end, end)
+            if (pause := start - self._until) > NOTABLE_S - 1e-6:
+                if self._is_continuous or is_after_loss:
+                    self._append(self._gaps, self._until, start)
+                elif len(self._pauses) < MOST_LISTED:
+                    heappush(self._pauses, (pause, self._until, start))
+                else:
+                    heappushpop(self._pauses, (pause, self._until, start))
+            if not self._is_continuous and start - self.last < 1.0:
+                self._steps[round((start - self.last) * 1000)] += 1
+        self.last, self.end = start, max(self.end, end)
         self._until = self.end if usual is None else max(self._until, min(end, start + usual))
 
     def is_skipped(self, start: float) -> bool:
         """Whether an item that begins now comes later than the steps between those before let expect."""
         count = self._steps.total()
-        return count >= 10 and start - self._last > 1.8 * (self._last - self.start) / count
+        return count >= 10 and start - self.last > 1.8 * (self.last - self.start) / count
 
     def damage(self, time: float, is_damaged: bool) -> None:
         """Note from when on what was read is damaged, or in order again."""
@@ -82,15 +92,11 @@ class Coverage:
         else:
             self._num_more += 1
 
-    def missing(self, has_errors: bool = False) -> list[tuple[float, float]]:
-        """Stretches within the stream of which nothing was read, by their start and end.
-
-        Args:
-            has_errors: Whether some of the stream could not be read for certain, so that its pauses are losses.
-        """
-        if self._is_continuous or has_errors:
-            return self._gaps
-        return [gap for gap in self._gaps if gap[1] - gap[0] > self.usual_pause]
+    @property
+    def missing(self) -> list[tuple[float, float]]:
+        """Stretches within the stream of which nothing was read, by their start and end."""
+        longest = self.usual_pause
+        return sorted(self._gaps + [(start, end) for pause, start, end in self._pauses if pause > longest])
 
     def _paces(self) -> tuple[float, float]:
         """The share of steps between items that are irregular, and how long the long ones are, in seconds."""
@@ -119,19 +125,19 @@ class Coverage:
             found += self._doubtful + ([] if self._doubtful_since is None else [(self._doubtful_since, self.end)])
         return sorted(found)
 
-    def problems(self, has_errors: bool = False) -> list[str]:
+    def problems(self) -> list[str]:
         """What is missing and damaged, in words; empty for a stream in order."""
         found = []
-        for stretches, words in ((self.missing(has_errors), "there is no"), (self.damaged, "there is only damaged")):
+        for stretches, words in ((self.missing, "there is no"), (self.damaged, "there is only damaged")):
             if stretches:
                 listed = ", ".join(f"{start:.2f} to {end:.2f} s" for start, end in stretches[:3])
                 more = len(stretches) - 3 + self._num_more
                 found.append(f"{words} {self.what} from {listed}{f' and {more} more times' if more > 0 else ''}")
         return found
 
-    def to_dict(self, has_errors: bool = False) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """For a result: from when to when there was something, and what was missing and damaged within."""
-        missing = self.missing(has_errors)
+        missing = self.missing
         start = self.end if self.start is None else self.start
         return {
             "start": round(start, 3),

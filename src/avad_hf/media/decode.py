@@ -1,6 +1,7 @@
 """Video files as frames and sound on one clock. The only place that decodes."""
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -63,7 +64,6 @@ class MediaFile(SoundFile):
     def __init__(self, path: str, name: str | None = None, side_sound: SoundFile | None = None):
         # What was seen when the frames were read last, and whether that went up to their end.
         self.seen, self.seen_all = Coverage("picture"), False
-        self._log = PacketLog()
         super().__init__(path, name)
         self.sound_file = side_sound or self
         if side_sound is not None:
@@ -72,7 +72,7 @@ class MediaFile(SoundFile):
     @property
     def problems(self) -> list[str]:
         """What was met while reading: damage, pauses, a missing end. Empty for a file in order."""
-        found = [*self._notes, *self.seen.problems(self._log.num_errors > 0), *self.heard.problems()]
+        found = [*self._notes, *self.seen.problems(), *self.heard.problems()]
         if self.sound_file is not self:
             found += self.sound_file.problems
         heard = self.sound_file.heard
@@ -85,7 +85,7 @@ class MediaFile(SoundFile):
     def read(self) -> dict[str, Any]:
         """What was read of picture and sound the last time, for a result."""
         return {
-            "picture": self.seen.to_dict(self._log.num_errors > 0),
+            "picture": self.seen.to_dict(),
             "sound": self.sound_file.heard.to_dict() if self.info.has_audio else None,
             "remarks": list(dict.fromkeys(self.remarks + self.sound_file.remarks)),
         }
@@ -203,13 +203,15 @@ class MediaFile(SoundFile):
         period = 1.0 / self.info.fps
         shown: tuple[int, int] | None = None
         length, num_errors, number = period, 0, 0
+        # Decoding in threads, and judging times, an error shows some pictures before or after its own.
+        errors_before: deque[int] = deque([0], maxlen=8)
         with self.open() as container:
             stream = self.video_stream(container)
             # FFmpeg's VP8 forgets its errors when it decodes several frames at a time.
             stream.thread_type = "SLICE" if stream.codec_context.name == "vp8" else "AUTO"
             stream.codec_context.options = {"max_pixels": str(int(limit("MAX_PIXELS")))}
             sound = self.sound_stream(container) if self.has_audio else None
-            self._log = log = PacketLog(float(stream.time_base or 0))
+            log = PacketLog(float(stream.time_base or 0))
             sound_log = PacketLog(0.0 if sound is None else float(sound.time_base or 0))
             beside = () if sound is None else [(sound, sound_log)]
             marked = (
@@ -244,7 +246,8 @@ class MediaFile(SoundFile):
                 if frame.key_frame or seen.is_skipped(start):
                     seen.doubt(start, not frame.key_frame)
                 num_errors = log.num_errors
-                seen.add(start, start + length, period)
+                seen.add(start, start + length, period, is_after_loss=num_errors > errors_before[0])
+                errors_before.append(num_errors)
                 number += 1
                 yield Frame(start, start + length, pixels)
         if seen.start is None:
@@ -256,7 +259,7 @@ class MediaFile(SoundFile):
         if self.info.duration is not None and abs(self.info.duration - clock.latest_stray) < JUMP_S:
             # The container took a wrong time for the end.
             self.info = replace(self.info, duration=seen.end)
-        is_behind = log.end is not None and log.end - seen.end > 1.5 * period + 0.002
+        is_behind = log.last is not None and log.last - seen.last > 1.5 * period + 0.002
         if is_behind and not (clock.jumps or clock.first_stray):
             # PyAV says nothing of errors that come when decoding in threads is through.
             log.num_errors += 1
