@@ -99,7 +99,7 @@ def test_no_thread_is_bound_to_a_core(engines, video):
     def watch():
         while not through.is_set():
             found.update(cores for thread, cores in affinities().items() if thread not in bound)
-            time.sleep(0.001)
+            time.sleep(0.01)
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()

@@ -166,6 +166,7 @@ def test_windows_of_sound_equal_the_whole_timeline(drawn, rate, begin, steps, da
         assert track.window(end, length).numpy() == pytest.approx(expected, abs=1e-4)
 
 
+@settings(max_examples=20)
 @given(blocks, st.floats(-1, 3), st.floats(0, 30))
 def test_sound_is_read_to_a_time_and_to_its_end(drawn, begin, until):
     made, timeline = sounding(drawn, RATE, begin)
