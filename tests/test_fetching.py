@@ -60,7 +60,7 @@ class Answers(BaseHTTPRequestHandler):
                 for begin in range(0, len(body), len(body) // 8):
                     self.wfile.write(body[begin : begin + len(body) // 8])
                     self.wfile.flush()
-                    time.sleep(0.15)
+                    time.sleep(0.35)
             else:
                 self.wfile.write(body)
         except OSError:  # whoever asked has gone
@@ -91,7 +91,7 @@ def _temporary_files_here(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("path", ["/video", "/packed", "/slow"])
 def test_what_a_server_sends_is_read(server, path, monkeypatch):
-    monkeypatch.setattr(fetching, "MAX_STILL_S", 0.6)
+    monkeypatch.setattr(fetching, "MAX_STILL_S", 2.0)
     with open_media(server + path) as media:
         assert (media.info.name, media.info.width, media.num_frames()) == (server + path, 640, 250)
 
