@@ -262,10 +262,8 @@ class MediaFile(SoundFile):
         is_behind = log.last is not None and log.last - seen.last > 1.5 * period + 0.002
         if is_behind and not (clock.jumps or clock.first_stray):
             # PyAV says nothing of errors that come when decoding in threads is through.
-            log.num_errors += 1
             self._note("some video packets could not be decoded")
         if (damage := damage_within(self.path, self.format)) is not None:
-            log.num_errors += 1
             self._note(damage)
         self._note_missing_end(seen, sound_log.end)
         self._note_growth()
@@ -274,14 +272,13 @@ class MediaFile(SoundFile):
 
     def _note_missing_end(self, seen: Coverage, sound_end: float | None) -> None:
         """Note a picture that ends before the file says, or before its sound."""
-        picture_end = seen.end
         promised = self.info.duration
         if promised is None and self._header_end is not None and self._header_end - (sound_end or 0.0) > NOTABLE_S:
             promised = self._header_end
-        if promised is not None and promised - picture_end >= max(NOTABLE_S, seen.usual_pause):
-            self._note(f"the last {promised - picture_end:.2f} s of the picture are missing")
-        elif sound_end is not None and sound_end - picture_end >= max(_SOUND_BEYOND_S, seen.usual_pause):
-            self._note(f"the sound goes on for {sound_end - picture_end:.2f} s after the last picture")
+        if promised is not None and promised - seen.end >= max(NOTABLE_S, seen.usual_pause):
+            self._note(f"the last {promised - seen.end:.2f} s of the picture are missing")
+        elif sound_end is not None and sound_end - seen.end >= max(_SOUND_BEYOND_S, seen.usual_pause):
+            self._note(f"the sound goes on for {sound_end - seen.end:.2f} s after the last picture")
 
 
 __all__ = ["MediaError", "MediaFile", "MediaInfo", "SoundFile"]
