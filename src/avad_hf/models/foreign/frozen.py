@@ -66,8 +66,11 @@ class ForeignEncoder(Encoder):
 
     def encode(self, batch: Tensor, starts: Any = None) -> Tensor:
         """Encode clips or windows, as `Encoder.encode` says."""
-        features = self.read(self.computing(**self.inputs_of(batch, starts), **self._options))
-        return features.float().contiguous()  # safetensors stores no other
+        return super().encode(batch, starts).contiguous()  # safetensors stores no other
+
+    def outputs_of(self, batch: Tensor, starts: Any = None) -> Any:
+        """Outputs of the network, as `Encoder.outputs_of` says."""
+        return self.computing(**self.inputs_of(batch, starts), **self._options)
 
     @abstractmethod
     def read(self, outputs: Any) -> Tensor:
