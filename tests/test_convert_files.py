@@ -23,6 +23,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import aiohttp
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -557,6 +558,99 @@ def test_pca_that_would_run_code_does_not(folder):
     assert not ran.exists()
 
 
+# Dicts in dicts, and files of Keras
+
+
+def nested(tensors: dict) -> dict:
+    """As jax's weights are pickled."""
+    content: dict = {}
+    for name, value in tensors.items():
+        *parents, last = name.split("/")
+        inner = content
+        for parent in parents:
+            inner = inner.setdefault(parent, {})
+        inner[last] = value
+    return content
+
+
+def save_keras(tensors: dict[str, np.ndarray], path: Path) -> Path:
+    with h5py.File(path, "w") as file:
+        for name, value in tensors.items():
+            file[name] = value
+    return path
+
+
+@pytest.mark.parametrize("kind", ["nested", "keras"])
+def test_weights_under_paths(folder, kind):
+    tensors, path = small_tensorflow(), folder / "a.h5"
+    if kind == "nested":
+        dumped(nested(tensors), path)
+    else:
+        save_keras(tensors, path)
+    found = read_weights(path)
+    assert found.keys() == tensors.keys()
+    for name, value in tensors.items():
+        np.testing.assert_array_equal(found[name], value)
+    assert convert(replace(convert_vggish.CONVERTER, compare=None), path, folder / "new").origin == "TensorFlow"
+
+
+def test_dicts_without_end_are_refused(folder):
+    deep: dict = {"w": np.ones(2)}
+    for _ in range(11):
+        deep = {"a": deep}
+    shared = {"w": np.ones(2)}
+    circle: dict = {}
+    circle["a"] = circle
+    for content in (deep, {"a": shared, "b": shared}, circle, {"x" * 1001: {"w": np.ones(2)}}):
+        dumped(content, folder / "a.ckpt")
+        words = (
+            "holds dicts in dicts as no file of weights does: more than 10 deep, one in two places, or under names of"
+        )
+        with refused(folder, f"a.ckpt {words}"):
+            convert("vggish", folder / "a.ckpt", folder / "new")
+
+
+def test_files_of_keras_that_are_none(folder, monkeypatch):
+    whole = save_keras(small_tensorflow(), folder / "a.h5").read_bytes()
+    for size in (20, len(whole) // 2, len(whole) - 1):
+        (folder / "a.h5").write_bytes(whole[:size])
+        with refused(folder, r"a.h5 cannot be read as a file of Keras \(\w+: .*Give the file as it is published"):
+            convert("vggish", folder / "a.h5", folder / "new")
+    with h5py.File(folder / "a.h5", "w") as file:
+        file["text"] = "x"
+    with refused(folder, "'text' is of type object, and only numbers are read"):
+        convert("vggish", folder / "a.h5", folder / "new")
+    with h5py.File(folder / "a.h5", "w") as file:
+        file.create_dataset("w", (1 << 40,), np.float32, chunks=(1 << 20,))
+    with refused(folder, "its arrays have more than 4294967296 bytes, which no file of weights has"):
+        convert("vggish", folder / "a.h5", folder / "new")
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with refused(folder, r"a.h5 is a file of Keras, .*Install it with: pip install 'avad-hf\[keras\]'", ImportError):
+        convert("vggish", folder / "a.h5", folder / "new")
+    said, error = run("vggish", folder / "a.h5", folder / "new", code=2)
+    assert "pip install 'avad-hf[keras]'" in error and said == ""
+
+
+def test_files_of_keras_read_no_other_files(folder):
+    """Links are not followed, and arrays whose numbers are in another file are refused."""
+    save_keras({"w": np.ones(2)}, folder / "other.h5")
+    (folder / "raw").write_bytes(bytes(8))
+    with h5py.File(folder / "a.h5", "w") as file:
+        file["mine"] = np.ones(3)
+        file["link"] = h5py.ExternalLink("other.h5", "w")
+        file["soft"] = h5py.SoftLink("/mine")
+    assert read_weights(folder / "a.h5").keys() == {"mine"}
+    layout = h5py.VirtualLayout((2,), np.float64)
+    layout[:] = h5py.VirtualSource(folder / "other.h5", "w", (2,))
+    with h5py.File(folder / "virtual.h5", "w") as file:
+        file.create_virtual_dataset("w", layout)
+    with h5py.File(folder / "external.h5", "w") as file:
+        file.create_dataset("w", (2,), np.float32, external=[(folder / "raw", 0, 8)])
+    for name in ("virtual.h5", "external.h5"):
+        with refused(folder, f"{name} cannot be read as a file of Keras .*the numbers of 'w' are in another file"):
+            convert("vggish", folder / name, folder / "new")
+
+
 # The PCA of VGGish
 
 
@@ -816,6 +910,8 @@ def test_command_takes_options(folder):
         (("slowfast", "absent.pyth", "new"), "Error: absent.pyth: no such file. Give the file as it is published."),
         (("slowfast", "page.pyth", "new"), "Error: page.pyth is a web page and no weights"),
         (("slowfast", "v.pth", "new"), "Error: v.pth is of another network"),
+        (("vggish", "pack-1.0.tar.gz"), "Error: pack-1.0.tar.gz is a file, or called like one. Give the new folder"),
+        (("vggish", "pack-1.0.whl"), "Error: pack-1.0.whl is a file, or called like one."),
         (("vggish", "v.pth"), "Error: v.pth is a file, or called like one. Give the new folder too: v.pth OUT."),
         (("vggish", "v.pth", "temporary", "--pca", "page.pyth"), "Error: page.pyth is a web page"),
         (("vggish", "v.pth", "new", "--pca", "p", "--official-pca"), "Error: Give --pca or --official-pca, not both."),

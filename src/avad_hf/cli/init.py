@@ -9,9 +9,13 @@ import typer
 from avad_hf.registration import architecture as find_architecture
 from avad_hf.registration import architectures
 
-from .terminal import SetOption, check_checkpoint, check_folder, config_settings, quiet, refuse, say, stoppable
+from .terminal import SetOption, check_checkpoint, check_folder, config_settings, quiet, refuse, say, stage, stoppable
 
 DETECTORS = ", ".join(architectures("init"))
+ENCODER = (
+    "Trained {} encoder: its folder, its Hub id, or the name of a published one (those of avad-hf convert), which is "
+    "downloaded once and kept. Default: random weights."
+)
 
 
 class Size(StrEnum):
@@ -59,12 +63,8 @@ def init(
         Size, typer.Option(help="base: the published architecture. tiny: for trying things out.")
     ] = Size.base,
     seed: Annotated[int, typer.Option(help="Seed of the random weights.")] = 0,
-    video_encoder: Annotated[
-        str | None, typer.Option(help="Folder or Hub id of a trained video encoder. Default: random weights.")
-    ] = None,
-    audio_encoder: Annotated[
-        str | None, typer.Option(help="Folder or Hub id of a trained audio encoder. Default: random weights.")
-    ] = None,
+    video_encoder: Annotated[str | None, typer.Option(help=ENCODER.format("video"))] = None,
+    audio_encoder: Annotated[str | None, typer.Option(help=ENCODER.format("audio"))] = None,
     classes: Annotated[
         str | None,
         typer.Option(help="Names of the events, with commas, normal among them (detectors that name events)."),
@@ -78,7 +78,7 @@ def init(
 ) -> None:
     """Write an untrained checkpoint to begin training from: detector, processor, encoders and card.
 
-    Example: avad-hf init avaca checkpoints/new --video-encoder checkpoints/slowfast
+    Example: avad-hf init avaca checkpoints/new --video-encoder i3d --audio-encoder yamnet
     """
     if architecture is None:
         refuse(f"Missing argument ARCHITECTURE. Give one of {DETECTORS}.")
@@ -103,7 +103,9 @@ def init(
 
     quiet()
     try:
-        made = write_checkpoint(architecture, directory, size.value, seed, video_encoder, audio_encoder, **options)
+        made = write_checkpoint(
+            architecture, directory, size.value, seed, video_encoder, audio_encoder, stage, **options
+        )
     except (OSError, ValueError, TypeError) as error:
         refuse(str(error))
     notices = " ".join([made.model.config.notice, *made.processor.notices])

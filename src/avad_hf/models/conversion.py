@@ -155,6 +155,7 @@ class Converter:
         package: Where the weights can be had if only a package index can be reached.
         weights_sha256: Hash of the published weights as converted (`avad_hf.hub.folders.weights_hash`), whichever
             project's file they come from: what is got by name must have it.
+        is_at_address: Whether the first download has those weights. If not, a name stands for the package's.
     """
 
     title: str
@@ -169,6 +170,7 @@ class Converter:
     inside: tuple[str, ...] = ()
     package: Package | None = None
     weights_sha256: str | None = None
+    is_at_address: bool = True
 
 
 def origin_of(names: list[str], origins: tuple[Origin, ...]) -> Origin:
