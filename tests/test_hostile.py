@@ -186,7 +186,7 @@ def test_settings_files_are_bounded(tmp_path, monkeypatch):
 # Settings
 
 
-@pytest.mark.parametrize("kind", ["avaca", "avrl", "resnet3d", "rtfm", "slowfast", "vggish", "x3d"])
+@pytest.mark.parametrize("kind", ["avaca", "avrl", "resnet3d", "rtfm", "slowfast", "vggish", "x3d", "yamnet"])
 def test_every_wrong_setting_is_named(kind):
     """Or taken: nothing crashes, hangs, or says something else."""
     config = ARCHITECTURES[kind].load("config")
@@ -203,7 +203,7 @@ def test_every_wrong_setting_is_named(kind):
                 made.to_json_string()
 
 
-@pytest.mark.parametrize("kind", ["resnet3d", "vggish"])
+@pytest.mark.parametrize("kind", ["resnet3d", "vggish", "yamnet"])
 def test_every_wrong_setting_of_a_feature_extractor_is_named(kind):
     extractor = ARCHITECTURES[kind].load("feature_extractor")
     settings = extractor().to_dict()

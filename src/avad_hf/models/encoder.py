@@ -70,7 +70,8 @@ class Encoder(ABC):
         output: Name of the network's output that counts.
         class_output: Name of the output with the scores of its classes, `EncoderSpec.classes`; ``None`` where its
             checkpoint has no classifier.
-        int8_bound: Relative error of that output that int8 may bring, found on the demonstration model.
+        int8_bound: Relative error of that output that int8 may bring, found on the demonstration model; 0 for a
+            network that stays in float32 then.
     """
 
     spec: EncoderSpec
