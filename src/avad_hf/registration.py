@@ -10,16 +10,20 @@ from .models.architecture import Architecture
 FOLDERS = (
     "avaca",
     "avrl",
+    "i3d",
     "resnet3d",
     "rtfm",
     "slowfast",
     "vggish",
     "x3d",
+    "yamnet",
 )
 ARCHITECTURES: dict[str, Architecture] = {
     one.model_type: one for one in (import_module(f"avad_hf.models.{name}").ARCHITECTURE for name in FOLDERS)
 }
 PIPELINE_TASK = "audio-visual-anomaly"
+# Encoders whose classes describe videos where none are named.
+DESCRIBERS = {"video_encoder": "i3d", "audio_encoder": "yamnet"}
 
 
 def architectures(part: str) -> dict[str, Architecture]:
@@ -44,6 +48,11 @@ def architecture(name: str, part: str, what: str) -> Architecture:
     near = get_close_matches(name.lower(), known, n=1, cutoff=0.5)
     meant = f" Did you mean {near[0]}?" if near else ""
     raise ValueError(f"{name!r} is no {what}. Known: {', '.join(known)}.{meant}")
+
+
+def feature_processor() -> type:
+    """Class of the processor whose slots take any two encoders."""
+    return ARCHITECTURES["avaca"].load("processor")
 
 
 @cache
@@ -82,4 +91,12 @@ def register() -> None:
     )
 
 
-__all__ = ["ARCHITECTURES", "PIPELINE_TASK", "architecture", "architectures", "register"]
+__all__ = [
+    "ARCHITECTURES",
+    "DESCRIBERS",
+    "PIPELINE_TASK",
+    "architecture",
+    "architectures",
+    "feature_processor",
+    "register",
+]

@@ -1,6 +1,9 @@
 """The encoders' inference forms against the networks as they were trained, in turn: seconds, relative error.
 
 python tests/benchmarks/bench_encoders.py [ENCODER ...]
+python tests/benchmarks/bench_encoders.py slowfast i3d 224x224 224x398 256x455
+
+With sizes (height x width), the inference forms of video encoders beside each other, in turn, at each of them.
 
 Random weights, the published sizes: one clip of the frames that the encoder reads, in 16:9 where it takes any shape;
 or 32 windows of sound, one a frame.
@@ -51,9 +54,34 @@ def compare(name: str, network: PreTrainedModel) -> None:
         network.float()
 
 
+@torch.no_grad()
+def side_by_side(networks: dict[str, PreTrainedModel], height: int, width: int) -> None:
+    for dtype in (torch.float32, torch.bfloat16):
+        forms = {title: network.for_inference(dtype) for title, network in networks.items()}
+        seconds = {title: [] for title in forms}
+        for _ in range(ROUNDS):
+            for title, form in forms.items():
+                clip = torch.randn(1, form.config.num_frames, 3, height, width, dtype=dtype)
+                begin = time.perf_counter()
+                form(clip)
+                seconds[title].append(time.perf_counter() - begin)
+        first = min(next(iter(seconds.values())))
+        for title, times in seconds.items():
+            size = f"{forms[title].config.num_frames} x {height} x {width}"
+            print(f"{title}, {size}, {dtype}: {min(times):.3f} s, ratio {min(times) / first:.2f}")
+
+
 if __name__ == "__main__":
     torch.manual_seed(0)
+    sizes = [tuple(map(int, word.split("x"))) for word in sys.argv[1:] if word[0].isdigit()]
+    names = [word for word in sys.argv[1:] if not word[0].isdigit()]
+    found = {}
     for one in ARCHITECTURES.values():
         config = one.load("config")()
-        if hasattr(config, "as_encoder") and (len(sys.argv) == 1 or one.model_type in sys.argv):
-            compare(one.title, one.load("model")(config).eval())
+        if hasattr(config, "as_encoder") and (not names or one.model_type in names):
+            found[one.model_type] = one.title, one.load("model")(config).eval()
+    if not sizes:
+        for title, network in found.values():
+            compare(title, network)
+    for height, width in sizes:
+        side_by_side(dict(found[name] for name in names), height, width)
