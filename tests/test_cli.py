@@ -14,15 +14,18 @@ from typing import get_args
 import av
 import pytest
 import torch
+from transformers import pipeline
 from typer.testing import CliRunner
 
 from avad_hf import AvacaConfig, AvrlConfig
 from avad_hf.cli import app
+from avad_hf.cli.describe import MOST_STRETCHES, print_description
 from avad_hf.cli.detect import AudioPath
 from avad_hf.cli.evaluate import Tail, VideoRule
 from avad_hf.cli.init import Fusion, Modality, Size
 from avad_hf.cli.terminal import config_settings
 from avad_hf.cli.train import MixedPrecision, Scheduler
+from avad_hf.files import shown
 from avad_hf.metrics import videos
 from avad_hf.registration import ARCHITECTURES, architectures
 from avad_hf.training import config
@@ -31,6 +34,8 @@ from avad_hf.untrained import SIZES
 
 from .feature_stores import plant, plant_videos
 from .media_files import frame_times, sound, write_media
+from .named_encoders import ears, eyes, naming_processor
+from .own_detector import OwnConfig, OwnDetector
 from .short_clips import beginning
 
 runner = CliRunner()
@@ -48,6 +53,7 @@ def test_help_loads_no_torch():
     for arguments in (
         ["--help"],
         ["detect", "--help"],
+        ["describe", "--help"],
         ["init", "--help"],
         ["train", "--help"],
         ["reproduce", "--help"],
@@ -303,6 +309,103 @@ def test_results_on_standard_output_are_alone_there(tmp_path, tiny, short):
     assert table == (tmp_path / "r.csv").read_bytes() and len(table.splitlines()) == 1 + 3
     assert json.loads((tmp_path / "r.json").read_text()) == results
     assert not Path("-").exists()
+
+
+# Descriptions
+
+
+@pytest.fixture
+def published(monkeypatch):
+    """Small encoders under the names of the published ones; gives what was asked for."""
+    from avad_hf import describing
+
+    asked = []
+
+    def place(role, encoder, on_stage):
+        asked.append(encoder)
+        return {"i3d": eyes, "yamnet": ears}[encoder]()
+
+    monkeypatch.setattr(describing, "encoder_place", place)
+    return asked
+
+
+def test_describe_writes_everything(tmp_path, short, published):
+    (tmp_path / "broken.mp4").write_text("no video")
+    outputs = {name: tmp_path / "out" / name for name in ("json", "csv", "plot", "overlay")}
+    files = (part for name, path in outputs.items() for part in (f"--{name}", path))
+    videos = [*short[1:], tmp_path / "broken.mp4"]
+    done = runner.invoke(app, ["describe", *map(str, videos), *map(str, files), "--dtype", "float32"])
+    assert done.exit_code == 1 and published == ["i3d", "yamnet"], done.output
+    assert "broken.mp4 cannot be opened as video" in done.stderr and "1 of 3 videos failed" in done.stderr
+    assert "Networks: PyTorch, float32, on cpu." in done.stderr and "\x1b[31m" not in done.stdout
+    results = json.loads(outputs["json"].read_text())
+    assert list(results) == short[1:]
+    for video, result in results.items():
+        names = [clip[sense][0]["label"] for clip in result["clips"] for sense in ("seen", "heard")]
+        assert f"{video}: {len(result['clips'])} clips, {result['duration']:.2f} s, with sound" in done.stdout
+        assert f"seen: {result['seen'][0]['label']} {result['seen'][0]['score']:.2f}; " in done.stdout
+        assert "   0.00 s to " in done.stdout and all(shown(name) in done.stdout for name in names)
+    with open(outputs["csv"], newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["video"] for row in rows] == [video for video, r in results.items() for _ in r["clips"]]
+    clips = [clip for result in results.values() for clip in result["clips"]]
+    assert [float(row["heard_5_score"]) for row in rows] == [clip["heard"][4]["score"] for clip in clips]
+    assert sorted(path.name for path in outputs["plot"].iterdir()) == ["one.png", "two.png"]
+    assert sorted(path.name for path in outputs["overlay"].iterdir()) == ["one-overlay.mp4", "two-overlay.mp4"]
+
+
+def test_detect_without_a_model_describes_and_says_how_to_get_one(tmp_path, short, published):
+    options = ["--json", "-", "--streams", "2", "--describe"]
+    done = runner.invoke(app, ["detect", *short[1:], *options])
+    assert done.exit_code == 0 and published == ["i3d", "yamnet"], done.output
+    results = json.loads(done.stdout)
+    assert list(results) == short[1:] and all("score" not in result for result in results.values())
+    (line,) = [line for line in done.stderr.splitlines() if "Without --model nothing is judged" in line]
+    for verb in ("scan ", "init avaca NEW --video-encoder i3d --audio-encoder yamnet;", "extract ", "train "):
+        assert f"avad-hf {verb}" in line
+    for option, value in (("--threshold", 0.5), ("--audio-path", "plain")):
+        said = run("detect", short[1], option, value, code=2)
+        assert f"{option} is an option of detectors. Give one: --model DIR." in said.replace("\n", " ")
+
+
+def test_detect_describes_beside_its_scores(tmp_path, short, published, tiny):
+    said = run("detect", short[1], "--model", tiny, "--describe", "--json", tmp_path / "r.json", code=2)
+    assert "Nothing can be described" in said and not (tmp_path / "r.json").exists() and not published
+    processor = naming_processor()
+    detector = OwnDetector(OwnConfig(visual_size=processor.widths["visual_features"], threshold=0.0))
+    pipe = pipeline("audio-visual-anomaly", model=detector, processor=processor)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules["avad_hf.cli.detect"], "_load_pipeline", lambda *options: pipe)
+        said = run("detect", short[1], "--model", tiny, "--describe", "--json", tmp_path / "r.json")
+    (result,) = json.loads((tmp_path / "r.json").read_text()).values()
+    (event,) = result["events"]
+    at_peak = " | ".join(shown(event[sense][0]["label"]) for sense in ("seen", "heard"))
+    assert f"highest at {event['peak']:.2f} s ({at_peak})" in said
+    assert f"  seen: {result['seen'][0]['label']} {result['seen'][0]['score']:.2f}; " in said
+
+
+def test_describe_refuses(tmp_path, short, tiny, monkeypatch):
+    said = run("describe", short[1], "--video-encoder", tmp_path / "absent", code=2).replace("\n", " ")
+    assert "--video-encoder" in said and "no such folder" in said
+    encoders = ("--video-encoder", f"{tiny}/video_encoder", "--audio-encoder", f"{tiny}/audio_encoder")
+    said = " ".join(run("describe", short[1], *encoders, "--csv", tmp_path / "r.csv", code=2).split())
+    assert "Nothing can be described" in said and "An encoder must have a classifier" in said
+    assert "no such file" in run("describe", tmp_path / "absent.mp4", code=1)
+    assert "Give a folder" in run("describe", *short, "--plot", tmp_path / "a.png", code=2)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_long_description_is_cut_on_the_screen(capsys):
+    clips = [
+        {"start": float(i), "end": i + 1.0, "seen": [{"label": f"n{i // 2}", "score": 0.5}], "heard": []}
+        for i in range(60)
+    ]
+    result = {"seen": clips[0]["seen"], "heard": [], "clips": clips, "duration": 60.0, "has_audio": False}
+    print_description("a.mp4", result, err=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:3] == ["a.mp4: 60 clips, 60.00 s, no sound", "  seen: n0 0.50", "      0.00 s to     2.00 s  n0"]
+    assert len(lines) == 2 + MOST_STRETCHES + 1
+    assert lines[-1] == "  ... and 10 more stretches: --csv and --json write every clip"
 
 
 def test_results_of_a_night_are_not_lost_where_one_output_fails(tmp_path, tiny, short, monkeypatch):

@@ -247,7 +247,7 @@ def test_detect_writes_what_is_done(tmp_path, tiny, short, monkeypatch, number):
     # Before the first result nothing is known, and what was written before stays.
     done = runner.invoke(app, ["detect", short[0], "--model", tiny, *outputs[:4], "--plot", str(tmp_path / "a.png")])
     assert done.exit_code == 128 + number and len(json.loads((tmp_path / "r.json").read_text())) == 1
-    monkeypatch.setattr(sys.modules["avad_hf.cli.detect"], "_opened", lambda *_: stop(number))
+    monkeypatch.setattr("avad_hf.cli.videos._opened", lambda *_: stop(number))
     done = runner.invoke(app, ["detect", short[1], "--model", tiny, *outputs[:4]])
     assert done.exit_code == 128 + number
     assert list(json.loads((tmp_path / "r.json").read_text())) == short[:1]

@@ -1,7 +1,9 @@
 """The demonstration model and what the demo makes with it."""
 
+import csv
 import importlib.util
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -16,10 +18,12 @@ import avad_hf
 from avad_hf import AvacaForAnomalyDetection, AvacaProcessor
 from avad_hf.cli import app
 from avad_hf.demo import SCENES, TRAINING_WORLD, UNSEEN_WORLD
-from avad_hf.detection.pipeline import DEMO_MODEL
+from avad_hf.detection.pipeline import DEMO_MODEL, NOT_JUDGED
+from avad_hf.media.sources import open_media
 from avad_hf.synthetic import world
 from avad_hf.synthetic.world import plan_world, render_clip
 
+from .short_clips import beginning
 from .warm import short_videos
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -38,17 +42,64 @@ def test_the_shipped_model_is_small_and_says_what_it_is():
     assert "synthetic" in (DEMO_MODEL / "README.md").read_text()
 
 
-def test_pipeline_and_detect_use_it_where_no_model_is_named(bikes):
-    result = pipeline("audio-visual-anomaly")(bikes)
+@pytest.fixture(scope="module")
+def real(bikes, tmp_path_factory) -> str:
+    """The beginning of a real clip: two clips."""
+    return beginning(bikes, tmp_path_factory.mktemp("real") / "bikes.mp4", 34)
+
+
+def test_pipeline_uses_it_where_no_model_is_named_and_judges_no_real_video(real):
+    result = pipeline("audio-visual-anomaly")(real)
     model = AvacaForAnomalyDetection.from_pretrained(DEMO_MODEL)
-    assert model.config.notice in result["warnings"]
+    assert result["warnings"][:2] == [model.config.notice, NOT_JUDGED]
+    assert (result["label"], result["events"]) == (None, [])
     assert result["threshold"] == model.config.threshold
-    named = pipeline("audio-visual-anomaly", model=str(DEMO_MODEL))(bikes)
-    assert named == result
-    done = CliRunner().invoke(app, ["detect", bikes])
-    assert done.exit_code == 0
-    assert "Demonstration model, trained on synthetic" in done.output
-    assert f"score {result['score']:.3f}" in done.output
+    assert 0 <= result["score"] == result["clips"][0]["score"] <= 1 and result["clips"][1]["partial"]
+    named = pipeline("audio-visual-anomaly", model=str(DEMO_MODEL))
+    assert named(real) == named([real, real], streams=2)[1] == result
+    # Whatever the threshold, and whichever part of it.
+    assert (everything := named(real, threshold=0.0))["events"] == [] and everything["label"] is None
+    assert named({"video": real, "end": 1.0})["label"] is None
+
+
+def test_it_judges_videos_that_this_library_has_drawn(drawn):
+    detect = pipeline("audio-visual-anomaly")
+    video = drawn(4, 11)[0]["video"]
+    for source in (video, {"video": video, "start": 0.0, "end": 1.0}):
+        result = detect(source, threshold=0.0)
+        assert result["label"] == "anomaly" and len(result["events"]) == 1 and NOT_JUDGED not in result["warnings"]
+    with open_media(video) as media:
+        assert media.info.is_synthetic
+        frames = np.stack([frame.pixels.permute(1, 2, 0).numpy() for frame in media.frames(None)][:32])
+    # Arrays do not say where they come from.
+    assert detect({"frames": frames, "fps": 25})["label"] is None
+
+
+def test_copies_of_it_judge_no_real_video_and_other_detectors_do(real, tmp_path, tiny_pipe):
+    shutil.copytree(DEMO_MODEL, tmp_path / "copy")
+    assert pipeline("audio-visual-anomaly", model=str(tmp_path / "copy"))(real)["label"] is None
+    assert tiny_pipe(real)["label"] is not None
+
+
+def test_what_is_not_judged_is_not_shown_as_judged(real, tmp_path):
+    options = ("--threshold", "0", "--json", "r.json", "--csv", "r.csv", "--plot", "r.svg", "--overlay", "r.mp4")
+    paths = [str(tmp_path / part) if "." in part else part for part in options]
+    done = CliRunner().invoke(app, ["detect", real, "--model", str(DEMO_MODEL), *paths])
+    assert done.exit_code == 0, done.output
+    assert f"{real}: not judged, score 0." in done.stdout and "2 clips, 1.36 s, no sound" in done.stdout
+    first, second, *_ = done.stderr[done.stderr.index("  Note: ") :].splitlines()
+    assert first.startswith("  Note: Demonstration model, trained on synthetic") and second == f"  Note: {NOT_JUDGED}"
+    (result,) = json.loads((tmp_path / "r.json").read_text()).values()
+    assert (result["label"], result["events"]) == (None, [])
+    with open(tmp_path / "r.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["anomalous"] for row in rows] == ["", ""] and all(float(row["score"]) for row in rows)
+    picture = (tmp_path / "r.svg").read_text()
+    assert "<!-- score of each clip -->" in picture and "<!-- threshold -->" not in picture
+    with open_media(tmp_path / "r.mp4") as media:
+        pixels = next(media.frames(None)).pixels.float()
+        assert not media.info.is_synthetic
+    assert pixels[0, :100, 0].mean() < pixels[1, :100, 0].mean() + 60  # no red frame, as around what is anomalous
 
 
 def test_the_demo_writes_everything(tmp_path, monkeypatch):
@@ -76,7 +127,7 @@ def test_the_demo_writes_everything(tmp_path, monkeypatch):
     scores = [json.loads(line) for line in (place / "scores.jsonl").read_text().splitlines()]
     by_id = {video["id"]: video["score"] for video in scores}
     results = json.loads((place / "results.json").read_text())
-    assert len(results) == 3
+    assert len(results) == 3 and None not in {result["label"] for result in results.values()}
     for path, result in results.items():
         assert result["score"] == pytest.approx(by_id[Path(path).stem], abs=2e-3)
 

@@ -26,6 +26,7 @@ _PUBLIC = {
     "MediaError": "avad_hf.media.decode",
     "TrainingConfig": "avad_hf.training.config",
     "TrainingResult": "avad_hf.training.loop",
+    "describe": "avad_hf.describing",
     "evaluate": "avad_hf.evaluation.evaluate",
     "export_engines": "avad_hf.export.engines",
     "extract_features": "avad_hf.features.extraction",

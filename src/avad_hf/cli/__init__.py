@@ -6,6 +6,7 @@ from .benchmark import benchmark
 from .convert import convert
 from .data import extract, scan
 from .demo import demo
+from .describe import describe
 from .detect import detect
 from .evaluate import evaluate
 from .export import export
@@ -20,5 +21,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (demo, detect, scan, extract, init, train, evaluate, reproduce, convert, export, benchmark, push):
+COMMANDS = (demo, describe, detect, scan, extract, init, train, evaluate, reproduce, convert, export, benchmark, push)
+for command in COMMANDS:
     app.command()(command)

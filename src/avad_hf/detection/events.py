@@ -3,7 +3,7 @@
 import csv
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby
 from typing import Any, BinaryIO
@@ -29,6 +29,9 @@ class ScoredClip:
         partial: True for a clip at the end of which less than a quarter is video, and the rest its last frame
             repeated: it does not decide the score of a video of several clips, nor begin an event.
         why: Numbers by which the detector explains the score, of detectors that do.
+        seen: The most probable names of what is seen, as of [`~avad_hf.detection.describe.Description`], where they
+            were asked for.
+        heard: Of what is heard, likewise.
     """
 
     start: float
@@ -38,6 +41,8 @@ class ScoredClip:
     probabilities: dict[str, float] | None = None
     partial: bool | None = None
     why: dict[str, float] | None = None
+    seen: list[dict[str, Any]] | None = None
+    heard: list[dict[str, Any]] | None = None
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,8 @@ class Event:
         score: The highest score.
         label: ``"anomaly"``, or the most probable of the anomalous classes.
         why: Numbers by which the detector explains the highest score; ``None`` of detectors that do not.
+        seen: What is seen in the clip with the highest score; ``None`` where nobody asked.
+        heard: What is heard in it, likewise.
     """
 
     start: float
@@ -59,6 +66,8 @@ class Event:
     score: float
     label: str
     why: dict[str, float] | None = None
+    seen: list[dict[str, Any]] | None = None
+    heard: list[dict[str, Any]] | None = None
 
 
 @dataclass(frozen=True)
@@ -69,7 +78,8 @@ class Detection:
         score: The highest clip score.
         label: ``"anomaly"`` if it reaches the threshold, else ``"normal"``; of detectors that know classes of events
             that of the clip with the highest score. So score, label and events never contradict each other: a video
-            is called by an anomalous class if its score reaches the threshold, and has an event then.
+            is called by an anomalous class if its score reaches the threshold, and has an event then. ``None`` where
+            scores of this detector say nothing of this video: there are no events then.
         events: Stretches over the threshold.
         clips: Score of every clip.
         threshold: Score from which on a clip is anomalous.
@@ -80,10 +90,12 @@ class Detection:
         warnings: What one must know to read the scores: damage, untrained weights.
         read: What was read of ``picture`` and ``sound`` (``None`` without): ``start``, ``end`` and ``seconds``, and
             the stretches that are ``missing`` or ``damaged``, in seconds; ``remarks`` on a file in order.
+        seen: The most probable names of what is seen, by the mean over the clips, where they were asked for.
+        heard: Of what is heard, likewise.
     """
 
     score: float
-    label: str
+    label: str | None
     events: list[Event]
     clips: list[ScoredClip]
     threshold: float
@@ -93,10 +105,15 @@ class Detection:
     read_until: float
     warnings: list[str] = field(default_factory=list)
     read: dict[str, Any] | None = None
+    seen: list[dict[str, Any]] | None = None
+    heard: list[dict[str, Any]] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The result as a dict that `json.dumps` takes."""
         result = asdict(self)
+        for sense in ("seen", "heard"):  # where nobody asked
+            if result[sense] is None:
+                del result[sense]
         for name in ("clips", "events"):  # without what the detector does not know
             result[name] = [{key: value for key, value in row.items() if value is not None} for row in result[name]]
         return result
@@ -118,7 +135,7 @@ def merge_events(clips: Sequence[ScoredClip], threshold: float, normal_labels: S
         if label is not None and full:
             best = max(full, key=lambda clip: clip.score)
             peak = round((best.start + best.end) / 2, 6)
-            events.append(Event(run[0].start, run[-1].end, peak, best.score, label, best.why))
+            events.append(Event(run[0].start, run[-1].end, peak, best.score, label, best.why, best.seen, best.heard))
     return events
 
 
@@ -140,6 +157,17 @@ def _with_label(clip: ScoredClip, threshold: float, normal_labels: Sequence[str]
     return replace(clip, label=max(normal, key=normal.get))
 
 
+def reading_warnings(read_until: float, duration: float | None, problems: Sequence[str]) -> list[str]:
+    """What must be said of a video that could be read up to a second, of its duration if that is known."""
+    # Half a second covers what containers round; less is missing only where the reader says so.
+    if duration is not None and read_until < duration - (0.04 if problems else 0.5):
+        return [
+            f"Only the first {read_until:.2f} s of {duration:.2f} s could be read"
+            f"{': ' + '; '.join(problems) if problems else ': the file is cut off'}."
+        ]
+    return [f"The file may be damaged: {'; '.join(problems)}."] if problems else []
+
+
 def detect_events(
     clips: Sequence[ScoredClip],
     threshold: float,
@@ -150,6 +178,8 @@ def detect_events(
     problems: Sequence[str] = (),
     normal_labels: Sequence[str] = (),
     read: dict[str, Any] | None = None,
+    names: Mapping[str, list[dict[str, Any]]] | None = None,
+    is_judged: bool = True,
 ) -> Detection:
     """Make the result of one video from its clip scores.
 
@@ -163,6 +193,8 @@ def detect_events(
         problems: Damage that was met while reading.
         normal_labels: Classes that no event is called by, where clips have classes.
         read: What of picture and sound was read, as `Media` says.
+        names: What is ``seen`` and ``heard`` in the whole video, where that was asked for.
+        is_judged: Whether the scores say something of this video; else it gets neither label nor events.
 
     Raises:
         ValueError: Without clips, or if a score is not a number.
@@ -175,23 +207,15 @@ def detect_events(
             "broken, or the precision is too low for this model. Try float32 or another checkpoint."
         )
     read_until = max(clip.end for clip in clips)
-    warnings = list(warnings)
-    # Half a second covers what containers round; less is missing only where the reader says so.
-    if duration is not None and read_until < duration - (0.04 if problems else 0.5):
-        warnings.append(
-            f"Only the first {read_until:.2f} s of {duration:.2f} s could be read"
-            f"{': ' + '; '.join(problems) if problems else ': the file is cut off'}."
-        )
-    elif problems:
-        warnings.append(f"The file may be damaged: {'; '.join(problems)}.")
+    warnings = [*warnings, *reading_warnings(read_until, duration, problems)]
     clips = [_with_label(clip, threshold, normal_labels) for clip in clips]
     decides = deciding_clips([(clip.start, clip.end) for clip in clips])
     clips = [clip if may else replace(clip, partial=True) for clip, may in zip(clips, decides, strict=True)]
     highest = max((clip for clip in clips if not clip.partial), key=lambda clip: clip.score)
     return Detection(
         score=highest.score,
-        label=highest.label or ("anomaly" if highest.score >= threshold else "normal"),
-        events=merge_events(clips, threshold, normal_labels),
+        label=(highest.label or ("anomaly" if highest.score >= threshold else "normal")) if is_judged else None,
+        events=merge_events(clips, threshold, normal_labels) if is_judged else [],
         clips=list(clips),
         threshold=threshold,
         duration=round(max(read_until, duration or 0.0), 6),
@@ -200,6 +224,7 @@ def detect_events(
         read_until=round(read_until, 6),
         warnings=warnings,
         read=read,
+        **(names or {}),
     )
 
 
@@ -209,21 +234,38 @@ def write_json(results: dict[str, dict[str, Any]], path: str | os.PathLike | Bin
 
 
 def write_csv(results: dict[str, dict[str, Any]], path: str | os.PathLike | BinaryIO) -> None:
-    """Write one row a clip: video, start and end in seconds, score, whether it reaches the threshold, label, warnings.
+    """Write one row a clip: video, start and end in seconds, what was found, warnings.
 
-    The label is empty where the detector knows no classes of events. Text that a spreadsheet would compute gets an
-    apostrophe before it, and stays on one line.
+    What detectors find: the score, whether it reaches the threshold (empty where the video is not judged), and the
+    label, which is empty where the detector knows no classes of events. What is described: ``seen_1``,
+    ``seen_1_score`` and so on, the most probable names of the clip; ``heard_1`` and so on. Text that a spreadsheet
+    would compute gets an apostrophe before it, and stays on one line.
     """
+    rows = [(video, result, clip) for video, result in results.items() for clip in result["clips"]]
+    is_scored = all("score" in clip for _, _, clip in rows)
+    lengths = {sense: max((len(clip.get(sense, ())) for _, _, clip in rows), default=0) for sense in ("seen", "heard")}
     text = io.StringIO(newline="")
     writer = csv.writer(text)
-    writer.writerow(["video", "start", "end", "score", "anomalous", "label", "warnings"])
-    for video, result in results.items():
-        notes = " ".join(result["warnings"])
-        for clip in result["clips"]:
-            anomalous = int(clip["score"] >= result["threshold"])
-            name, label, said = map(_cell, (video, clip.get("label", ""), notes))
-            writer.writerow([name, clip["start"], clip["end"], clip["score"], anomalous, label, said])
+    names = [f"{sense}_{rank + 1}" for sense, length in lengths.items() for rank in range(length)]
+    scored = ["score", "anomalous", "label"] if is_scored else []
+    described = [column for name in names for column in (name, f"{name}_score")]
+    writer.writerow(["video", "start", "end", *scored, "warnings", *described])
+    for video, result, clip in rows:
+        cells = [_cell(video), clip["start"], clip["end"]]
+        if is_scored:
+            anomalous = "" if result["label"] is None else int(clip["score"] >= result["threshold"])
+            cells += [clip["score"], anomalous, _cell(clip.get("label", ""))]
+        cells.append(_cell(" ".join(result["warnings"])))
+        writer.writerow([*cells, *_name_cells(clip, lengths)])
     write_text(path, text.getvalue())
+
+
+def _name_cells(clip: dict[str, Any], lengths: Mapping[str, int]) -> Iterator[str | float]:
+    """Names of what is seen and heard, each with its score; empty where there are fewer than in other clips."""
+    for sense, length in lengths.items():
+        names = clip.get(sense, [])
+        for name in [*names, *[{"label": "", "score": ""}] * (length - len(names))]:
+            yield from (_cell(name["label"]), name["score"])
 
 
 def _cell(text: str) -> str:

@@ -1,27 +1,32 @@
 """`pipeline("audio-visual-anomaly")`: a video in, scores over time out."""
 
 import os
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoProcessor, PreTrainedModel, ProcessorMixin
+from transformers import AutoProcessor, BatchFeature, PreTrainedConfig, PreTrainedModel, ProcessorMixin
 from transformers.pipelines.base import ChunkPipeline
 from transformers.utils import PROCESSOR_NAME, has_file
 
 from avad_hf.hub.errors import explain
 from avad_hf.hub.push import PushedWithCard
-from avad_hf.media.ahead import read_together
+from avad_hf.media.ahead import read_ahead
 from avad_hf.media.sources import Media, open_media
 from avad_hf.models.detector import WHOLE_VIDEO, refuse_other_widths, spec_of
 
 from .context import ClipContext, Piece
+from .describe import Description, classes_of, left_out
 from .events import ScoredClip, detect_events
+from .together import interleave
 
 # What is used where no model is named. Every result says that it is a demonstration.
 DEMO_MODEL = Path(__file__).parents[1] / "demo_model"
+# It calls nearly every real clip anomalous, which would say no more than that the clip is not drawn.
+NOT_JUDGED = "This video was not drawn by avad_hf: the demonstration model gives it scores, but no label or events."
 
 
 class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
@@ -40,6 +45,7 @@ class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
             ``"zeroed"``); the model's own by default.
         batch_size: Clips that go through the networks together; by default one on a CPU, and on a GPU as many as fit
             into its memory, up to 16.
+        describe: Whether results also say what is seen and heard, by the classes of the processor's encoders.
         kwargs: As for every pipeline, ``device`` and ``dtype`` among them. By default frozen networks compute in
             bfloat16 where the device has hardware for it, else in float32; scores of the demonstration model then
             differ by less than 0.01. Beside a model and a processor that are loaded already, ``dtype`` is theirs.
@@ -92,6 +98,7 @@ class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
         audio_path: str | None = None,
         clips_per_batch: int | None = None,
         on_progress: Callable[[float, float | None], None] | None = None,
+        describe: bool | None = None,
     ) -> tuple[dict, dict, dict]:
         preprocess, forward, postprocess = {}, {}, {}
         if threshold is not None:
@@ -114,6 +121,10 @@ class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
             preprocess["clips_per_batch"] = clips_per_batch
         if on_progress is not None:
             preprocess["on_progress"] = on_progress
+        if describe is not None:
+            if describe:
+                classes_of(self.processor)  # which refuses encoders without classes, before anything is decoded
+            preprocess["describe"] = describe
         return preprocess, forward, postprocess
 
     def __call__(
@@ -136,6 +147,7 @@ class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
             kwargs:
                 - threshold: Score from which on a clip is anomalous.
                 - audio_path: How sound is used.
+                - describe: Whether to say what is seen and heard, too.
                 - on_progress: Called after each batch of clips with the seconds read so far and the duration in
                   seconds (``None`` if the file does not say).
 
@@ -143,7 +155,9 @@ class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
             For each video a dict ready for JSON: ``score``, ``label``, ``events``, ``clips``, ``threshold``,
             ``duration``, ``fps``, ``has_audio``, ``read_until``, ``read`` and ``warnings``, as in
             [`~avad_hf.detection.events.Detection`]. Of detectors of event classes ``clips`` have ``label`` and
-            ``probabilities`` as well.
+            ``probabilities`` as well. With ``describe`` the result, its clips and its events have ``seen`` and
+            ``heard``: the five most probable names, each with ``label`` and ``score``, as of
+            [`~avad_hf.detection.describe.Describer`].
 
         Raises:
             MediaError: If a video cannot be read.
@@ -202,61 +216,30 @@ class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
         preprocess = self._preprocess_params | preprocess
         forward, postprocess = self._forward_params | forward, self._postprocess_params | postprocess
         # Refused above, when it is called, and not when the first result is asked for.
-        return self._interleaved(videos, streams, on_progress, preprocess, forward, postprocess)
+        return interleave(
+            videos,
+            streams,
+            decode=lambda media: self._decode(media, preprocess.get("clips_per_batch")),
+            begin=lambda: _ScoredVideo(self, self._description(preprocess.get("describe")), forward, postprocess),
+            on_progress=on_progress,
+        )
 
-    def _interleaved(
-        self,
-        videos: Iterable[Any],
-        streams: int,
-        on_progress: Callable | None,
-        preprocess: dict,
-        forward: dict,
-        postprocess: dict,
-    ) -> Iterator[tuple[int, dict | Exception]]:
-        chunks: defaultdict[int, list[dict]] = defaultdict(list)
-        contexts: defaultdict[int, ClipContext] = defaultdict(lambda: ClipContext(self.spec.context, self.spec.inputs))
-        last_media: dict[int, Media] = {}
-        failed: dict[int, Exception] = {}
+    def _decode(self, media: Media, clips_per_batch: int | None) -> Iterator[Any]:
+        """A video in batches of clips."""
+        self._refuse_endless(media)
+        yield from self.processor.decode(media, clips_per_batch)
 
-        def decoded(number: int, video: Any) -> Iterator[tuple[Media, Any]]:
-            with open_media(video) as media:
-                self._refuse_endless(media)
-                for batch in self.processor.decode(media, preprocess.get("clips_per_batch")):
-                    if number in failed:  # the rest of it, which a camera has no end of, is of no use
-                        return
-                    yield media, batch
+    def _description(self, describe: bool | None) -> Description | None:
+        """What collects names, if they are asked for."""
+        return Description(classes_of(self.processor)) if describe else None
 
-        readers = (decoded(number, video) for number, video in enumerate(videos))
-        with closing(read_together(readers, at_once=streams, depth=1)) as entries:
-            for number, entry, ended in entries:
-                result = None
-                # Whatever one file does, the others go on.
-                try:
-                    if entry is None and number not in failed and isinstance(ended, StopIteration):
-                        media, pieces = last_media.pop(number), contexts.pop(number).end()
-                        chunks[number] += [self._score(media, piece, forward) for piece in pieces]
-                        result = self.postprocess(chunks.pop(number), **postprocess)
-                    elif entry is not None and number not in failed:
-                        media, batch = entry
-                        last_media[number] = media
-                        features = self.processor.encode(batch)
-                        until = float(features["clip_times"][0, -1, 1])
-                        pieces = contexts[number].add(features)
-                        chunks[number] += [self._score(media, piece, forward) for piece in pieces]
-                except Exception as error:
-                    failed[number] = error
-                if entry is None:
-                    if not isinstance(ended, Exception):  # Ctrl-C is nobody's result
-                        raise ended
-                    for state in (chunks, contexts, last_media):
-                        state.pop(number, None)
-                    yield number, result or failed.pop(number, ended)
-                elif on_progress is not None and number not in failed:
-                    on_progress(number, until, media.info.duration)
-
-    def _score(self, media: Media, piece: Piece, forward: dict) -> dict:
-        """Scores of some clips, and where they are."""
-        return self.forward({"piece": piece, "media": media, "is_last": False}, **forward)
+    def _encode(self, batch: Any, description: Description | None) -> BatchFeature:
+        """Features of some clips, whose names are added to a description, by the same pass of the encoders."""
+        if description is None:
+            return self.processor.encode(batch)
+        features, probabilities = self.processor.encode_and_name(batch)
+        description.add(features["clip_times"][0].tolist(), probabilities)
+        return features
 
     def _refuse_endless(self, media: Media) -> None:
         """Refuse a source that never ends where the detector has to wait for its end."""
@@ -281,27 +264,34 @@ class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
         video: Any,
         clips_per_batch: int | None = None,
         on_progress: Callable[[float, float | None], None] | None = None,
+        describe: bool = False,
     ) -> Iterator[dict]:
         """Decode and encode a video, some clips at a time."""
+        description = self._description(describe)
         with open_media(video) as media:
-            self._refuse_endless(media)
             pending = None
-            for piece in self._pieces(self.processor.stream(media, clips_per_batch), media, on_progress):
+            for piece in self._pieces(media, clips_per_batch, on_progress, description):
                 if pending is not None:
-                    yield {"piece": pending, "media": media, "is_last": False}
+                    yield {"piece": pending, "media": media, "description": description, "is_last": False}
                 pending = piece
-            yield {"piece": pending, "media": media, "is_last": True}
+            yield {"piece": pending, "media": media, "description": description, "is_last": True}
 
     def _pieces(
-        self, stream: Iterable[Any], media: Media, on_progress: Callable[[float, float | None], None] | None
+        self,
+        media: Media,
+        clips_per_batch: int | None,
+        on_progress: Callable[[float, float | None], None] | None,
+        description: Description | None,
     ) -> Iterator[Piece]:
-        """What goes through the detector at once."""
+        """What goes through the detector at once; the next clips are decoded meanwhile, in a thread of their own."""
         context = ClipContext(self.spec.context, self.spec.inputs)
-        for features in stream:
-            until = float(features["clip_times"][0, -1, 1])
-            yield from context.add(features)
-            if on_progress is not None:
-                on_progress(until, media.info.duration)
+        with closing(read_ahead(self._decode(media, clips_per_batch), depth=1)) as ahead:
+            for batch in ahead:
+                features = self._encode(batch, description)
+                until = float(features["clip_times"][0, -1, 1])
+                yield from context.add(features)
+                if on_progress is not None:
+                    on_progress(until, media.info.duration)
         yield from context.end()
 
     def _forward(self, model_inputs: dict, audio_path: str | None = None) -> dict:
@@ -313,7 +303,7 @@ class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
         probabilities, why = self.model.probabilities(outputs), self.model.explain(outputs)
         # Numbers, which Python keeps apart from the C library's heap: small tensors that stay until the video's end
         # would lie between the large blocks that come and go with every clip, and the heap would grow.
-        return {name: model_inputs[name] for name in ("media", "is_last")} | {
+        return {name: model_inputs[name] for name in ("media", "description", "is_last")} | {
             "clip_times": piece.times,
             "scores": self.model.scores(outputs).flatten()[scored].tolist(),
             "probabilities": [] if probabilities is None else probabilities.flatten(0, -2)[scored].tolist(),
@@ -324,8 +314,19 @@ class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
     def postprocess(self, model_outputs: list[dict], threshold: float | None = None) -> dict:
         """Put the clips of one video together."""
         clips = [clip for chunk in model_outputs for clip in self._scored(chunk)]
-        media, config = model_outputs[-1]["media"], self.model.config
+        media, description, config = model_outputs[-1]["media"], model_outputs[-1]["description"], self.model.config
         warnings = [*([config.notice] if config.notice else []), *self.processor.notices]
+        is_judged = config.notice != _demo_notice() or media.info.is_synthetic
+        if not is_judged:
+            warnings.insert(1, NOT_JUDGED)
+        names = None
+        if description is not None:
+            clips = [
+                replace(clip, seen=named["seen"], heard=named["heard"])
+                for clip, named in zip(clips, description.clips, strict=True)
+            ]
+            names = description.overall()
+            warnings += left_out(description.classes)
         has_audio = model_outputs[0]["has_audio"]
         if not has_audio and config.silence_notice is not None:
             warnings.append(config.silence_notice)
@@ -339,6 +340,8 @@ class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
             problems=media.problems,
             normal_labels=self.spec.normal_labels,
             read=getattr(media, "read", None),
+            names=names,
+            is_judged=is_judged,
         ).to_dict()
 
     def _scored(self, chunk: dict) -> Iterator[ScoredClip]:
@@ -359,6 +362,37 @@ class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
         """
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory, **kwargs)
+
+
+class _ScoredVideo:
+    """One of the videos that are scored at the same time."""
+
+    def __init__(
+        self, pipe: AudioVisualAnomalyPipeline, description: Description | None, forward: dict, postprocess: dict
+    ):
+        self.pipe, self.description, self.forward, self.options = pipe, description, forward, postprocess
+        self.context = ClipContext(pipe.spec.context, pipe.spec.inputs)
+        self.chunks: list[dict] = []
+
+    def add(self, media: Media, batch: Any) -> float:
+        features = self.pipe._encode(batch, self.description)
+        until = float(features["clip_times"][0, -1, 1])
+        self._score(media, self.context.add(features))
+        return until
+
+    def end(self, media: Media) -> dict:
+        self._score(media, self.context.end())
+        return self.pipe.postprocess(self.chunks, **self.options)
+
+    def _score(self, media: Media, pieces: Iterable[Piece]) -> None:
+        beside = {"media": media, "description": self.description, "is_last": False}
+        self.chunks += [self.pipe.forward({"piece": piece, **beside}, **self.forward) for piece in pieces]
+
+
+@cache
+def _demo_notice() -> str:
+    """By which the demonstration model is known, wherever it was copied to, and its engines."""
+    return PreTrainedConfig.get_config_dict(DEMO_MODEL)[0]["notice"]
 
 
 def _why_no_processor(model: PreTrainedModel) -> str:

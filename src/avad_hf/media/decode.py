@@ -24,6 +24,8 @@ from .scaling import asked_size, quarter_turns, scaled_pixels
 _SOUND_BEYOND_S = 0.45
 # Containers whose header says how long they are. Others are measured by FFmpeg, from what is left of them.
 _TIMED = ("mov", "matroska", "flv", "avi", "asf", "mxf", "nut")
+# The comment in the header of videos that were drawn by this library.
+SYNTHETIC = "avad_hf: synthetic"
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class MediaInfo:
         fps: Frames a second, on average.
         duration: Of the picture, in seconds; ``None`` if the container does not say.
         has_audio: Whether there is a sound stream. Whether it can be decoded shows in `Media.sound`.
+        is_synthetic: Whether the file says that this library has drawn it. Pictures and arrays say nothing.
     """
 
     name: str
@@ -45,6 +48,7 @@ class MediaInfo:
     fps: float
     duration: float | None
     has_audio: bool
+    is_synthetic: bool = False
 
 
 class MediaFile(SoundFile):
@@ -105,6 +109,7 @@ class MediaFile(SoundFile):
             fps=float(rate),
             duration=self._duration(container, stream),
             has_audio=self.has_audio,
+            is_synthetic=container.metadata.get("comment") == SYNTHETIC,
         )
         # When the longest stream ends, where the header says so, in seconds on our clock.
         self._header_end = None
@@ -281,4 +286,4 @@ class MediaFile(SoundFile):
             self._note(f"the sound goes on for {sound_end - seen.end:.2f} s after the last picture")
 
 
-__all__ = ["MediaError", "MediaFile", "MediaInfo", "SoundFile"]
+__all__ = ["SYNTHETIC", "MediaError", "MediaFile", "MediaInfo", "SoundFile"]

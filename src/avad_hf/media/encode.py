@@ -12,7 +12,7 @@ from avad_hf.files import written_whole
 from .audio import to_mono
 from .clips import SteadyClock
 from .container import SoundFile, planar_samples
-from .decode import MediaFile
+from .decode import SYNTHETIC, MediaFile
 
 TIME_BASE = Fraction(1, 90000)
 # What an MP4 carries as it is; other sound is encoded anew, as AAC.
@@ -28,6 +28,7 @@ def write_video(
     sound_of: MediaFile | None = None,
     samples: tuple[np.ndarray, int] | None = None,
     repeatable: bool = False,
+    is_synthetic: bool = False,
 ) -> None:
     """Write pictures as H.264 in an MP4; nothing is left under its name if that fails.
 
@@ -40,6 +41,7 @@ def write_video(
         samples: Sound that begins at 0 s, encoded as AAC: floats within -1 and 1 of shape `(channels, samples)`, one
             or two channels, and their rate in Hz. Not together with `sound_of`.
         repeatable: Whether the same input must give the same bytes, at the cost of a slightly larger file.
+        is_synthetic: Whether this library has drawn the pictures; the file says so.
 
     Raises:
         ValueError: If there are two sounds, or the samples have another shape.
@@ -49,6 +51,8 @@ def write_video(
     if samples is not None and (np.ndim(samples[0]) != 2 or len(samples[0]) not in (1, 2)):
         raise ValueError(f"samples must be of shape (1 or 2 channels, samples), got {np.shape(samples[0])}.")
     with written_whole(path) as partial, av.open(str(partial), "w", format="mp4") as container:
+        if is_synthetic:
+            container.metadata["comment"] = SYNTHETIC
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001000))
         stream.width, stream.height = size
         stream.pix_fmt = "yuv420p"

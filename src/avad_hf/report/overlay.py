@@ -1,4 +1,4 @@
-"""A video written again with its score burnt into the picture."""
+"""A video written again with what was found burnt in: the score in the picture, names below it."""
 
 import bisect
 import os
@@ -18,6 +18,9 @@ from .timeline import score_edges
 
 # Of the written picture, in pixels.
 LEAST_HEIGHT = 360
+# The most probable names that are written below the picture: more could not be read while it moves.
+SHOWN_NAMES = 3
+NAME_COLOURS = {"seen": (45, 85, 130), "heard": (50, 95, 65)}
 
 
 def render_overlay(
@@ -26,10 +29,13 @@ def render_overlay(
     path: str | os.PathLike,
     on_progress: Callable[[float], None] | None = None,
 ) -> None:
-    """Write the video again as MP4 with its score, timeline and events burnt into the picture, and its sound kept.
+    """Write the video again as MP4 with what was found burnt in, and its sound kept.
+
+    Score, timeline and events are drawn into the picture. What is seen and heard at the moment stands below it, where
+    it hides nothing.
 
     Args:
-        result: Of the pipeline.
+        result: Of the pipeline, or of `avad_hf.describe`.
         source: The video it was made from; a file, not arrays.
         path: Of the MP4.
         on_progress: Called after each frame with its time in seconds.
@@ -50,6 +56,7 @@ def render_overlay(
         factor = max(1, -(-LEAST_HEIGHT // media.info.height))
         width, height = (factor * side // 2 * 2 for side in (media.info.width, media.info.height))
         painter = _OverlayPainter(result, width, height)
+        size = (width, height + painter.band)
 
         def pictures() -> Iterator[tuple[float, np.ndarray]]:
             for frame in media.frames(None):
@@ -61,28 +68,53 @@ def render_overlay(
                 if on_progress is not None:
                     on_progress(frame.end)
 
-        write_video(path, pictures(), (width, height), media.info.fps, sound_of=media)
+        write_video(path, pictures(), size, media.info.fps, sound_of=media)
 
 
 class _OverlayPainter:
-    """Draws what belongs to one moment: a strip with the score of the whole video, a cursor, and the score now."""
+    """Draws what belongs to one moment: a strip with the score of the whole video, a cursor, and the score now.
+
+    Below the picture there is a band with the names of what is seen and heard now, if there are some.
+
+    Attributes:
+        band: Height of the band, in pixels, an even number.
+    """
 
     def __init__(self, result: dict[str, Any], width: int, height: int):
         self.result = result
         self.starts = [clip["start"] for clip in result["clips"]]
         self.font = ImageFont.load_default(max(10, height // 24))
         self.line = max(1, height // 180)
+        # By the width, of which each sense has a half.
+        self.name_font = ImageFont.load_default(max(10, min(height // 26, width // 32)))
+        self.row = round(self.name_font.size * 1.4)
+        self.senses = [sense for sense in NAME_COLOURS if any(clip.get(sense) for clip in result["clips"])]
+        self.band = (SHOWN_NAMES * self.row + 2 * self.line) // 2 * 2 if self.senses else 0
+        self.named: tuple[dict[str, Any], Image.Image] | None = None  # the clip of the band that was painted last
+        self.strip = Image.new("RGBA", (width, height))
+        if self.is_scored:
+            self._draw_score(width, height)
+        if result["warnings"]:
+            self._draw_warnings(width, height)
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether there are scores, and not names alone."""
+        return "score" in self.result
+
+    def _draw_score(self, width: int, height: int) -> None:
+        """The score of the whole video."""
+        result, draw = self.result, ImageDraw.Draw(self.strip)
         strip = max(24, height // 7)
         # Left, top, right and bottom of the timeline; the score in figures stands right of it.
         self.box = (self.line * 4, height - strip + self.line * 4, round(width * 0.8), height - self.line * 4)
-        self.strip = Image.new("RGBA", (width, height))
-        draw = ImageDraw.Draw(self.strip)
         draw.rectangle((0, height - strip, width, height), fill=(0, 0, 0, 170))
         left, top, right, bottom = self.box
         for event in result["events"]:
             draw.rectangle((self._x(event["start"]), top, self._x(event["end"]), bottom), fill=(120, 30, 30, 200))
-        threshold = self._y(result["threshold"])
-        draw.line((left, threshold, right, threshold), fill=(255, 255, 255, 120), width=self.line)
+        if result["label"] is not None:  # else the threshold says nothing of this video
+            threshold = self._y(result["threshold"])
+            draw.line((left, threshold, right, threshold), fill=(255, 255, 255, 120), width=self.line)
         edges = score_edges(result["clips"])
         points = [
             (self._x(edge), self._y(clip["score"]))
@@ -90,13 +122,15 @@ class _OverlayPainter:
             for edge in edges[index : index + 2]
         ]
         draw.line(points, fill=(120, 190, 255, 255), width=self.line * 2)
-        if result["warnings"]:
-            small, place = ImageFont.load_default(max(8, height // 40)), (left, left)
-            room = int((width - 4 * left) / small.getlength("n"))
-            text = "\n".join(line for warning in result["warnings"] for line in textwrap.wrap(shown(warning), room))
-            x0, y0, x1, y1 = draw.multiline_textbbox(place, text, font=small)
-            draw.rectangle((x0 - left, y0 - left, x1 + left, y1 + left), fill=(0, 0, 0, 170))
-            draw.multiline_text(place, text, font=small, fill=(255, 200, 120, 255))
+
+    def _draw_warnings(self, width: int, height: int) -> None:
+        """What one must know, in the upper left corner."""
+        draw, small, left = ImageDraw.Draw(self.strip), ImageFont.load_default(max(8, height // 40)), self.line * 4
+        room = int((width - 4 * left) / small.getlength("n"))
+        text = "\n".join(line for warning in self.result["warnings"] for line in textwrap.wrap(shown(warning), room))
+        x0, y0, x1, y1 = draw.multiline_textbbox((left, left), text, font=small)
+        draw.rectangle((x0 - left, y0 - left, x1 + left, y1 + left), fill=(0, 0, 0, 170))
+        draw.multiline_text((left, left), text, font=small, fill=(255, 200, 120, 255))
 
     def _x(self, seconds: float) -> float:
         left, _, right, _ = self.box
@@ -109,10 +143,16 @@ class _OverlayPainter:
     def paint(self, image: Image.Image, seconds: float) -> Image.Image:
         clip = self.result["clips"][max(0, bisect.bisect_right(self.starts, seconds + 1e-6) - 1)]
         image = Image.alpha_composite(image.convert("RGBA"), self.strip).convert("RGB")
+        if self.is_scored:
+            self._paint_score(image, clip, seconds)
+        return self._with_names(image, clip) if self.band else image
+
+    def _paint_score(self, image: Image.Image, clip: dict[str, Any], seconds: float) -> None:
+        """The cursor and the score of the moment."""
         draw = ImageDraw.Draw(image)
         _, top, right, bottom = self.box
         draw.line((self._x(seconds), top, self._x(seconds), bottom), fill=(255, 255, 255), width=self.line * 2)
-        anomalous = clip["score"] >= self.result["threshold"]
+        anomalous = self.result["label"] is not None and clip["score"] >= self.result["threshold"]
         colour = (255, 110, 110) if anomalous else (255, 255, 255)
         place = (right + self.line * 6, (top + bottom) / 2)
         draw.text(place, f"{clip['score']:.2f}", font=self.font, fill=colour, anchor="lm")
@@ -123,4 +163,40 @@ class _OverlayPainter:
             draw.text(place, name, font=self.font, fill=colour, anchor="rb", stroke_width=2, stroke_fill=0)
         if anomalous:
             draw.rectangle((0, 0, image.width - 1, image.height - 1), outline=(198, 40, 40), width=self.line * 2)
-        return image
+
+    def _with_names(self, image: Image.Image, clip: dict[str, Any]) -> Image.Image:
+        """The picture with the band below it."""
+        if self.named is None or self.named[0] is not clip:
+            self.named = clip, self._paint_band(clip, image.width)
+        whole = Image.new("RGB", (image.width, image.height + self.band))
+        whole.paste(image)
+        whole.paste(self.named[1], (0, image.height))
+        return whole
+
+    def _paint_band(self, clip: dict[str, Any], width: int) -> Image.Image:
+        """Names of what is seen and heard in a clip, each with a bar of its probability."""
+        band = Image.new("RGB", (width, self.band), (16, 16, 16))
+        draw, font, gap = ImageDraw.Draw(band), self.name_font, self.line * 4
+        column = width // len(self.senses)
+        head = round(font.getlength("heard")) + 2 * gap
+        for number, sense in enumerate(self.senses):
+            left, right, middle = number * column + gap, (number + 1) * column - gap, self.line + self.row / 2
+            draw.text((left, middle), sense, font=font, fill=(150, 150, 150), anchor="lm")
+            left += head
+            for name in clip[sense][:SHOWN_NAMES]:
+                half, score = self.row / 2 - self.line, f"{name['score']:.2f}"
+                bar = (left, middle - half, left + (right - left) * name["score"], middle + half)
+                draw.rectangle(bar, fill=NAME_COLOURS[sense])
+                room = right - left - font.getlength(score) - 2 * gap
+                draw.text((left + self.line, middle), _fitting(name["label"], font, room), font=font, anchor="lm")
+                draw.text((right, middle), score, font=font, fill=(200, 200, 200), anchor="rm")
+                middle += self.row
+        return band
+
+
+def _fitting(text: str, font: ImageFont.FreeTypeFont, room: float) -> str:
+    """A name on one line, cut where it is too long."""
+    text = whole = shown(text)
+    while text and font.getlength(text if text == whole else f"{text}...") > room:
+        text = text[:-1]
+    return text if text == whole else f"{text}..."

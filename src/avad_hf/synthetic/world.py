@@ -177,7 +177,7 @@ def render_clip(plan: ClipPlan, path: str | os.PathLike) -> None:
     # Peaks are bent, not cut.
     samples = np.tanh(background + event)
     size, sound = (WIDTH, HEIGHT), (samples, sounds.RATE_HZ)
-    write_video(path, clip_pictures(plan), size, plan.fps, samples=sound, repeatable=True)
+    write_video(path, clip_pictures(plan), size, plan.fps, samples=sound, repeatable=True, is_synthetic=True)
 
 
 def _render_share(plans: Sequence[ClipPlan], directory: Path, report: Connection) -> None:

@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 # Where the encoders lie in a checkpoint that carries them, and what they read.
 ROLES: dict[str, Literal["pixels", "waveform"]] = {"video_encoder": "pixels", "audio_encoder": "waveform"}
+# What the classes of each encoder name.
+SENSES = {"video_encoder": "seen", "audio_encoder": "heard"}
 # Features that have one row a clip.
 PER_CLIP = ("visual_features", "audio_features", "clip_mask", "clip_times")
 
@@ -125,8 +127,9 @@ class AvacaProcessor(DetectorProcessor):
         self.resize = resize
         self.feature_grid = tuple(grid)
         self.frame_step = frame_step
-        # Embeddings of what is heard before each frame, by the network that made them: clips may share frames.
-        self._heard: WeakKeyDictionary[Frame, tuple[Any, Tensor]] = WeakKeyDictionary()
+        # Embeddings of what is heard before each frame and the probabilities of its classes, by the network that made
+        # them: clips may share frames.
+        self._heard: WeakKeyDictionary[Frame, tuple[Any, Tensor, Tensor | None]] = WeakKeyDictionary()
         self.num_pictures = spec.num_frames
         self.clip_length = spec.num_frames * frame_step
         self.clip_stride = self.clip_length if clip_stride is None else clip_stride
@@ -201,6 +204,15 @@ class AvacaProcessor(DetectorProcessor):
         """Channels of the feature maps, and width of the embeddings of sound."""
         names = {"visual_features": "video_encoder", "audio_features": "audio_encoder"}
         return {name: self.encoders[role].spec.width for name, role in names.items()}
+
+    @property
+    def classes(self) -> dict[str, tuple[str, ...]]:
+        """Names of what is ``"seen"`` and ``"heard"``, of the encoders that have classes with names."""
+        return {
+            SENSES[role]: encoder.spec.classes
+            for role, encoder in self.encoders.items()
+            if encoder.class_output is not None and encoder.spec.classes
+        }
 
     @property
     def _hub_ids(self) -> dict[str, str]:
@@ -401,18 +413,29 @@ class AvacaProcessor(DetectorProcessor):
     @torch.no_grad()
     def encode(self, batch: ClipBatch | Sequence[Clip]) -> BatchFeature:
         """Run both encoders over clips of one video: the second half of `stream`."""
+        return self.encode_and_name(batch)[0]
+
+    @torch.no_grad()
+    def encode_and_name(self, batch: ClipBatch | Sequence[Clip]) -> tuple[BatchFeature, dict[str, Tensor]]:
+        """As `encode`, and what is seen and heard in each clip, by the same pass.
+
+        Returns:
+            The features; and of each of `classes` the probabilities, of shape `(clips, classes)`, float32. Those of
+            what is heard are the mean over the windows of sound that belong to the clip: a video without sound has
+            none.
+        """
         if not isinstance(batch, ClipBatch):
             batch = self.prepare(batch)
         if batch.pixels.is_cuda:  # until what is computed here has used it, its memory is not free
             batch.pixels.record_stream(torch.cuda.current_stream(batch.pixels.device))
-        visual = self._see(batch.pixels)
-        audio = self._hear(batch.clips)
+        visual, seen = self._see(batch.pixels)
+        audio, heard = self._hear(batch.clips)
         has_sound = audio is not None
         if audio is None:
             # Zero features, not features of silence: as the paper runs corpora without sound (V-A).
             width = self.encoders["audio_encoder"].spec.width
             audio = visual.new_zeros(len(batch.clips), self.num_pictures, width)
-        return BatchFeature(
+        features = BatchFeature(
             {
                 "visual_features": visual.unsqueeze(0),
                 "audio_features": audio.unsqueeze(0),
@@ -421,6 +444,8 @@ class AvacaProcessor(DetectorProcessor):
                 "has_audio": torch.tensor([has_sound]),
             }
         )
+        found = {"seen": seen, "heard": heard}
+        return features, {sense: found[sense] for sense in self.classes if found[sense] is not None}
 
     def stored(self, batch: ClipBatch, visual_dtype: str) -> tuple[dict[str, Tensor], bool]:
         """What a feature store keeps of some clips of one video, and whether it has sound."""
@@ -432,14 +457,17 @@ class AvacaProcessor(DetectorProcessor):
         }
         return tensors, bool(features["has_audio"][0])
 
-    def _see(self, pixels: Tensor) -> Tensor:
-        """Frames of shape `(clips * num_pictures, 3, H, W)` to maps of shape `(clips, width, *feature_grid)`."""
+    def _see(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Of frames of shape `(clips * num_pictures, 3, H, W)` the maps, of shape `(clips, width, *feature_grid)`.
+
+        And the probabilities of classes, of shape `(clips, classes)`, if the encoder has some.
+        """
         encoder = self.encoders["video_encoder"]
-        found = encoder.encode(pixels.unflatten(0, (-1, self.num_pictures)))
+        found, probabilities = encoder.encode_and_name(pixels.unflatten(0, (-1, self.num_pictures)))
         if encoder.spec.gives == "tokens":
             found = found.mean(dim=1)
         # In one piece, as it is stored, whatever layout the network computes in.
-        return self._on_grid(found if found.dim() == 4 else found[..., None, None]).contiguous()
+        return self._on_grid(found if found.dim() == 4 else found[..., None, None]).contiguous(), probabilities
 
     def _on_grid(self, maps: Tensor) -> Tensor:
         """Maps of videos of any shape, averaged to the size that all have."""
@@ -448,30 +476,43 @@ class AvacaProcessor(DetectorProcessor):
             return F.adaptive_avg_pool2d(maps, (columns, rows)).transpose(-2, -1)
         return maps if maps.shape[-2:] == self.feature_grid else F.adaptive_avg_pool2d(maps, self.feature_grid)
 
-    def _hear(self, clips: Sequence[Clip]) -> Tensor | None:
-        """Embeddings of sound of shape `(clips, num_pictures, width)`, one for each frame; ``None`` without sound."""
+    def _hear(self, clips: Sequence[Clip]) -> tuple[Tensor | None, Tensor | None]:
+        """Embeddings of sound of shape `(clips, num_pictures, width)`, one for each frame; ``None`` without sound.
+
+        And the probabilities of classes, of shape `(clips, classes)`, if the encoder has some.
+        """
         encoder = self.encoders["audio_encoder"]
         if encoder.spec.gives == "vector":
             frames = [frame for clip in clips for frame in self.pictures(clip)]
             if frames[0].sound is None:
-                return None
-            return self._hear_frames(frames).unflatten(0, (len(clips), self.num_pictures))
+                return None, None
+            shape = (len(clips), self.num_pictures)
+            embeddings, probabilities = self._hear_frames(frames)
+            if probabilities is not None:
+                probabilities = probabilities.unflatten(0, shape).mean(dim=1)
+            return embeddings.unflatten(0, shape), probabilities
         windows = [clip.frames[-1] for clip in clips]
         if windows[0].sound is None:
-            return None
-        tokens = encoder.encode(torch.stack([frame.sound for frame in windows]))
-        return F.adaptive_avg_pool1d(tokens.transpose(1, 2), self.num_pictures).transpose(1, 2)
+            return None, None
+        tokens, probabilities = encoder.encode_and_name(torch.stack([frame.sound for frame in windows]))
+        return F.adaptive_avg_pool1d(tokens.transpose(1, 2), self.num_pictures).transpose(1, 2), probabilities
 
-    def _hear_frames(self, frames: Sequence[Frame]) -> Tensor:
-        """Embeddings of the sound before each frame, of shape `(frames, width)`; of each frame once."""
+    def _hear_frames(self, frames: Sequence[Frame]) -> tuple[Tensor, Tensor | None]:
+        """Embeddings of the sound before each frame, of shape `(frames, width)`; of each frame once.
+
+        And the probabilities of classes, of shape `(frames, classes)`, if the encoder has some.
+        """
         encoder = self.encoders["audio_encoder"]
         computing = encoder.computing
         new = [frame for frame in dict.fromkeys(frames) if self._heard.get(frame, (None,))[0] is not computing]
         if new:
             windows = torch.stack([frame.sound for frame in new])
-            embeddings = encoder.encode(windows, [frame.first_sample for frame in new])
-            self._heard.update({frame: (computing, row) for frame, row in zip(new, embeddings, strict=True)})
-        return torch.stack([self._heard[frame][1] for frame in frames])
+            embeddings, probabilities = encoder.encode_and_name(windows, [frame.first_sample for frame in new])
+            rows = [None] * len(new) if probabilities is None else probabilities
+            found = zip(new, embeddings, rows, strict=True)
+            self._heard.update({frame: (computing, embedding, row) for frame, embedding, row in found})
+        _, embeddings, probabilities = zip(*(self._heard[frame] for frame in frames), strict=True)
+        return torch.stack(embeddings), None if probabilities[0] is None else torch.stack(probabilities)
 
     # Export
 

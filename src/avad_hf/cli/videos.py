@@ -1,0 +1,234 @@
+"""What detect and describe share: the outputs of each video, and going on where one fails."""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, Protocol
+
+import typer
+
+from avad_hf.files import check_output, shown
+
+from .stopping import unstopped
+from .terminal import fail, progress, progress_of_many, quiet, refuse, say
+
+PLOT_ENDINGS = (".png", ".svg", ".pdf")
+# What --json and --csv call standard output.
+STDOUT = Path("-")
+
+VideosArgument = Annotated[list[str], typer.Argument(help="Paths or URLs of videos.", show_default=False)]
+JsonOption = Annotated[Path | None, typer.Option(help="Write all results to this file; - is standard output.")]
+CsvOption = Annotated[Path | None, typer.Option(help="Write one row a clip to this file; - is standard output.")]
+PlotOption = Annotated[
+    Path | None, typer.Option(help="Draw the timeline (PNG, SVG, PDF); a folder for several videos.")
+]
+OverlayOption = Annotated[
+    Path | None, typer.Option(help="Write the video with what was found burnt in (MP4); a folder for several videos.")
+]
+BatchSizeOption = Annotated[
+    int | None,
+    typer.Option(help="Clips that go through the encoders together. Default: 1, on a GPU what fits.", min=1),
+]
+StreamsOption = Annotated[int, typer.Option(help="Videos read at the same time; they share the networks.", min=1)]
+DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps. Default: the first GPU, or cpu.")]
+
+
+class Finder(Protocol):
+    """What results come from: the pipeline of a detector, or what describes."""
+
+    computes_in: str
+
+    def interleave(self, videos: Any, streams: int, **options: Any) -> Iterator[tuple[int, dict | Exception]]:
+        """Results of many videos, as they come."""
+
+
+def work_through(
+    videos: list[str],
+    load: Callable[[], Finder],
+    print_result: Callable[[str, dict, bool], None],
+    json: Path | None,
+    csv: Path | None,
+    plot: Path | None,
+    overlay: Path | None,
+    **options: Any,
+) -> None:
+    """Find what is in videos, print it, and write it to the outputs; a video that fails is reported and skipped.
+
+    Args:
+        videos: Paths or addresses.
+        load: Loads the networks, after everything that can be refused without them.
+        print_result: Prints the result of a video, on standard error if that is true.
+        json: File of all results.
+        csv: File of one row a clip.
+        plot: File of the timeline, or folder for several videos.
+        overlay: File of the video with what was found, likewise.
+        options: Of `Finder.interleave`.
+    """
+    videos = list(dict.fromkeys(videos))
+    failed = _missing(videos)
+    outputs = _output_paths(videos, plot, overlay, json, csv)
+    readable = [video for video in videos if video not in failed]
+    from avad_hf.detection.events import write_csv, write_json
+    from avad_hf.report.overlay import render_overlay
+    from avad_hf.report.timeline import plot_timeline
+
+    quiet()
+    finder = load()
+    say(f"Networks: {finder.computes_in}.", err=True, dim=True)
+    results, kept = {}, {}
+    begun = time.monotonic()
+    try:
+        with progress_of_many([Path(video).name for video in readable]) as move:
+            try:
+                found = finder.interleave(_opened(readable, kept), on_progress=move, **options)
+            except ValueError as error:
+                refuse(str(error))
+            # So that no thread reads on where it is stopped.
+            with closing(found):
+                for number, result in found:
+                    video = readable[number]
+                    # A night's work must not end at its first odd recording.
+                    stack, media = kept.pop(number)
+                    try:
+                        if isinstance(result, Exception):
+                            raise result
+                        results[video] = result
+                        print_result(video, result, STDOUT in (json, csv))
+                        _print_notes(result)
+                        plot_path, overlay_path = outputs[video]
+                        if plot_path:
+                            plot_timeline(result, media, plot_path)
+                        if overlay_path:
+                            with progress(overlay_path.name, result["read_until"]) as drawn:
+                                render_overlay(result, media, overlay_path, on_progress=drawn)
+                    except Exception as error:
+                        failed.append(video)
+                        words = str(error) if video in str(error) else f"{video}: {type(error).__name__}: {error}"
+                        fail(words.replace(video, shown(video)))
+                    finally:
+                        stack.close()
+        _print_speed(results, time.monotonic() - begun)
+    finally:
+        results = {video: results[video] for video in videos if video in results}
+        if results or len(failed) == len(videos):  # and not where it was stopped before the first result
+            with unstopped():
+                written = [_write(write_json, results, json), _write(write_csv, results, csv)]
+    if failed:
+        _fail_of(videos, failed)
+    if not all(written):
+        raise typer.Exit(1)
+
+
+def _fail_of(videos: list[str], failed: list[str]) -> NoReturn:
+    """End the command with status 1."""
+    fail(f"{len(failed)} of {len(videos)} videos failed: {', '.join(map(shown, failed))}")
+    raise typer.Exit(1)
+
+
+def _missing(videos: list[str]) -> list[str]:
+    """Report videos that are not there, before networks are loaded; addresses are asked later."""
+    missing = [video for video in videos if "://" not in video and not os.path.exists(video)]
+    for video in missing:
+        fail(f"{shown(video)}: no such file. Check the path.")
+    if len(missing) == len(videos):
+        _fail_of(videos, missing)
+    return missing
+
+
+def _write(write: Callable[[dict, Any], None], results: dict[str, dict], path: Path | None) -> bool:
+    """Write results to a file, or to standard output; says so where that fails, since there may be another output."""
+    if path == STDOUT:
+        write(results, sys.stdout.buffer)
+    elif path is not None:
+        try:
+            write(results, path)
+        except OSError as error:
+            words = str(error)
+            fail(words if str(path) in words else f"{path} cannot be written: {words}")
+            return False
+    return True
+
+
+def _opened(videos: list[str], kept: dict[int, tuple[ExitStack, Any]]) -> Iterator[Any]:
+    """Each video, open: pictures of it are drawn later, and what comes through a pipe can be read only once.
+
+    What cannot be opened is given as it is, and gives its error where it is scored.
+    """
+    from avad_hf.media.sources import open_media
+
+    for number, video in enumerate(videos):
+        stack = ExitStack()
+        try:
+            media = stack.enter_context(open_media(video))
+        except Exception:  # which is raised again, and reported, where it is scored
+            media = video
+        kept[number] = stack, media
+        yield media
+
+
+def _output_paths(
+    videos: list[str], plot: Path | None, overlay: Path | None, json: Path | None, csv: Path | None
+) -> dict[str, tuple[Path | None, Path | None]]:
+    """Where the pictures of each video go: the given file for one video, files in the given folder for several.
+
+    What cannot work is refused here, before anything is computed.
+    """
+    for option, path, endings in (("--plot", plot, PLOT_ENDINGS), ("--overlay", overlay, (".mp4",))):
+        if path == STDOUT:
+            refuse(f"{option} - cannot be: pictures are not written to standard output. Give a file.")
+        if path is not None and len(videos) == 1 and path.suffix.lower() not in endings:
+            refuse(f"{option} {path}: for one video give a file that ends with {', '.join(endings)}.")
+        if path is not None and len(videos) > 1 and (path.is_file() or path.suffix.lower() in endings):
+            refuse(f"{option} {path} is one file, but there are {len(videos)} videos. Give a folder.")
+    if json == csv == STDOUT:
+        refuse("Standard output takes one of --json and --csv. Give the other one a file.")
+    if len(videos) == 1:
+        outputs = {videos[0]: (plot, overlay)}
+    else:
+        outputs, taken = {}, set()
+        for video in videos:
+            # Videos of the same name in different folders must not overwrite each other.
+            stem = name = Path(video).stem
+            number = 2
+            while name in taken:
+                name, number = f"{stem}-{number}", number + 1
+            taken.add(name)
+            outputs[video] = (plot and plot / f"{name}.png", overlay and overlay / f"{name}-overlay.mp4")
+    pictures = (path for pair in outputs.values() for path in pair)
+    written = [path for path in (json, csv, *pictures) if path not in (None, STDOUT)]
+    sources = {Path(video).resolve() for video in videos}
+    for path in written:
+        if path.resolve() in sources:
+            refuse(f"{path} is one of the videos, and would be overwritten. Give another name.")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            refuse(f"{path} cannot be written: {error}.")
+        try:
+            check_output(path)
+        except OSError as error:
+            refuse(str(error))
+    if len({path.resolve() for path in written}) < len(written):
+        refuse("Two outputs have the same name. Give each its own.")
+    return outputs
+
+
+def _print_speed(results: dict[str, dict], elapsed: float) -> None:
+    seconds = sum(result["read_until"] for result in results.values())
+    if seconds:
+        say(
+            f"{seconds:.1f} s of video in {elapsed:.1f} s, {elapsed / seconds:.2f} of their length.",
+            err=True,
+            dim=True,
+        )
+
+
+def _print_notes(result: dict) -> None:
+    """Print what one must know to read a result."""
+    if result["warnings"]:
+        say("\n".join(f"  Note: {warning}" for warning in result["warnings"]), fg="yellow", err=True)
+    if result["read"] and result["read"]["remarks"]:
+        say("\n".join(f"  Remark: {remark}" for remark in result["read"]["remarks"]), dim=True, err=True)
