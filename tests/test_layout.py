@@ -28,12 +28,13 @@ ALLOWED = {
     "features": {"files", "processes", "media", "hub", "corpora"},
     "detection": {"files", "media", "models", "hub"},
     "report": {"files", "media", "detection", "metrics"},
-    "untrained": {"files", "corpora", "models", "registration", "hub"},
+    "untrained": {"files", "corpora", "convert", "models", "registration", "hub"},
     "convert": {"files", "features", "models", "registration", "hub"},
     "evaluation": {"files", "processes", "media", "features", "metrics", "models", "hub"},
     "training": {"files", "processes", "media", "corpora", "features", "metrics", "models", "evaluation", "hub"},
     "reproduce": {"files", "processes", "media", "corpora", "features", "models", "evaluation", "training", "hub"},
     "demo": {"detection", "corpora", "features", "evaluation", "report", "training"},
+    "describing": {"convert", "detection", "registration"},
     "export": {"files", "media", "corpora", "synthetic", "models", "metrics", "detection", "hub"},
     "benchmark": {"files", "media", "models", "registration", "export", "untrained"},
     "__init__": {"registration", "late"},
@@ -41,7 +42,7 @@ ALLOWED = {
 ALLOWED["training"] |= {"registration"}
 for writer in ("features", "training", "export", "reproduce", "synthetic", "demo"):
     ALLOWED[writer] |= {"disks", "runs"}
-ALLOWED["reproduce"] |= {"detection", "registration", "untrained"}
+ALLOWED["reproduce"] |= {"convert", "detection", "metrics", "registration", "untrained"}
 # The command may use everything.
 ALLOWED["cli"] = set(ALLOWED) - {"__init__"}
 # What the contracts of models/ are in: detection knows no more of a detector than this.

@@ -123,7 +123,7 @@ def reproduce(
             num_videos or paper.num_videos,
             data_dir=data_dir,
             profile=profile,
-            seeds=tuple(seeds or (0, 1, 2)),
+            seeds=tuple(seeds or paper.seeds),
             settings=settings,
             on_stage=stage if state.is_main_process else lambda name: None,
             **special,
@@ -146,7 +146,7 @@ def _refuse_what_cannot_be(
 ) -> None:
     """Refuse what is missing for a corpus, and options that are not for it."""
     is_drawn = paper.num_videos is not None
-    if not is_drawn and model is None:
+    if not is_drawn and model is None and paper.encoders is None:
         refuse(f"--model is needed: {paper.needs}.")
     if not is_drawn and data_dir is None:
         refuse(f"--data-dir is needed: the folder of {corpus}, or its manifest.")

@@ -5,6 +5,7 @@ from typing import Any
 
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 
+from .cctv_fights import CctvFights
 from .corpus import CorpusBuilder, OwnCorpus
 from .mavad import Mavad
 from .shade import Shade
@@ -16,6 +17,7 @@ BUILDERS: dict[str, type[CorpusBuilder]] = {
     "shade": Shade,
     "shanghaitech": ShanghaiTech,
     "synthetic": Synthetic,
+    "cctv-fights": CctvFights,
     "manifest": OwnCorpus,
 }
 
@@ -34,7 +36,8 @@ def load_dataset(
     """Load a corpus as a data set whose rows say where each video is and what is known of it.
 
     Args:
-        path: ``"mavad"``, ``"shade"``, ``"shanghaitech"``, ``"synthetic"``, or ``"manifest"`` for one's own.
+        path: ``"mavad"``, ``"shade"``, ``"shanghaitech"``, ``"synthetic"``, ``"cctv-fights"``, or ``"manifest"``
+            for one's own.
         name: Part of it: a scene of MAVAD, the synthetic world or one's own (``"all"`` by default, where there is
             one); ``"dark"`` of SHADE; ``"weakly_supervised"`` or ``"original"`` split of ShanghaiTech.
         data_dir: Folder of the corpus, or its manifest (csv, jsonl or parquet). A ``manifest.*`` in the folder counts

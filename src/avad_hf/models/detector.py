@@ -56,15 +56,20 @@ class DetectorConfig(CheckpointConfig):
         threshold_origin: How the threshold was found; ``None`` if nobody has looked for one.
         recipe_sha256: Of the features that it was trained on, so that features of another recipe are refused;
             ``None`` if not known.
+        feature_scales: What features are multiplied by before anything else, by their names: encoders differ in the
+            size of what they give, and the larger sense would count more. ``None`` leaves them as they are.
     """
 
     card: ClassVar[str] = "detector"
     summary: ClassVar[str] = "A detector of anomalies in video."
     pipeline_tag: ClassVar[str] = "video-classification"
 
+    later_settings: ClassVar[dict[str, Any]] = {"feature_scales": None}
+
     threshold: float | int = 0.5
     threshold_origin: str | None = None
     recipe_sha256: str | None = None
+    feature_scales: dict[str, float] | None = None
 
     @property
     def detector_spec(self) -> DetectorSpec:
@@ -94,6 +99,11 @@ class DetectorConfig(CheckpointConfig):
         """What is said of a result for a video without sound; ``None`` where nothing need be said."""
         return None
 
+    def scaled(self, name: str, features: Tensor) -> Tensor:
+        """Features, by their name, times their scale of `feature_scales`."""
+        scale = (self.feature_scales or {}).get(name)
+        return features if scale is None else features * scale
+
     def engine_inputs(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """Inputs as an exported network can take them."""
         return inputs
@@ -102,6 +112,12 @@ class DetectorConfig(CheckpointConfig):
         """Check that scores can reach the threshold."""
         if not 0.0 <= self.threshold <= 1.0:
             raise ValueError(f"threshold must be between 0 and 1, got {self.threshold}.")
+
+    def validate_feature_scales(self):
+        """Check that scales are numbers above 0."""
+        for name, scale in (self.feature_scales or {}).items():
+            if not 0.0 < scale < math.inf:
+                raise ValueError(f"feature_scales must be finite and above 0, got {scale} for {name}.")
 
 
 class DetectorModel(CheckpointModel):

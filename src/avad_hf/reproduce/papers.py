@@ -1,4 +1,4 @@
-"""Which paper's protocol makes the tables of which corpus; what runs is imported when it is run."""
+"""Which protocol makes the tables of which corpus; what runs is imported when it is run."""
 
 import os
 from collections.abc import Callable
@@ -17,6 +17,8 @@ class Paper:
         options: What else it can be told.
         needs: What a checkpoint is needed for.
         num_videos: Videos of a synthetic corpus, which needs no checkpoint and no folder; ``None`` for a real one.
+        encoders: Names of the published encoders that are got where no checkpoint is given.
+        seeds: Of the splits, or of the repeats.
     """
 
     architecture: str
@@ -24,6 +26,8 @@ class Paper:
     options: tuple[str, ...]
     needs: str
     num_videos: int | None = None
+    encoders: tuple[str, str] | None = None
+    seeds: tuple[int, ...] = (0, 1, 2)
 
 
 def _scores_of_clips(
@@ -71,6 +75,33 @@ def _event_classes(
     )
 
 
+def _real_recordings(
+    corpus: str,
+    output_dir: str | os.PathLike,
+    model: str | None,
+    num_videos: int | None,
+    device: Any = None,
+    dtype: str = "float32",
+    **options: Any,
+) -> str:
+    from transformers import AutoProcessor
+
+    from avad_hf.models.avaca.processing_avaca import AvacaProcessor
+    from avad_hf.processes import process_state
+
+    from .cctv_fights import reproduce_cctv_fights
+
+    if model is None:
+        from avad_hf.convert.getting import get
+
+        seeing, hearing = (get(name) for name in PAPERS[corpus].encoders)
+        processor = AvacaProcessor(video_encoder=seeing, audio_encoder=hearing)
+    else:
+        processor = AutoProcessor.from_pretrained(model, trust_remote_code=False)
+    processor.to(device or process_state().device, dtype)
+    return reproduce_cctv_fights(processor, output_dir, **options)
+
+
 _AVACA = {
     "architecture": "avaca",
     "run": _scores_of_clips,
@@ -89,6 +120,14 @@ PAPERS = {
     "synthetic": Paper(**_AVACA, num_videos=200),
     "shade": Paper(**_AVRL),
     "crowd": Paper(**_AVRL, num_videos=540),
+    "cctv-fights": Paper(
+        architecture="avaca",
+        run=_real_recordings,
+        options=("device", "dtype"),
+        needs="its processor makes the features",
+        encoders=("i3d", "yamnet"),
+        seeds=(0, 1, 2, 3, 4),
+    ),
 }
 
 __all__ = ["PAPERS", "Paper"]

@@ -34,14 +34,14 @@ class TrainingResult:
 
     Args:
         output_dir: The trained checkpoint.
-        best_epoch: Whose weights it holds: the highest validation AUC or, of event classes, top-1 accuracy; of equal
-            ones the lowest validation loss.
+        best_epoch: Whose weights it holds: that of the lowest validation loss or, by ``best_by="figure"``, of the
+            highest validation AUC or, of event classes, top-1 accuracy.
         epochs: How many were trained.
         validation: ``roc_auc`` or ``top1_accuracy`` of the videos, and ``loss``, in the best epoch.
         threshold: Equal-error threshold of the validation videos.
         threshold_origin: How it was found, as the checkpoint's config says it; ``None`` if it could not be looked for,
             because all validation videos are normal or all are anomalous (event classes).
-        figure: Which figure of `validation` chose the epoch.
+        figure: Which figure of `validation` tells how good the epoch is.
         figure_name: The same, for people.
         warnings: What one must know to read the figures: few validation videos, names that are not learnt.
     """
@@ -151,6 +151,7 @@ def _train(
             run.clean(is_finished=True)
         return TrainingResult(str(run.path), **finished, **described)
 
+    config = run.config  # that of a run that was begun before is resumed as it was
     set_seed(config.seed)
     model, processor = new_model(config, train_data, model, processor)
     train_data, validation_data = (objective.labelled(data, model) for data in (train_data, validation_data))
@@ -216,7 +217,7 @@ def _train(
             scheduler.step(validation["loss"])
         rate = optimizer.param_groups[0]["lr"]
         history.append({"epoch": epoch, "train": losses, "validation": validation, "learning_rate": rate})
-        best_epoch = _best(history, objective.figure)
+        best_epoch = _best(history, objective.figure if config.best_by == "figure" else None)
         run.save_state(accelerator, model, history, best_epoch)
         figures = {f"train/{k}": v for k, v in losses.items()} | {f"validation/{k}": v for k, v in validation.items()}
         with writing(run.path, "The log of the run", RESUME):
@@ -269,9 +270,14 @@ def _scheduler(config: TrainingConfig, optimizer: torch.optim.Optimizer, num_ste
     return get_scheduler(config.scheduler, optimizer, warmup, num_steps, specific), by_loss
 
 
-def _best(history: list[dict[str, Any]], figure: str) -> int:
-    best = max(history, key=lambda item: (item["validation"][figure], -item["validation"]["loss"]))
-    return best["epoch"]
+def _best(history: list[dict[str, Any]], figure: str | None) -> int:
+    """The epoch of the highest figure, of equal ones that of the lowest loss; by the loss alone without one."""
+
+    def goodness(item: dict[str, Any]) -> tuple[float, ...]:
+        found = item["validation"]
+        return (-found["loss"],) if figure is None else (found[figure], -found["loss"])
+
+    return max(history, key=goodness)["epoch"]
 
 
 def _has_stalled(config: TrainingConfig, history: list[dict[str, Any]], best_epoch: int) -> bool:

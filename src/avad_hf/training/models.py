@@ -1,5 +1,7 @@
 """Detectors to train: new ones in the shape of their data or of a checkpoint, or one that is given."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -26,6 +28,9 @@ from avad_hf.registration import architectures
 
 from .config import TrainingConfig
 from .objectives import objective_of
+
+# Videos whose features are read for their size.
+MOST_SCALED = 1000
 
 
 def new_model(
@@ -61,6 +66,8 @@ def new_model(
         model_config, processor = _config_of(config, data)
         # Weights are float32 whatever the checkpoint's are: small steps would be lost in rounding.
         model = AutoModelForVideoClassification.from_config(model_config, dtype=torch.float32)
+        if config.scale_features and not config.fine_tune:
+            model.config.feature_scales = scales_of(data, list(spec_of(model).inputs))
         if config.fine_tune:
             model.begin_with(
                 AutoModelForVideoClassification.from_pretrained(
@@ -75,6 +82,26 @@ def new_model(
         item = {name: value.to(model.device) for name, value in data.collate([data[0]]).items()}
         model.eval()(**item)
     return model, processor
+
+
+def scales_of(data: FeatureDataset, names: Sequence[str]) -> dict[str, float] | None:
+    """What makes the root mean square of features 1, by their names.
+
+    Args:
+        data: Training videos. Of very many some are looked at, evenly spread. Sound that is not there is left out.
+        names: Of the features.
+    """
+    step = max(1, len(data) // MOST_SCALED)
+    totals, counts = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0)
+    for index in range(0, len(data), step):
+        item = data[index]
+        for name in names:
+            if name == "audio_features" and not item["has_audio"].any():
+                continue
+            totals[name] += item[name].double().square().sum().item()
+            counts[name] += item[name].numel()
+    found = {name: math.sqrt(counts[name] / totals[name]) for name in names if totals[name] > 0}
+    return found or None
 
 
 def _config_of(

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from avad_hf.features.dataset import FeatureDataset
 from avad_hf.files import PARTIAL, as_json, write_text, written_whole
 from avad_hf.runs import LOCK, sweep
 
-from .config import TrainingConfig
+from .config import BEFORE, TrainingConfig
 
 RUN, HISTORY, STATES, PROGRESS = "training.json", "history.jsonl", "checkpoints", "progress.json"
 # What a full disk asks for, once there is room.
@@ -61,7 +62,7 @@ class RunFolder:
             raise FileExistsError(f"{self.path} is not an empty folder. Give a new one; nothing was overwritten.")
         try:
             saved = json.loads((self.path / RUN).read_text(encoding="utf-8"))
-            before, data, result = saved["config"], saved["data_sha256"], saved["result"]
+            before, data, result = BEFORE | saved["config"], saved["data_sha256"], saved["result"]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{self.path / RUN} is damaged ({error!r}). Train anew into another folder.") from error
         if not resume:
@@ -70,6 +71,8 @@ class RunFolder:
                 f"{self.path} holds {done} training run. Resume it (--resume), or give a new folder; nothing was "
                 "overwritten."
             )
+        as_begun = {name: value for name, value in BEFORE.items() if name not in saved["config"]}
+        self.config = replace(self.config, **as_begun)
         different = self.config.differences(before)
         if data != self.data:
             different.append("the videos or their labels are others than those that the run began with")

@@ -56,16 +56,17 @@ class AvacaOutput(ModelOutput):
 
 
 class AvacaConvLayer(nn.Module):
-    """Convolution, batch norm and ReLU over one or two dimensions, keeping the size."""
+    """Convolution, batch norm if there is one, and ReLU over one or two dimensions, keeping the size."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, dims: int):
+    def __init__(self, config: AvacaConfig, in_channels: int, out_channels: int, dims: int):
         super().__init__()
         conv, norm = (nn.Conv1d, nn.BatchNorm1d) if dims == 1 else (nn.Conv2d, nn.BatchNorm2d)
-        self.conv = conv(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
-        self.norm = norm(out_channels)
+        self.conv = conv(in_channels, out_channels, config.kernel_size, padding=config.kernel_size // 2)
+        self.norm = norm(out_channels) if config.normalisation == "batch" else None
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(batch_norm(self.norm, self.conv(x)))
+        x = self.conv(x)
+        return F.relu(x if self.norm is None else batch_norm(self.norm, x))
 
 
 class AvacaAttention(nn.Module):
@@ -167,20 +168,20 @@ class AvacaModel(AvacaPreTrainedModel):
 
     def __init__(self, config: AvacaConfig):
         super().__init__(config)
-        width, inner, kernel = config.hidden_size, config.intermediate_size, config.kernel_size
+        width, inner = config.hidden_size, config.intermediate_size
         self.visual_stage1 = nn.Sequential(
-            AvacaConvLayer(config.visual_size, width, kernel, dims=2), AvacaConvLayer(width, width, kernel, dims=2)
+            AvacaConvLayer(config, config.visual_size, width, dims=2), AvacaConvLayer(config, width, width, dims=2)
         )
         self.audio_stage1 = nn.Sequential(
-            AvacaConvLayer(config.audio_size, width, kernel, dims=1), AvacaConvLayer(width, width, kernel, dims=1)
+            AvacaConvLayer(config, config.audio_size, width, dims=1), AvacaConvLayer(config, width, width, dims=1)
         )
         self.vat = AvacaAttentionBlock(config)
         self.avt = AvacaAttentionBlock(config)
         self.visual_stage2 = nn.Sequential(
-            AvacaConvLayer(width, inner, kernel, dims=1), AvacaConvLayer(inner, width, kernel, dims=1)
+            AvacaConvLayer(config, width, inner, dims=1), AvacaConvLayer(config, inner, width, dims=1)
         )
         self.audio_stage2 = nn.Sequential(
-            AvacaConvLayer(width, inner, kernel, dims=1), AvacaConvLayer(inner, width, kernel, dims=1)
+            AvacaConvLayer(config, width, inner, dims=1), AvacaConvLayer(config, inner, width, dims=1)
         )
         self.post_init()
 
@@ -260,8 +261,10 @@ class AvacaModel(AvacaPreTrainedModel):
         _refuse_nan("visual_features", visual)
         _refuse_nan("audio_features", audio)
 
-        visual = self.visual_stage1(visual.to(self.dtype)).flatten(2).transpose(1, 2)
-        audio = self.audio_stage1(audio.to(self.dtype).transpose(1, 2)).transpose(1, 2)
+        visual = config.scaled("visual_features", visual.to(self.dtype))
+        audio = config.scaled("audio_features", audio.to(self.dtype))
+        visual = self.visual_stage1(visual).flatten(2).transpose(1, 2)
+        audio = self.audio_stage1(audio.transpose(1, 2)).transpose(1, 2)
         changes = audio if audio_path == "plain" else audio.diff(dim=1)
         # Named after what the steps of each stream are: those of the queries.
         sound_stream, vat_attention = self.vat(visual, audio, output_attentions)

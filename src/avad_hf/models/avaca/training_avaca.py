@@ -15,12 +15,14 @@ PAPER: dict[str, Any] = {
     "warmup_ratio": 0.0,
     "max_grad_norm": None,
     "patience": None,
-    "model_options": {"dmil_weight": 10.0, "center_weight": 1.0},
+    "scale_features": False,
+    "best_by": "figure",
+    "model_options": {"dmil_weight": 10.0, "center_weight": 1.0, "normalisation": "batch"},
 }
 PROFILES: dict[str, dict[str, Any]] = {
     "paper": PAPER,
     # V-A: a corpus without sound.
-    "shanghaitech": PAPER | {"model_options": {"dmil_weight": 20.0, "center_weight": 1.0, "audio_path": "zeroed"}},
+    "shanghaitech": PAPER | {"model_options": PAPER["model_options"] | {"dmil_weight": 20.0, "audio_path": "zeroed"}},
 }
 
 __all__ = ["PROFILES"]

@@ -75,9 +75,8 @@ def init(
         "audio_size": processor.widths["audio_features"],
         "num_audio_steps": processor.num_pictures,
     }
-    if processor.num_pictures == 1:  # differences of sound steps need two of them
-        shapes["audio_path"] = "plain"
-    settings = SIZES[size]["avaca"] | shapes | {"notice": untrained_notice("detector", seed)} | options
+    new = AvacaConfig.new_settings(processor.num_pictures)
+    settings = SIZES[size]["avaca"] | new | shapes | {"notice": untrained_notice("detector", seed)} | options
     return Untrained(AvacaForAnomalyDetection(AvacaConfig(**settings)), processor, facts)
 
 

@@ -18,6 +18,8 @@ PROFILES: dict[str, dict[str, Any]] = {
         "min_learning_rate": 1e-7,
         "max_grad_norm": None,
         "patience": None,
+        "scale_features": False,
+        "best_by": "figure",
         "fine_tune": True,  # where there is a checkpoint: its networks were trained before
     }
 }

@@ -242,7 +242,7 @@ class RtfmModel(RtfmPreTrainedModel):
         clip_mask = None if clip_mask is None else clip_mask.bool()
         averaged = []
         for name in self.config.detector_spec.inputs:
-            value = features[name].to(self.dtype)
+            value = self.config.scaled(name, features[name].to(self.dtype))
             value = value.mean(dim=(3, 4)) if name == "visual_features" else value.mean(dim=2)
             if clip_mask is not None:
                 value = value.masked_fill(~clip_mask.unsqueeze(2), 0.0)

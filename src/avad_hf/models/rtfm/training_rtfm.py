@@ -16,6 +16,8 @@ PROFILES: dict[str, dict[str, Any]] = {
         "warmup_ratio": 0.0,
         "max_grad_norm": None,
         "patience": None,
+        "scale_features": False,
+        "best_by": "figure",
     },
 }
 
