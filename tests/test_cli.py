@@ -527,7 +527,7 @@ def test_train_refuse_resume(tmp_path):
         (("STORE", "-o", "run", "--batch-size", "3"), "batch_size must be even"),
         (("STORE", "-o", "run", "--scene", "harbour"), "has no scene 'harbour'. Scenes: street"),
         (("STORE", "-o", "run", "--fine-tune"), "fine_tune begins with the weights of a checkpoint"),
-        (("STORE", "-o", "run", "--profile", "best"), "profile must be one of default, paper, "),
+        (("STORE", "-o", "run", "--profile", "best"), "profile must be one of default, few, paper, "),
         (("STORE", "-o", "run", "--fusion", "add"), "AvacaConfig has no option fusion"),
         (("STORE", "-o", "run", "--set", "hidden_siz=3"), "no option hidden_siz. Did you mean hidden_size?"),
         (("STORE", "-o", "run", "--set", "hidden_size"), "--set hidden_size: give the name of a field and its value"),
@@ -688,7 +688,9 @@ def test_a_detectors_own_recipe_is_the_default(tmp_path, tiny, monkeypatch):
     as_option = told(monkeypatch, "s", "--architecture", "avrl", "--frozen-audio-stages", 4, "--set", "modality=audio")
     assert as_option == named
     paper = told(monkeypatch, "s", "--architecture", "avaca", "--profile", "paper", "--audio-path", "zeroed")
-    assert paper.model_options == {"dmil_weight": 10.0, "center_weight": 1.0, "audio_path": "zeroed"}
+    assert paper.model_options == {"dmil_weight": 10.0, "center_weight": 1.0, "normalisation": "batch"} | {
+        "audio_path": "zeroed"
+    }
 
 
 def test_notes_of_a_run_are_printed(tmp_path, monkeypatch):

@@ -318,7 +318,9 @@ def test_shanghaitechs_refusals(media, tmp_path, load):
 
 
 def test_refusals_of_load_dataset(media, tmp_path, load):
-    with pytest.raises(ValueError, match="'ucf' is none of mavad, shade, shanghaitech, synthetic, manifest"):
+    with pytest.raises(
+        ValueError, match="'ucf' is none of mavad, shade, shanghaitech, synthetic, cctv-fights, manifest"
+    ):
         load("ucf")
     with pytest.raises(ManifestError, match="data_dir is needed"):
         load("mavad")

@@ -252,7 +252,8 @@ from small_disks import SmallDisk
 
 def learn(place, resume):
     train(TrainingConfig({str(store)!r}, str(place / "run"), epochs=2, patience=None, batch_size=4,
-                         model_options={{"hidden_size": 4, "intermediate_size": 4}}), resume=resume, progress=False)
+                         model_options={{"hidden_size": 4, "intermediate_size": 4, "normalisation": "batch"}}),
+              resume=resume, progress=False)
 
 def contents(place):
     return {{path.name: path.read_bytes() for path in (place / "run").iterdir() if path.name != "training.json"}}

@@ -24,7 +24,8 @@ from avad_hf.training.models import new_model
 from . import warm
 from .feature_stores import plant, recipe
 
-SMALL = {"hidden_size": 16, "intermediate_size": 16}
+# As published: what steps compute is compared with that.
+SMALL = {"hidden_size": 16, "intermediate_size": 16, "normalisation": "batch"}
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,9 @@ def store(tmp_path_factory) -> str:
 
 def config(store, output_dir, **settings) -> TrainingConfig:
     return TrainingConfig(
-        **{"data": store, "output_dir": str(output_dir), "epochs": 4, "model_options": SMALL} | settings
+        **{"data": store, "output_dir": str(output_dir), "epochs": 4, "model_options": SMALL}
+        | {"scale_features": False}
+        | settings
     )
 
 
@@ -152,12 +155,16 @@ def test_mixed_precision_learns_as_well(store, tmp_path):
 # What a run leaves behind
 
 
-def test_the_best_epoch_is_kept_with_its_threshold(store, tmp_path):
-    found = run(store, tmp_path / "run", epochs=12)
+@pytest.mark.parametrize("best_by", [None, "figure"])
+def test_the_best_epoch_is_kept_with_its_threshold(store, tmp_path, best_by):
+    found = run(store, tmp_path / "run", epochs=12, best_by=best_by)
     history = history_of(tmp_path / "run")
     assert [epoch["epoch"] for epoch in history] == list(range(1, 13))
-    order = sorted(history, key=lambda e: (-e["validation"]["roc_auc"], e["validation"]["loss"]))
-    assert found.best_epoch == order[0]["epoch"]
+    by_figure = [(-e["validation"]["roc_auc"], e["validation"]["loss"], e["epoch"]) for e in history]
+    by_loss = [(e["validation"]["loss"], e["epoch"]) for e in history]
+    # Both rules choose otherwise here.
+    assert min(by_figure)[-1] != min(by_loss)[-1]
+    assert found.best_epoch == min(by_figure if best_by else by_loss)[-1]
 
     model = AvacaForAnomalyDetection.from_pretrained(tmp_path / "run").eval()
     data = FeatureDataset(store, "validation")
@@ -180,6 +187,60 @@ def test_the_best_epoch_is_kept_with_its_threshold(store, tmp_path):
         "model.safetensors",
         "training.json",
     ]
+
+
+def test_senses_are_scaled_to_one_size_and_the_checkpoint_keeps_the_scales(store, tmp_path):
+    found = run(store, tmp_path / "run", scale_features=True)
+    data = FeatureDataset(store, "train")
+    sizes = {
+        name: np.sqrt(np.mean(np.concatenate([item[name].numpy().ravel() for item in heard]).astype(float) ** 2))
+        for name, heard in (
+            ("visual_features", list(data)),
+            ("audio_features", [item for item in data if item["has_audio"]]),
+        )
+    }
+    model = AvacaForAnomalyDetection.from_pretrained(found.output_dir).eval()
+    assert model.config.feature_scales == pytest.approx({name: 1 / size for name, size in sizes.items()}, rel=1e-5)
+    # A checkpoint without scales gives the same scores of features that were scaled before.
+    item = data.collate([data[0]])
+    plain = AvacaForAnomalyDetection.from_pretrained(found.output_dir, feature_scales=None).eval()
+    with torch.no_grad():
+        scaled = {name: item[name] / size for name, size in sizes.items()}
+        expected = plain(**scaled, clip_mask=item["clip_mask"]).logits
+        torch.testing.assert_close(model(**item).logits, expected, rtol=1e-4, atol=1e-5)
+        assert not torch.allclose(plain(**item).logits, expected)
+
+
+def test_new_detectors_have_no_batch_norm_but_by_the_papers_recipe(store, tmp_path):
+    options = {name: value for name, value in SMALL.items() if name != "normalisation"}
+    run(store, tmp_path / "new", epochs=1, model_options=options)
+    paper = TrainingConfig.from_profile(
+        "paper", data=store, output_dir=str(tmp_path / "paper"), epochs=1, model_options=options
+    )
+    train(paper, progress=False)
+    weights = {name: load_file(tmp_path / name / "model.safetensors") for name in ("new", "paper")}
+    assert not [name for name in weights["new"] if ".norm." in name]
+    assert [name for name in weights["paper"] if ".norm." in name]
+    assert AvacaConfig.from_pretrained(tmp_path / "paper").feature_scales is None
+
+
+def test_a_run_that_was_begun_before_there_was_a_choice_goes_on_as_it_was(store, tmp_path):
+    settings = {"epochs": 3, "best_by": "figure"}
+    run(store, tmp_path / "run", **settings)
+    record = tmp_path / "run" / "training.json"
+    saved = json.loads(record.read_text())
+    for name in ("scale_features", "best_by"):
+        del saved["config"][name]
+    record.write_text(json.dumps(saved))
+    # By today's defaults.
+    again = train(config(store, tmp_path / "run", epochs=3, scale_features=True), resume=True, progress=False)
+    assert again.epochs == 3
+
+
+@pytest.mark.parametrize("scales", [{"visual_features": 0.0}, {"audio_features": float("inf")}])
+def test_scales_that_cannot_be_are_refused(scales):
+    with pytest.raises(Exception, match="feature_scales must be finite and above 0"):
+        AvacaConfig(feature_scales=scales)
 
 
 def test_a_trained_checkpoint_detects(bunny, bikes, tiny, tmp_path):
@@ -263,7 +324,7 @@ def test_trackers_are_told(store, tmp_path):
 
 # Resuming
 
-RESUMABLE = {"epochs": 14, "patience": None, "batch_size": 4}
+RESUMABLE = {"scale_features": False, "epochs": 14, "patience": None, "batch_size": 4}
 
 
 def killed(store, output_dir, when) -> None:
@@ -349,8 +410,8 @@ def test_damaged_states_and_other_runs_are_refused(store, tmp_path):
 def test_two_processes_learn_and_score_what_one_does(store, tmp_path):
     """One step of SGD, so that weights show gradients, over pairs that two cannot share evenly; then a whole run."""
     step = {"epochs": 1, "batch_size": 100, "optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0}
-    step |= {"learning_rate": 1.0, "scheduler": "constant", "max_grad_norm": None}
-    whole = {"epochs": 3, "batch_size": 6, "patience": None}
+    step |= {"learning_rate": 1.0, "scheduler": "constant", "max_grad_norm": None, "scale_features": False}
+    whole = {"epochs": 3, "batch_size": 6, "patience": None, "scale_features": False}
     warm.run_two(
         code=f"""
 from avad_hf import AvacaForAnomalyDetection, FeatureDataset, TrainingConfig, evaluate, train
@@ -412,6 +473,7 @@ found.save({str(tmp_path)!r} + "/two-evaluated")
         ({"max_grad_norm": -1.0}, "max_grad_norm must be above 0"),
         ({"weight_decay": -0.1}, "weight_decay must be 0 or more"),
         ({"warmup_ratio": 1.0}, "warmup_ratio from 0 to below 1"),
+        ({"best_by": "luck"}, "best_by must be one of loss, figure, got 'luck'"),
         ({"patience": 0}, "patience must be a whole number"),
         ({"fine_tune": True}, "fine_tune begins with the weights of a checkpoint"),
     ],
@@ -424,12 +486,19 @@ def test_settings_that_cannot_be_meant_are_refused(settings, words):
 def test_profiles():
     paper = TrainingConfig.from_profile("paper", data="a", output_dir="b")
     assert (paper.optimizer, paper.learning_rate, paper.weight_decay, paper.epochs) == ("adam", 1e-5, 5e-4, 100)
-    assert paper.model_options == {"dmil_weight": 10.0, "center_weight": 1.0}
+    assert paper.model_options == {"dmil_weight": 10.0, "center_weight": 1.0, "normalisation": "batch"}
+    assert (paper.scale_features, paper.best_by) == (False, "figure")
     weak = TrainingConfig.from_profile("shanghaitech", data="a", output_dir="b", model_options={"dmil_alpha": 2})
-    assert weak.model_options == {"dmil_weight": 20.0, "center_weight": 1.0, "audio_path": "zeroed", "dmil_alpha": 2}
+    assert weak.model_options == paper.model_options | {
+        "dmil_weight": 20.0,
+        "audio_path": "zeroed",
+        "dmil_alpha": 2,
+    }
     assert "dmil_alpha" not in profiles()["shanghaitech"]["model_options"]
     assert TrainingConfig.from_profile("default", data="a", output_dir="b", epochs=3).epochs == 3
-    with pytest.raises(ValueError, match=r"profile must be one of default, paper, shanghaitech, avrl, .*got 'best'"):
+    with pytest.raises(
+        ValueError, match=r"profile must be one of default, few, paper, shanghaitech, avrl, .*got 'best'"
+    ):
         TrainingConfig.from_profile("best", data="a", output_dir="b")
 
 

@@ -120,9 +120,9 @@ def _timed(detector: Detector, batch: Any) -> dict[str, float]:
     marks = [now(device)]
     hearing.inputs_of(windows, firsts if is_by_frame else None)
     marks.append(now(device))
-    visual = processor._see(batch.pixels)
+    visual, _ = processor._see(batch.pixels)
     marks.append(now(device))
-    audio = processor._hear(clips)
+    audio, _ = processor._hear(clips)
     marks.append(now(device))
     model.scores(model(visual_features=visual.unsqueeze(0), audio_features=audio.unsqueeze(0)))
     marks.append(now(device))

@@ -68,8 +68,9 @@ class TrainingConfig:
         max_grad_norm: Gradients are scaled down to this norm; ``None`` leaves them.
         mixed_precision: ``"no"``, ``"bf16"``, or ``"fp16"`` (on GPUs).
         best_by: Which epoch is kept: ``"loss"``, that of the lowest validation loss; or ``"figure"``, that of the
-            highest ROC AUC or top-1 accuracy. Of few videos the figure jumps, and the first epochs reach it by luck,
-            with scores that no threshold fits.
+            highest ROC AUC or top-1 accuracy. By default the loss chooses where scores of clips are learnt: of few
+            videos the AUC jumps, and the first epochs reach it by luck, with scores that no threshold fits. For event
+            classes it is the accuracy.
         patience: Epochs without a better one after which training ends; ``None`` to go on.
         log_with: Trackers of Accelerate, ``("tensorboard",)`` for example.
 
@@ -100,12 +101,13 @@ class TrainingConfig:
     min_learning_rate: float = 1e-7
     max_grad_norm: float | None = 1.0
     mixed_precision: MixedPrecision = "no"
-    best_by: BestBy = "loss"
+    best_by: BestBy | None = None
     patience: int | None = 15
     log_with: tuple[str, ...] = ()
 
     def __post_init__(self):
-        kinds = {"optimizer": Optimizer, "scheduler": Scheduler, "mixed_precision": MixedPrecision, "best_by": BestBy}
+        kinds = {"optimizer": Optimizer, "scheduler": Scheduler, "mixed_precision": MixedPrecision}
+        kinds |= {} if self.best_by is None else {"best_by": BestBy}
         for name, kind in kinds.items():
             if getattr(self, name) not in get_args(kind):
                 raise ValueError(f"{name} must be one of {', '.join(get_args(kind))}, got {getattr(self, name)!r}.")

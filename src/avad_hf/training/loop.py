@@ -34,8 +34,8 @@ class TrainingResult:
 
     Args:
         output_dir: The trained checkpoint.
-        best_epoch: Whose weights it holds: that of the lowest validation loss or, by ``best_by="figure"``, of the
-            highest validation AUC or, of event classes, top-1 accuracy.
+        best_epoch: Whose weights it holds: that of the lowest validation loss; of event classes that of the highest
+            top-1 accuracy (`TrainingConfig.best_by`).
         epochs: How many were trained.
         validation: ``roc_auc`` or ``top1_accuracy`` of the videos, and ``loss``, in the best epoch.
         threshold: Equal-error threshold of the validation videos.
@@ -152,6 +152,7 @@ def _train(
         return TrainingResult(str(run.path), **finished, **described)
 
     config = run.config  # that of a run that was begun before is resumed as it was
+    best_by = config.best_by or objective.best_by
     set_seed(config.seed)
     model, processor = new_model(config, train_data, model, processor)
     train_data, validation_data = (objective.labelled(data, model) for data in (train_data, validation_data))
@@ -217,7 +218,7 @@ def _train(
             scheduler.step(validation["loss"])
         rate = optimizer.param_groups[0]["lr"]
         history.append({"epoch": epoch, "train": losses, "validation": validation, "learning_rate": rate})
-        best_epoch = _best(history, objective.figure if config.best_by == "figure" else None)
+        best_epoch = _best(history, objective.figure if best_by == "figure" else None)
         run.save_state(accelerator, model, history, best_epoch)
         figures = {f"train/{k}": v for k, v in losses.items()} | {f"validation/{k}": v for k, v in validation.items()}
         with writing(run.path, "The log of the run", RESUME):

@@ -26,8 +26,9 @@ from .config import TrainingConfig
 class ClipScores:
     """Scores of clips, from labels of whole videos: 1 for anomalous ones, 0 for normal ones."""
 
-    # Which validation figure chooses the best epoch, and what it is called.
+    # Which validation figure tells how good an epoch is, what it is called, and what chooses the best one.
     figure, figure_name = "roc_auc", "ROC AUC"
+    best_by = "loss"
 
     def batches(self, config: TrainingConfig, data: FeatureDataset) -> BalancedBatches:
         """Batches of an epoch."""
@@ -91,6 +92,7 @@ class EventClasses:
     """Classes of whole videos."""
 
     figure, figure_name = "top1_accuracy", "top-1 accuracy"
+    best_by = "figure"
 
     def batches(self, config: TrainingConfig, data: FeatureDataset) -> ShuffledBatches:
         """Batches of an epoch."""

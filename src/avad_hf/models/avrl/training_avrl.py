@@ -19,7 +19,6 @@ PROFILES: dict[str, dict[str, Any]] = {
         "max_grad_norm": None,
         "patience": None,
         "scale_features": False,
-        "best_by": "figure",
         "fine_tune": True,  # where there is a checkpoint: its networks were trained before
     }
 }
