@@ -20,8 +20,10 @@ from filelock import FileLock
 
 import avad_hf  # noqa: F401
 from avad_hf.synthetic import world
-from avad_hf.synthetic.world import plan_world, render_world
+from avad_hf.synthetic.world import render_world
 from avad_hf.untrained import init_avaca
+
+from .warm import short_videos
 
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
@@ -76,11 +78,17 @@ def shared(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def drawn(shared):
-    """Rows of some videos of the synthetic world's crossing: `drawn(count, seed, first)`, of which so many first."""
+    """Rows of some videos of the synthetic world's crossing: `drawn(count, seed, first)`, of which so many first.
+
+    They last 3 s: long enough for the demonstration model to tell anomalies from the rest with a wide margin.
+    """
 
     def draw(count: int, seed: int, first: int | None = None) -> list[dict]:
-        folder, every = shared / f"crossing-{count}-{seed}", plan_world("crossing", count, seed)
+        folder = shared / f"crossing-{count}-{seed}"
         with FileLock(f"{folder}.lock"), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(world, "plan_world", world.plan_world)  # and is put back
+            short_videos(3.0)
+            every = world.plan_world("crossing", count, seed)
             patch.setattr(world, "plan_world", lambda *options: every[:first])
             plans = render_world(folder, "crossing", count, seed, progress=False)
         return [
@@ -97,9 +105,9 @@ def exported(shared):
     """The engines of a checkpoint, made once: `exported(checkpoint, format, precision, ...)` gives their folder.
 
     A network that is exported in the same precision again is copied, and one of which there is an engine in float32,
-    if `reuse`, is not traced again for OpenVINO: it is read, quantised and compressed as the exporter does.
+    if `reuse`, is not traced again: it is read, quantised and compressed as the exporter does.
     """
-    from transformers.exporters import OpenVINOExporter
+    from transformers.exporters import OnnxExporter, OpenVINOExporter
 
     from avad_hf.export import engines
     from avad_hf.hub.folders import weights_hash
@@ -111,8 +119,9 @@ def exported(shared):
             known = shared / f"{format}-{weights_hash(network.source)}"
             with FileLock(f"{known}.lock"), pytest.MonkeyPatch.context() as patch:
                 if not (known / precision).exists():
-                    if reuse and format == "openvino" and (known / "float32").exists():
-                        patch.setattr(OpenVINOExporter, "export_program", partialmethod(_again, known / "float32"))
+                    if reuse and (known / "float32").exists():
+                        exporter = {"openvino": OpenVINOExporter, "onnx": OnnxExporter}[format]
+                        patch.setattr(exporter, "export_program", partialmethod(_again, known / "float32"))
                     trace(network, place, format, precision)
                     copy_files(place, known / precision)
                 else:
@@ -137,14 +146,14 @@ def copy_files(source: Path, target: Path) -> None:
 
 
 def _again(exporter, place: Path, model, sample, config):
-    """What `OpenVINOExporter.export_program` gives, without tracing a network of which there is an engine."""
+    """What `export_program` of an exporter gives, without tracing a network of which there is an engine."""
     from openvino._offline_transformations import compress_model_transformation
     from transformers.exporters.metadata import ExportMetadata
     from transformers.exporters.utils import quantize_converted_model
 
-    network = exporter.load_program(place / "openvino_model.xml")
+    network = exporter.load_program(place / f"{exporter.program_prefix}model{exporter.program_suffix}")
     network = quantize_converted_model(network, sample, config)
-    if config.compress_to_fp16:
+    if getattr(config, "compress_to_fp16", False):  # ONNX has no such option
         compress_model_transformation(network)
     record = json.loads((place / "export.json").read_text())
     return network, ExportMetadata.from_dict(record["components"]["model"]["metadata"])

@@ -1,8 +1,8 @@
 """The benchmark: what it measures, in which order, and what it says of what is missing. No time is asserted."""
 
 import json
-import os
 import statistics
+import sys
 from types import SimpleNamespace
 
 import av
@@ -24,7 +24,8 @@ from avad_hf.models.avaca.public_parts_avaca import PublicParts
 from avad_hf.models.encoder import encoder_of
 from avad_hf.untrained import init
 
-from . import hub_processes
+from . import warm
+from .media_files import frame_times, sound, write_media
 
 # Of what the machine's peaks are measured with.
 SMALL = {"matmul_side": 32, "channels": 2, "frames": 2, "rows": 4}
@@ -38,10 +39,10 @@ def write_video(source: str, target, seconds: float) -> str:
 
 
 def warm_process(command: list[str], **options):
-    """Instead of `subprocess.run`, as which `test_a_process_that_fails_says_why` starts it."""
-    _, flag, code, *arguments = command
-    assert flag == "-c" and options == {"capture_output": True, "text": True}
-    return hub_processes.run(code, *arguments, cwd=os.getcwd(), env=dict(os.environ))
+    """Instead of `subprocess.run`, with which it takes seconds to begin."""
+    python, flag, code, *arguments = command
+    assert (python, flag) == (sys.executable, "-c") and options == {"capture_output": True, "text": True}
+    return warm.run(code=f"import sys\nsys.argv[1:] = {arguments!r}\n{code}", check=False)
 
 
 def test_measures_what_is_there_and_says_what_is_not(tmp_path, tiny, bunny, monkeypatch):
@@ -173,7 +174,16 @@ def test_cameras_run_at_once():
 
 def test_public_parts_give_the_same_scores(tmp_path, base, bunny):
     """With the same weights, and frames scaled as theirs are: both ways compute the same thing."""
-    path = write_video(bunny, tmp_path, seconds=1.24)  # one clip, which repeats its last frame
+    times = frame_times(25, 1.24)  # one clip, which repeats its last frame
+    with av.open(bunny) as container:  # square, or the networks of the published size would have twice the work
+        frames = container.decode(video=0)
+        pictures = [next(frames).reformat(96, 96, "rgb24").to_ndarray() for _ in times]
+    path = write_media(
+        *(tmp_path / "square.mp4", times, sound(0, 1.24, 48000, channels=6)),
+        audio_codec="aac",
+        size=(96, 96),
+        pictures=lambda index, *size: pictures[index],
+    )
     ours = Detector(BACKENDS["torch-float32"], base)
     ours.pipe.processor.resize = "torch"
     assert refusal(PUBLIC, base) is None
@@ -218,7 +228,8 @@ def test_tables_are_as_wide_as_what_they_hold():
     ]
 
 
-def test_a_process_that_fails_says_why(tmp_path, tiny):
+def test_a_process_that_fails_says_why(tmp_path, tiny, monkeypatch):
+    monkeypatch.setattr(memory, "subprocess", SimpleNamespace(run=warm_process))
     with pytest.raises(RuntimeError, match=r"torch-float32 failed in a process of its own: .*no such file"):
         peak_memory_mib(BACKENDS["torch-float32"], tiny, str(tmp_path / "absent.mp4"))
 

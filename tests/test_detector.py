@@ -1,5 +1,7 @@
 """The contract of detectors: a class of a user's own does all that the library's own do."""
 
+import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,31 +15,29 @@ from avad_hf import (
     AvrlConfig,
     EngineModel,
     FeatureDataset,
-    ResNet3dConfig,
-    ResNet3dModel,
     TrainingConfig,
     evaluate,
-    export_engines,
     extract_features,
     train,
 )
 from avad_hf.detection.context import ClipContext
+from avad_hf.detection.pipeline import DEMO_MODEL
 from avad_hf.media.arrays import MediaArrays
 from avad_hf.models.detector import WHOLE_VIDEO, refuse_other_widths, spec_of
 
 from .feature_stores import plant
 from .media_files import frame_times, sound, write_media
 from .own_detector import OwnConfig, OwnDetector
+from .short_clips import beginning
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TASK = "audio-visual-anomaly"
 
 
 @pytest.fixture(scope="module")
-def processor(tiny):
-    """Of the tiny checkpoint, with a video encoder of few layers."""
-    encoder = ResNet3dModel(ResNet3dConfig(stem_width=4, depths=(1, 1, 1, 1)))
-    return AutoProcessor.from_pretrained(tiny, video_encoder=encoder, clip_stride=16)
+def processor():
+    """Of the demonstration model, whose encoders other tests export too."""
+    return AutoProcessor.from_pretrained(DEMO_MODEL, clip_stride=16)
 
 
 @pytest.fixture(scope="module")
@@ -98,13 +98,15 @@ def test_it_detects_what_it_computes_and_says_why(trained, processor, bikes):
     assert event["why"]["logit"] == pytest.approx(logits.max().item(), abs=1e-6)
 
 
-def test_it_is_evaluated_and_exported(trained, store, tmp_path, bikes):
+def test_it_is_evaluated_and_exported(trained, store, tmp_path, bikes, exported):
+    bikes = beginning(bikes, tmp_path / "bikes.mp4", 66)
     figures = evaluate(AutoModelForVideoClassification.from_pretrained(trained), FeatureDataset(store)).figures
     assert figures["num_videos"] == 12 and figures["video"]["roc_auc"] is not None
-    done = export_engines(trained, tmp_path / "engines", calibrate=[bikes])
-    engine = AutoModelForVideoClassification.from_pretrained(tmp_path / "engines")
-    assert isinstance(engine, EngineModel) and done.parity.score_difference < 1e-4
-    before, after = (pipeline(TASK, model=str(place), dtype="float32")(bikes) for place in (trained, done.directory))
+    engines = exported(trained, "openvino", "float32", calibrate=[bikes])
+    engine = AutoModelForVideoClassification.from_pretrained(engines)
+    parity = json.loads((engines / "parity.json").read_text())
+    assert isinstance(engine, EngineModel) and parity["score_difference"] < 1e-4
+    before, after = (pipeline(TASK, model=str(place), dtype="float32")(bikes) for place in (trained, engines))
     assert after["score"] == pytest.approx(before["score"], abs=1e-4) and "why" in after["clips"][0]
 
 
@@ -144,9 +146,10 @@ def test_in_pieces_as_at_once(neighbours, sizes):
     assert times == list(range(11))
 
 
-def test_whole_videos_are_held_to_their_end_in_streams_too(processor, bikes, bunny):
+def test_whole_videos_are_held_to_their_end_in_streams_too(processor, bikes, bunny, tmp_path):
     model = OwnDetector(OwnConfig(visual_size=processor.widths["visual_features"], neighbours=-1))
     pipe = pipeline(TASK, model=model, processor=processor, dtype="float32", device="cpu")
+    bikes, bunny = (beginning(video, tmp_path / Path(video).name, 66) for video in (bikes, bunny))
     alone = [pipe(video, batch_size=2) for video in (bikes, bunny)]
     together = pipe([bikes, bunny], streams=2)
     for one, other in zip(alone, together, strict=True):

@@ -18,12 +18,14 @@ from .media_files import frame_times, sound, write_media
 from .test_slowfast import randomise
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-# Before an example: it draws videos of a second, not of four to eight.
+# Before an example: it draws videos of a second, not of four to eight, and no picture of their classes.
 SHORT = f"""
 import sys
 sys.path.insert(1, {str(Path(__file__).parents[1])!r})
+from avad_hf.corpora import synthetic
 from tests import warm
 warm.short_videos(1.0)
+synthetic.gallery = lambda plans, path: None
 """
 
 
@@ -128,6 +130,16 @@ def test_convert_encoders(tmp_path):
     )
 
 
+def test_two_processes_begin_as_accelerate_launch_begins_them(tmp_path):
+    names = ("ACCELERATE_USE_CPU", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR")
+    script = tmp_path / "says.py"
+    script.write_text(f"import os\nprint(os.environ['MASTER_PORT'] > '', *map(os.environ.get, {names!r}))\n")
+    ours = [process.stdout.strip() for process in warm.run_two(script)]
+    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
+    done = warm.run(*launch, script, env={"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"})
+    assert sorted(done.stdout.splitlines()) == ours
+
+
 def test_extract_distributed(tiny, tmp_path):
     rows = [
         {"id": str(index), "video": write_media(tmp_path / f"{index}.mp4", frame_times(25, 1.5)), "label": "normal"}
@@ -135,9 +147,8 @@ def test_extract_distributed(tiny, tmp_path):
     ]
     write_manifest(rows, tmp_path / "manifest.csv")
     script, store = EXAMPLES / "extract_distributed.py", tmp_path / "store"
-    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
-    env = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "HF_HOME": str(tmp_path / "home")}
-    lines = warm.run(*launch, script, tmp_path / "manifest.csv", tiny, store, env=env).stdout.splitlines()
+    both = warm.run_two(script, tmp_path / "manifest.csv", tiny, store, env=cache(tmp_path))
+    lines = [line for process in both for line in process.stdout.splitlines()]
     assert "4 videos stored by 2 processes, 0 failed" in lines
     assert {"process 0: 2 of 2", "process 1: 2 of 2"} <= set(lines)
     avad_hf.extract_features(rows, AutoProcessor.from_pretrained(tiny), tmp_path / "alone")

@@ -8,6 +8,7 @@ import os
 import re
 from itertools import pairwise
 from pathlib import Path
+from shutil import copytree
 
 import av
 import numpy as np
@@ -91,7 +92,7 @@ def remuxed(source: str, target: Path, sound_s: float, slower: int = 1) -> str:
 @pytest.fixture(scope="module")
 def crossing(drawn) -> list[dict]:
     """Videos with labels, half of them anomalous."""
-    return drawn(24, 13, first=16)
+    return drawn(24, 13, first=10)
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +100,7 @@ def media(tmp_path_factory, crossing) -> dict[str, str]:
     """A video of 160 x 90 pixels, and what may become of one; the last is heard for less than a spectrogram takes."""
     folder = tmp_path_factory.mktemp("media")
     source = crossing[2]["video"]
-    slow = remuxed(crossing[1]["video"], folder / "slow.mp4", 100.0, slower=2)
+    slow = remuxed(crossing[0]["video"], folder / "slow.mp4", 100.0, slower=2)
     return {
         "drawn": source,
         "silent": remuxed(source, folder / "silent.mp4", 0),
@@ -110,8 +111,8 @@ def media(tmp_path_factory, crossing) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def calibrate(drawn) -> list[str]:
-    """Of which two are calibrated on, and two compared on."""
-    return [row["video"] for row in drawn(4, 11)]
+    """Of which four are calibrated on, and four compared on."""
+    return [row["video"] for row in drawn(8, 11)]
 
 
 # AVACA
@@ -132,16 +133,17 @@ def expected(reference, media) -> dict[str, tuple]:
 @pytest.fixture(scope="module")
 def demo(exported, calibrate, crossing, shared):
     """Engines of the demonstration model: `demo(format, precision)` gives their pipeline."""
-    labelled = write_manifest(shared / "labelled.csv", crossing[8:16])
+    labelled = write_manifest(shared / "labelled.csv", crossing[2:])
     pipes = {}
 
     def load(format: str, precision: str):
         if (format, precision) not in pipes:
-            options = {"calibrate": calibrate if precision == "int8" else calibrate[:1]}
+            # Otherwise one is compared on, and the same as in test_engines.py, with which these engines are shared.
+            options = {"calibrate": calibrate if precision == "int8" else calibrate[2:3]}
             if (format, precision) == ("openvino", "int8"):
                 options["labelled"] = labelled
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(quantization, "GROUPS", 5)  # of 40, which take a minute
+                patch.setattr(quantization, "GROUPS", 3)  # of 40, which take a minute
                 patch.setattr(quantization, "FEW_SAMPLES", 2)
                 folder = exported(DEMO_MODEL, format, precision, reuse=True, **options)
             pipes[format, precision] = pipeline(TASK, model=str(folder))
@@ -190,7 +192,7 @@ def test_clips_in_batches_and_videos_at_the_same_time(demo, media, format, preci
 
 
 def test_padding_changes_no_score_of_an_exported_detector(reference, demo, media):
-    features = reference.processor([media["drawn"], media["portrait, 12.5 or 15 fps"]])
+    features = reference.processor([media["drawn"], {"video": media["portrait, 12.5 or 15 fps"], "end": 4.0}])
     assert not features["clip_mask"].all()
     with torch.no_grad():
         expected = reference.model(**features).logits
@@ -203,14 +205,14 @@ def test_int8_ranks_videos_as_before(reference, demo, crossing):
     """The reference's own margins are wide on these videos, so that no rounding of another processor turns a pair."""
     rows, engine = crossing, demo("openvino", "int8")
     labels = [row["anomaly"] for row in rows]
-    assert (len(labels), sum(labels)) == (16, 8)
+    assert (len(labels), sum(labels)) == (10, 5)
     found = {id(pipe): [pipe(row["video"])["score"] for row in rows] for pipe in (reference, engine)}
     before, after = found.values()
     auc_before, auc_after = roc_auc_score(labels, before), roc_auc_score(labels, after)
     assert auc_before > 0.95 and abs(auc_after - auc_before) < 0.005
     assert np.abs(np.subtract(before, after)).max() < 0.03
     report = json.loads((engine.model.place / "parity.json").read_text())["labelled"]
-    part = [roc_auc_score(labels[2:10], values[2:10]) for values in (before, after)]
+    part = [roc_auc_score(labels[2:], values[2:]) for values in (before, after)]
     assert report == {"num_videos": 8, "auc_before": pytest.approx(part[0]), "auc_after": pytest.approx(part[1])}
 
 
@@ -219,7 +221,7 @@ def test_the_parity_report_is_true(reference, demo, calibrate, format, precision
     engine = demo(format, precision)
     report = json.loads((engine.model.place / "parity.json").read_text())
     is_int8 = precision == "int8"
-    videos = calibrate[1::2] if is_int8 else calibrate[:1]
+    videos = calibrate[1::2] if is_int8 else calibrate[2:3]
     features = [(reference.processor(video), engine.processor(video)) for video in videos]
     for name, value in report["relative_errors"].items():
         expected = relative_error([b[name].numpy() for _, b in features], [a[name].numpy() for a, _ in features])
@@ -230,7 +232,7 @@ def test_the_parity_report_is_true(reference, demo, calibrate, format, precision
     assert report["score_difference"] < SCORE_BOUNDS[precision]
     assert (report["num_videos"], report["num_clips"]) == (len(videos), sum(len(a) for a, _ in pairs))
     if is_int8:
-        assert re.fullmatch(r"\d+ clips of 2 videos of the user", report["calibration"])
+        assert re.fullmatch(r"\d+ clips of 4 videos of the user", report["calibration"])
     else:
         assert report["calibration"] is None
 
@@ -290,9 +292,8 @@ def avrl(tmp_path_factory, exported, calibrate):
         key = (kind, format, precision)
         if key not in pipes:
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(quantization, "GROUPS", 4)  # of 40, which take a minute
-                reuse = (kind, precision) == ("both", "bfloat16")  # of sound alone it is traced
-                place = exported(folder, format, precision, reuse, calibrate=calibrate)
+                patch.setattr(quantization, "GROUPS", 2)  # of 40, which take a minute
+                place = exported(folder, format, precision, reuse=True, calibrate=calibrate)
             pipes[key] = pipeline(TASK, model=str(folder), dtype="float32"), pipeline(TASK, model=str(place))
         return pipes[key]
 
@@ -318,7 +319,7 @@ def test_avrl_is_as_near_as_promised(avrl, media, kind, format, precision):
     before, after = zip(*logits, strict=True)
     assert relative_error(after, before) < {"float32": 1e-4, "bfloat16": 0.03, "int8": 0.1}[precision]
     # Or equal scores would prove nothing.
-    assert np.concatenate(before).std(axis=0).max() > 0.1
+    assert np.concatenate(before).std(axis=0).max() > 0.05
 
 
 @pytest.mark.parametrize("format", ["openvino", "onnx"])
@@ -337,7 +338,7 @@ def test_videos_of_a_batch_are_classified_as_single_ones(avrl, media, format):
 def test_windows_of_a_long_video(avrl, media):
     reference, engine = avrl("both", "openvino", "float32")
     try:
-        reference.processor.window_s = engine.processor.window_s = 1.0
+        reference.processor.window_s = engine.processor.window_s = 0.7
         expected, found = (pipe(media["drawn"], batch_size=2) for pipe in (reference, engine))
     finally:
         reference.processor.window_s = engine.processor.window_s = 20.0
@@ -355,20 +356,23 @@ def run(*arguments, code: int = 0):
 
 
 @pytest.mark.parametrize("format", ["openvino", "onnx"])
-def test_the_command_prints_what_it_stores(avrl, calibrate, tmp_path, format):
+def test_the_command_prints_what_it_stores(avrl, calibrate, tmp_path, monkeypatch, format):
+    """Of int8 from the checkpoint on; and nothing of what the libraries print while they trace and convert."""
+    monkeypatch.setattr(quantization, "GROUPS", 2)  # of 40, which take a minute
     checkpoint = avrl("visual", "openvino", "float32")[0].model.name_or_path
     options = [option for video in calibrate[:2] for option in ("--calibrate", video)]
-    done = run(checkpoint, tmp_path / "new", "--format", format, *options)
+    done = run(checkpoint, tmp_path / "new", "--format", format, "--precision", "int8", *options)
     report = json.loads((tmp_path / "new" / "parity.json").read_text())
     assert done.stdout.splitlines() == [
+        "Calibrated on 1 clips of 1 videos of the user.",
         "Compared with the checkpoint in float32 on 1 videos, 1 clips.",
         f"Largest difference of a score: {report['score_difference']:.1e}.",
         done.stdout.splitlines()[-1],
     ]
     assert re.fullmatch(rf"Wrote {re.escape(str(tmp_path / 'new'))} \(\d\.\d MB\)\.", done.stdout.splitlines()[-1])
-    assert done.stderr.splitlines() == [
-        *("... reading videos", "... exporting the detector in float32", "... comparing")
-    ]
+    # But for notes that ONNX Runtime's quantiser logs.
+    said = [line for line in done.stderr.splitlines() if not line.startswith("Note: Please consider")]
+    assert said == ["... reading videos", "... exporting the detector in int8", "... comparing"]
     assert [path.name for path in tmp_path.iterdir()] == ["new"]
 
 
@@ -477,11 +481,15 @@ def test_int8_wants_sound_to_calibrate_on(tiny, avrl, media, tmp_path, monkeypat
 
 @pytest.mark.parametrize("part", ["_export", "_card"])
 def test_nothing_is_left_of_an_export_that_failed(avrl, calibrate, tmp_path, monkeypatch, part):
-    checkpoint = avrl("visual", "openvino", "float32")[0].model.name_or_path
+    reference, engine = avrl("visual", "openvino", "float32")
+    checkpoint = reference.model.name_or_path
 
     def fail(*args, **kwargs):
         raise OSError("No space left on device")
 
+    monkeypatch.setattr(
+        engines, "_export", lambda network, place, *rest: copytree(engine.model.place, place, dirs_exist_ok=True)
+    )
     monkeypatch.setattr(engines, part, fail)
     with pytest.raises(OSError, match="No space left"):
         export_engines(checkpoint, tmp_path / "deep" / "new", calibrate=calibrate[:1])
@@ -527,6 +535,7 @@ def test_not_more_than_the_most_are_read(tmp_path, calibrate, tiny, monkeypatch)
     monkeypatch.setattr(calibration, "MOST_VIDEOS", 2)
     monkeypatch.setattr(calibration, "MOST_CLIPS", 4)
     monkeypatch.setattr(calibration, "MOST_COMPARED", 1)
+    calibrate = calibrate[:4]
     given = [*calibrate, *calibrate, "x.mp4", "y.mp4"]
     clips = calibration_clips(AutoProcessor.from_pretrained(tiny), (), given, Path("unused"))
     assert clips.videos == calibrate[::2] and clips.comparison == calibrate[1:2]

@@ -1,5 +1,6 @@
 """Files that were made to make a reader fail are refused in words, or read in bounded time and memory."""
 
+import functools
 import os
 import socketserver
 import threading
@@ -23,16 +24,16 @@ LITTLE = 1 << 30
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    """Files in order, by name; each is written once."""
-    folder, written = tmp_path_factory.mktemp("originals"), {}
+def originals(tmp_path_factory):
+    """Files in order, by name: a video, and the sound beside it if it has one; each is written once."""
+    folder = tmp_path_factory.mktemp("originals")
+    return functools.cache(lambda name: BY_NAME[name].write(folder))
 
-    def file(name: str) -> str:
-        if name not in written:
-            written[name] = BY_NAME[name].write(folder)["video"]
-        return written[name]
 
-    return file
+@pytest.fixture(scope="module")
+def files(originals):
+    """Paths of the videos."""
+    return lambda name: originals(name)["video"]
 
 
 def observe(source, **request):
@@ -69,9 +70,9 @@ def test_titles_in_any_encoding(files, tmp_path, ending, encoding):
 
 @pytest.mark.parametrize("encoding", hostile.TITLES)
 @pytest.mark.parametrize("ending", ["mp3", "ogg", "m4a"])
-def test_titles_of_sound_beside_a_video(files, tmp_path, ending, encoding):
+def test_titles_of_sound_beside_a_video(originals, tmp_path, ending, encoding):
     side = {"mp3": "mp4-h264-mp3-mp3", "ogg": "mp4-h264-opus-ogg", "m4a": "mp4-h264-aac-m4a"}[ending]
-    source = BY_NAME[side].write(tmp_path)
+    source = originals(side)
     sound = hostile.titled(source["audio"], tmp_path / f"titled.{ending}", hostile.TITLES[encoding])
     seen = observe(source | {"audio": sound})
     assert numbers(seen) == list(range(40)) and not seen["problems"] and len(set(seen["sound"])) > 38

@@ -122,13 +122,16 @@ def short_videos(seconds: float) -> None:
     world.plan_world = plan
 
 
-def run_two(*command, code: str = "") -> list[Process]:
-    """Two processes that know of each other, in the environment that `accelerate launch` gives them without a GPU."""
+def run_two(*command, code: str = "", env: dict[str, str] | None = None) -> list[Process]:
+    """Two processes that know of each other, in the environment that `accelerate launch` gives them without a GPU.
+
+    `test_two_processes_begin_as_accelerate_launch_begins_them` compares it with the command's own.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     common = {"ACCELERATE_USE_CPU": "true", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
-    common |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    common |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)} | (env or {})
     both = [start(*command, code=code, env=common | {"RANK": rank, "LOCAL_RANK": rank}) for rank in "01"]
     deadline = time.monotonic() + 300
     while any(process.poll() is None for process in both):
