@@ -210,6 +210,9 @@ def test_the_whole_study(checkout, tiny, tmp_path, monkeypatch):
     # What is done is not done again.
     monkeypatch.setattr(cctv_fights, "train", None)
     assert CliRunner().invoke(app, arguments).exit_code == 0
+    # Nor taken for that of other settings.
+    other = CliRunner().invoke(app, [*arguments[:-1], "2"])
+    assert other.exit_code == 2 and "is of another run" in other.output and "epochs: 1 there, 2 now" in other.output
 
 
 def test_the_folds_of_a_checkout_are_those_of_its_manifest(checkout, tmp_path):

@@ -30,6 +30,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -168,13 +169,10 @@ class Study:
         ]
         return Repeat(self.labels, scores, alarms, np.array(folds))
 
-    def _run(self, name: str, seed: int, fold: int) -> dict[str, dict[str, list[float]]]:
-        """Score and threshold of each tested video, and the same with others' sound."""
+    def _run(self, name: str, seed: int, fold: int) -> dict[str, Any]:
+        """Score and threshold of each tested video, the same with others' sound, and the settings."""
         folder = self.protocol.output_dir / "runs" / name.replace(", ", "-").lower()
         finished = folder / f"seed{seed}-fold{fold}.json"
-        if finished.is_file():
-            return json.loads(finished.read_text(encoding="utf-8"))
-        self.protocol.on_stage(f"{name}, repeat {seed + 1}, fold {fold + 1}")
         settings = DETECTORS[name]
         place = folder / f"seed{seed}-fold{fold}"
         config = TrainingConfig.from_profile(
@@ -188,6 +186,16 @@ class Study:
             | {"seed": NUM_FOLDS * seed + fold}
             | {"model_options": self.protocol.settings.get("model_options", {}) | settings["options"]},
         )
+        if finished.is_file():
+            found = json.loads(finished.read_text(encoding="utf-8"))
+            if different := config.differences(found["config"]):
+                raise ValueError(
+                    f"{finished} is of another run:\n  "
+                    + "\n  ".join(different)
+                    + "\nGive the same settings, or a new folder."
+                )
+            return found
+        self.protocol.on_stage(f"{name}, repeat {seed + 1}, fold {fold + 1}")
         trained = train(
             config,
             train_data=self.part(seed, fold, "train"),
@@ -198,7 +206,7 @@ class Study:
         model = AutoModelForVideoClassification.from_pretrained(place, trust_remote_code=False)
         tested = self.part(seed, fold, "test")
         order = others_sound(tested.rows, [self.is_loud[row["id"]] for row in tested.rows], seed)
-        found = {}
+        found: dict[str, Any] = {"config": config.to_dict()}
         for kind, data in (("scores", tested), ("others_sound", _OthersSound(tested, order))):
             found[kind] = {
                 row["id"]: [
@@ -213,9 +221,14 @@ class Study:
         process_state().wait_for_everyone()
         return found
 
+    @cached_property
+    def means(self) -> dict[str, np.ndarray]:
+        """Mean features of all videos, read once."""
+        return mean_features(self.features)
+
     def regression(self, senses: Sequence[str]) -> list[Repeat]:
         """Logistic regression on mean features, in every fold."""
-        means = mean_features(self.features)
+        means = self.means
         numbers = {row["id"]: number for number, row in enumerate(self.rows)}
 
         def scored(seed: int, fold: int) -> dict[str, list[float]]:

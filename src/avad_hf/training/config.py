@@ -13,7 +13,6 @@ Scheduler = Literal["constant", "constant_with_warmup", "linear", "cosine", "red
 MixedPrecision = Literal["no", "bf16", "fp16"]
 BestBy = Literal["loss", "figure"]
 
-
 # What runs did that were begun before there was a choice; they go on so.
 BEFORE = {"scale_features": False, "best_by": "figure"}
 
