@@ -101,7 +101,7 @@ CHECKPOINTS: dict[str, tuple[Callable[[Path], None], str]] = {
     "no text": (_settings("config.json", architectures="x"), "architectures must be a list of texts or null, got 'x'"),
     "no classes": (_settings("config.json", id2label={"x": "a"}), "id2label must give class numbers their names"),
     "no type": (_settings("config.json", dtype="uint8"), "dtype must be a floating point type"),
-    "no output": (_settings("config.json", return_dict=False), "return_dict must be True, got False"),
+    "no output": (_settings("config.json", return_dict=False), "return_dict must be True in a checkpoint, got False"),
     "huge grid": (_settings("processor_config.json", feature_grid=[10**6, 2]), "feature_grid needs numbers of within"),
 }  # fmt: skip
 

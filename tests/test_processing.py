@@ -419,9 +419,9 @@ def test_maps_of_portrait_videos_are_turned_and_not_squeezed(processor):
     """Columns and rows change places, so that no cell is averaged away."""
     rows, columns = processor.feature_grid
     maps = torch.arange(rows * columns, dtype=torch.float32).view(1, 1, columns, rows)
-    assert torch.equal(processor._on_grid(maps), maps.transpose(-2, -1))
+    assert torch.equal(maps_on_grid(maps, processor.feature_grid), maps.transpose(-2, -1))
     landscape = maps.transpose(-2, -1).contiguous()
-    assert torch.equal(processor._on_grid(landscape), landscape)
+    assert torch.equal(maps_on_grid(landscape, processor.feature_grid), landscape)
 
 
 def test_a_step_between_the_frames_that_are_seen(tiny, bikes, tmp_path):
@@ -436,11 +436,11 @@ def test_a_step_between_the_frames_that_are_seen(tiny, bikes, tmp_path):
     assert stepped["visual_features"].shape[1] == count
     # Without scaling again: a clip of every second frame, by the encoder itself.
     seen = torch.stack([*frames[:64:2]]).unsqueeze(0)
-    maps = loaded._on_grid(loaded.encoders["video_encoder"].encode(seen))
+    maps = maps_on_grid(loaded.encoders["video_encoder"].encode(seen), loaded.feature_grid)
     torch.testing.assert_close(stepped["visual_features"][0, 0], maps[0])
     last = frames[64 * (count - 1) :: 2]
     seen = torch.stack(last + [last[-1]] * (32 - len(last))).unsqueeze(0)
-    maps = loaded._on_grid(loaded.encoders["video_encoder"].encode(seen))
+    maps = maps_on_grid(loaded.encoders["video_encoder"].encode(seen), loaded.feature_grid)
     torch.testing.assert_close(stepped["visual_features"][0, -1], maps[0])
     with pytest.raises(ValueError, match="clip_stride must be a multiple of frame_step 2"):
         AvacaProcessor.from_pretrained(tiny, frame_step=2, clip_stride=33)

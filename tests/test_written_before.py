@@ -35,6 +35,7 @@ from avad_hf import (
 )
 from avad_hf.features.store import recipe_sha256
 from avad_hf.hub.folders import weights_hash
+from avad_hf.models.avaca import processing_avaca
 
 from .data.make_before import CLIPS, clip, digest, settings, write_rows
 
@@ -61,10 +62,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def portrait_as_before(monkeypatch):
     """Maps of portrait videos were squeezed to the landscape grid; that they are turned now is the one difference."""
 
-    def squeezed(processor, maps):
-        return torch.nn.functional.adaptive_avg_pool2d(maps, processor.feature_grid)
-
-    monkeypatch.setattr(AvacaProcessor, "_on_grid", squeezed)
+    monkeypatch.setattr(processing_avaca, "maps_on_grid", torch.nn.functional.adaptive_avg_pool2d)
 
 
 @pytest.fixture(scope="module")

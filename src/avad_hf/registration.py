@@ -62,26 +62,40 @@ def register() -> None:
         AutoConfig,
         AutoFeatureExtractor,
         AutoModel,
+        AutoModelForAudioClassification,
         AutoModelForVideoClassification,
         AutoProcessor,
+        AutoVideoProcessor,
     )
+    from transformers.models.auto import modeling_auto
     from transformers.pipelines import PIPELINE_REGISTRY
+    from transformers.utils import is_torchvision_available
 
     from .detection.pipeline import DEMO_MODEL, AudioVisualAnomalyPipeline
 
     for one in ARCHITECTURES.values():
         config = one.load("config")
         AutoConfig.register(one.model_type, config)
+        hears_only = getattr(one.load("head"), "input_modalities", ()) == ("audio",)
+        task = "AUDIO_CLASSIFICATION" if hears_only else "VIDEO_CLASSIFICATION"
         # Detectors are on an Auto class for the pipeline: given a concrete class, transformers loads any checkpoint
         # as that one.
         for auto, part in (
             (AutoModel, "model"),
-            (AutoModelForVideoClassification, "head"),
+            (AutoModelForAudioClassification if hears_only else AutoModelForVideoClassification, "head"),
             (AutoFeatureExtractor, "feature_extractor"),
             (AutoProcessor, "processor"),
         ):
             if (found := one.load(part)) is not None:
                 auto.register(config, found)
+        if one.head is not None:
+            # By these names the pipelines of transformers say which models they know.
+            names = getattr(modeling_auto, f"MODEL_FOR_{task}_MAPPING_NAMES")
+            names.setdefault(one.model_type, one.load("head").__name__)
+        # Without torchvision transformers has no AutoVideoProcessor.
+        reads_videos = "pixel_values_videos" in getattr(one.load("feature_extractor"), "model_input_names", ())
+        if reads_videos and is_torchvision_available():
+            AutoVideoProcessor.register(config, one.load("feature_extractor"))
     PIPELINE_REGISTRY.register_pipeline(
         PIPELINE_TASK,
         pipeline_class=AudioVisualAnomalyPipeline,

@@ -1,5 +1,6 @@
 """What an architecture's folder declares of itself, as names: nothing is imported until it is used."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
@@ -26,6 +27,7 @@ class Architecture:
         profile: The recipe where none is named.
         public_parts: What makes up the detector from public packages, for the benchmark to compare with
             (`avad_hf.benchmark.backends.public_parts_of`).
+        tiny: Settings of its config for a small network: what the tests that all architectures pass are run on.
         others: Whatever else users import from `avad_hf`.
     """
 
@@ -42,6 +44,7 @@ class Architecture:
     profiles: str | None = None
     profile: str = "default"
     public_parts: str | None = None
+    tiny: Mapping[str, Any] = field(default_factory=dict)
     others: tuple[str, ...] = field(default=())
 
     def path(self, part: str) -> str | None:

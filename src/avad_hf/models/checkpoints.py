@@ -1,5 +1,6 @@
 """What every checkpoint of this library refuses: another model type, and weights that are not all there."""
 
+import logging
 import os
 from dataclasses import fields
 from typing import Any, ClassVar
@@ -8,7 +9,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassClassValidationError, StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from torch import nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import AttentionInterface, PreTrainedConfig, PreTrainedModel
 from transformers.utils import SAFE_WEIGHTS_NAME, cached_file
 
 from avad_hf.hub.contents import check_checkpoint, refuse_redirections
@@ -19,6 +20,8 @@ from avad_hf.hub.push import PushedWithCard
 from .engine import HUB_OPTIONS, RECORD, EngineModel, find_engine
 from .precision import FLOATS, choose_dtype, describe
 from .settings import MOST_CLASSES, Bounds, check_numbers, check_type, refuse_parts_of_class
+
+logger = logging.getLogger(__name__)
 
 # What transformers says of the weights that it has loaded, where there were none to load.
 NOTHING_MISSING: dict[str, list] = {"missing_keys": [], "unexpected_keys": [], "mismatched_keys": [], "error_msgs": []}
@@ -38,7 +41,7 @@ INHERITED: dict[str, Any] = {
     "transformers_version": str | None,
 }
 # Settings of transformers by which a network would not compute as its class says.
-FIXED = {"return_dict": True, "is_encoder_decoder": False, "chunk_size_feed_forward": 0}
+FIXED = {"is_encoder_decoder": False, "chunk_size_feed_forward": 0}
 # 1 GB in float32. The largest network that is published in this library's form, VGGish, has 72 million.
 MOST_PARAMETERS = 1 << 28
 
@@ -85,8 +88,9 @@ class CheckpointConfig(PushedWithCard, PreTrainedConfig):
         refuse_parts_of_class(type(self), kwargs, NO_FIELDS)
         for name, hint in INHERITED.items():
             check_type(name, getattr(self, name), hint)
-        if (attention := kwargs.get("attn_implementation")) not in (None, "eager", "sdpa"):
-            raise ValueError(f"attn_implementation must be 'eager' or 'sdpa', got {attention!r}.")
+        known = ("eager", *AttentionInterface().valid_keys())
+        if (attention := kwargs.get("attn_implementation")) is not None and attention not in known:
+            raise ValueError(f"attn_implementation must be one of {', '.join(known)}, got {attention!r}.")
         self._check_classes(kwargs.get("num_labels"))
         for name, value in FIXED.items():
             if getattr(self, name) not in (None, value):
@@ -143,6 +147,8 @@ class CheckpointConfig(PushedWithCard, PreTrainedConfig):
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs):
         """Build the config from its JSON; raises ``ValueError`` for the JSON of another model type."""
+        if config_dict.get("return_dict") is False:  # what is asked of a call is no part of a checkpoint
+            raise ValueError("return_dict must be True in a checkpoint, got False. Give it where the model is called.")
         found = config_dict.get("model_type")
         if found is not None and found != cls.model_type:
             raise ValueError(
@@ -193,9 +199,13 @@ class CheckpointModel(PushedWithCard, PreTrainedModel):
     accepts_loss_kwargs = False
     # A larger network of one's own says so here.
     most_parameters: ClassVar[int] = MOST_PARAMETERS
+    # What its processor makes beside the inputs of `forward`, which is left out there.
+    unread_inputs: ClassVar[tuple[str, ...]] = ()
     # What `from_pretrained` was asked for as `dtype`, and what came of it.
     asked_dtype: tuple[torch.dtype | str, torch.dtype] | None = None
     _form: tuple | None = None
+    # The notice of weights that were new when the checkpoint was loaded, and these weights.
+    _untrained: tuple[str, dict[str, torch.Tensor]] | None = None
 
     @property
     def inference_dtype(self) -> torch.dtype | str:
@@ -305,15 +315,48 @@ class CheckpointModel(PushedWithCard, PreTrainedModel):
             )
         _refuse_whole_numbers(model, pretrained_model_name_or_path, kwargs)
         if missing := sorted(info["missing_keys"]):
-            raise ValueError(
-                f"{pretrained_model_name_or_path}: {len(missing)} weights of {cls.__name__} are missing "
-                f"({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}). Give a complete {cls.__name__} "
-                f"checkpoint; to start from new weights, build {cls.__name__}(config) instead."
-            )
+            if not model._is_head_of_bare_body(missing):
+                raise ValueError(
+                    f"{pretrained_model_name_or_path}: {len(missing)} weights of {cls.__name__} are missing "
+                    f"({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}). Give a complete {cls.__name__} "
+                    f"checkpoint; to start from new weights, build {cls.__name__}(config) instead."
+                )
+            model._begin_untrained(pretrained_model_name_or_path, missing)
         asked = kwargs.get("dtype", kwargs.get("torch_dtype"))
         if isinstance(asked, torch.dtype) or (isinstance(asked, str) and asked != "auto"):
             model.asked_dtype = asked, model.dtype
         return (model, info) if wants_info else model
+
+    def _is_head_of_bare_body(self, missing: list[str]) -> bool:
+        """Whether the checkpoint was saved by the body alone, and nothing but what this class adds is missing."""
+        body = getattr(self, self.base_model_prefix, None)
+        saved_as = self.config.architectures or []
+        return (
+            body is not None
+            and saved_as == [type(body).__name__]
+            and not any(name.startswith(f"{self.base_model_prefix}.") for name in missing)
+        )
+
+    def _begin_untrained(self, place: str | os.PathLike, names: list[str]) -> None:
+        """Say which weights are new, here, in the log, and in every result until they have been trained."""
+        weights = self.state_dict()
+        notice = (
+            f"The weights {', '.join(names)} of this {type(self).__name__} are new and untrained: its checkpoint held "
+            f"a {self.config.architectures[0]} alone. Train it first; until then its scores mean nothing."
+        )
+        logger.warning("%s: %s", place, notice)
+        self._untrained = notice, {name: weights[name].detach().cpu().clone() for name in names}
+        self.config.notice = " ".join(filter(None, [self.config.notice, notice]))
+
+    def save_pretrained(self, *args, **kwargs):
+        """Write the checkpoint; without the notice of untrained weights once they have been trained."""
+        if self._untrained is not None:
+            notice, before = self._untrained
+            now = self.state_dict()
+            if not any(torch.equal(now[name].detach().cpu(), tensor) for name, tensor in before.items()):
+                self.config.notice = (self.config.notice or "").replace(notice, "").strip() or None
+                self._untrained = None
+        return super().save_pretrained(*args, **kwargs)
 
     @classmethod
     def _engine(cls, place: str | os.PathLike, config: PreTrainedConfig | None = None, **kwargs) -> EngineModel | None:

@@ -82,6 +82,13 @@ class Encoder(ABC):
     def __init__(self, network: PreTrainedModel):
         self.network = network.requires_grad_(False).eval()
         self._dtype: torch.dtype | str | None = None
+        self._learns = False
+
+    def unfrozen(self) -> "Encoder":
+        """Let the weights learn: from now on the network itself computes, with gradients."""
+        self._learns = True
+        self.network.requires_grad_(True)
+        return self
 
     @abstractmethod
     def inputs_of(self, batch: Tensor, starts: Sequence[int] | None = None) -> dict[str, Tensor]:
@@ -140,7 +147,7 @@ class Encoder(ABC):
     @property
     def computing(self) -> nn.Module:
         """What computes: an engine, or the network in its fastest form, made anew after its weights have changed."""
-        return self.network.for_inference(self._dtype or self.network.dtype)
+        return self.network if self._learns else self.network.for_inference(self._dtype or self.network.dtype)
 
     def traceable(self) -> nn.Module:
         """The network in float32 as it is exported; it takes what `inputs_of` gives."""

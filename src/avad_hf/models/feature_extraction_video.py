@@ -7,9 +7,11 @@ import torch
 from transformers import BatchFeature, FeatureExtractionMixin
 
 from avad_hf.hub.push import PushedWithCard
+from avad_hf.media.given import as_sources
 from avad_hf.media.sources import open_media
 from avad_hf.media.windows import normalised, read_whole
 
+from .processing import in_tensors
 from .settings import Bounds, check_arguments, refuse_parts_of_class
 
 
@@ -72,34 +74,51 @@ class VideoFeatureExtractor(PushedWithCard, FeatureExtractionMixin):
             )
         return super().from_dict(feature_extractor_dict, **kwargs)
 
-    def __call__(self, videos: Any) -> BatchFeature:
+    def __call__(
+        self,
+        videos: Any,
+        num_frames: int | None = None,
+        do_sample_frames: bool = True,
+        return_tensors: str = "pt",
+    ) -> BatchFeature:
         """Read one video or several.
 
         Args:
-            videos: What `avad_hf.media.sources.ACCEPTED_SOURCES` lists, or a list of them; all of one size where
-                `size` is the short side.
+            videos: What `avad_hf.media.sources.ACCEPTED_SOURCES` lists, or frames of 8 bits in an array of shape
+                `(F, H, W, 3)` or `(F, 3, H, W)`; or a list of them, all of one size where `size` is the short side.
+            num_frames: Another number of frames than its own, for this call.
+            do_sample_frames: Whether frames are picked. If not, a video must have just as many as are needed.
+            return_tensors: ``"pt"`` or ``"np"``.
 
         Returns:
             [`BatchFeature`] with ``pixel_values_videos`` of shape `(B, num_frames, 3, H, W)`.
 
         Raises:
             MediaError: If a video cannot be read.
-            ValueError: If videos come out in several sizes, which do not fit one batch.
+            ValueError: If videos come out in several sizes, which do not fit one batch; for another number of frames
+                than is needed where none are picked.
         """
-        videos = list(videos) if isinstance(videos, (list, tuple)) else [videos]
-        if not videos:
-            raise ValueError("No video was given.")
+        num_frames = self.num_frames if num_frames is None else num_frames
+        check_arguments(VideoFeatureExtractor, {"num_frames": num_frames})
         frames = []
-        for video in videos:
+        # Only the order of the frames counts here, not when they were shown.
+        for video in as_sources(videos, fps=25):
             with open_media(video) as media:
-                frames.append(read_whole(media, self.num_frames, self.size, rate=None).frames)
+                if not do_sample_frames and (found := media.num_frames(num_frames + 1)) != num_frames:
+                    raise ValueError(
+                        f"{media.info.name}: do_sample_frames=False takes videos of {num_frames} frames, and this one "
+                        f"has {'more' if found > num_frames else found}. Pick the frames, or leave it to this class."
+                    )
+                frames.append(read_whole(media, num_frames, self.size, rate=None).frames)
         if len(sizes := {tuple(item.shape[-2:]) for item in frames}) > 1:
             raise ValueError(
                 f"Videos of {len(sizes)} sizes ({sorted(sizes)}) do not fit one batch. Give them one by one, or a "
                 "size of height and width."
             )
         settings = (self.rescale_factor, self.image_mean, self.image_std)
-        return BatchFeature({"pixel_values_videos": normalised(torch.stack(frames), *settings)})
+        return in_tensors(
+            BatchFeature({"pixel_values_videos": normalised(torch.stack(frames), *settings)}), return_tensors
+        )
 
 
 __all__ = ["VideoFeatureExtractor"]

@@ -97,14 +97,6 @@ class DetectorProcessor(PushedWithCard, ProcessorMixin):
                 yield self.encode(batch)
 
     @staticmethod
-    def as_list(videos: Any) -> list[Any]:
-        """One video or several, as a list; raises ``ValueError`` for none."""
-        videos = list(videos) if isinstance(videos, (list, tuple)) else [videos]
-        if not videos:
-            raise ValueError("No video was given.")
-        return videos
-
-    @staticmethod
     def versions() -> dict[str, str]:
         """Of what decodes and computes, for recipes."""
         versions = {name: version(name) for name in ("avad-hf", "av", "torch", "torchaudio")}
@@ -140,9 +132,22 @@ def note_silence(media: Media, has_sound: bool, logger: Any) -> None:
         logger.info("%s: %s; its sound features are zero.", media.info.name, found)
 
 
+def in_tensors(features: BatchFeature, return_tensors: str) -> BatchFeature:
+    """Features as tensors of a library, ``"pt"`` or ``"np"``.
+
+    Raises:
+        ValueError: For another library.
+    """
+    if return_tensors not in ("pt", "np"):
+        raise ValueError(f"return_tensors must be 'pt' or 'np', got {return_tensors!r}.")
+    return (
+        features if return_tensors == "pt" else BatchFeature({name: value.numpy() for name, value in features.items()})
+    )
+
+
 def padded(items: Sequence[dict[str, Tensor]], names: Sequence[str]) -> dict[str, Tensor]:
     """Join what single videos have of shape `(T, ...)` to batches, shorter ones padded with zeros."""
     return {name: torch.nn.utils.rnn.pad_sequence([item[name] for item in items], batch_first=True) for name in names}
 
 
-__all__ = ["DetectorProcessor", "note_silence", "padded"]
+__all__ = ["DetectorProcessor", "in_tensors", "note_silence", "padded"]

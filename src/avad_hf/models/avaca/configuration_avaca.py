@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 from huggingface_hub.dataclasses import strict
 from torch import Tensor
+from transformers import AutoConfig, PreTrainedConfig
 
 from avad_hf.models.detector import DetectorConfig, DetectorSpec
 from avad_hf.models.settings import LARGEST, Bounds
@@ -40,12 +41,22 @@ class AvacaConfig(DetectorConfig):
         dmil_alpha: A video of t clips is judged by ``max(1, t // dmil_alpha)`` of them. Not in the paper; AR-Net's 4.
         dmil_weight: Weight of the DMIL loss (theta; 10 on MAVAD, 20 on ShanghaiTech).
         center_weight: Weight of the center loss (lambda).
+        video_config: Config of a video encoder within the model, which then takes pixels too. Not part of the paper,
+            whose encoders are frozen.
+        audio_config: Config of an audio encoder within the model, which then takes waveforms too.
+        feature_grid: Rows and columns of the feature maps of the encoder within; its own by default.
     """
 
     model_type = "avaca"
     card: ClassVar[str] = "avaca"
     summary: ClassVar[str] = "An AVACA detector."
-    later_settings: ClassVar[dict[str, Any]] = DetectorConfig.later_settings | {"normalisation": "batch"}
+    later_settings: ClassVar[dict[str, Any]] = DetectorConfig.later_settings | {
+        "normalisation": "batch",
+        "video_config": None,
+        "audio_config": None,
+        "feature_grid": None,
+    }
+    sub_configs: ClassVar[dict[str, type]] = {"video_config": AutoConfig, "audio_config": AutoConfig}
     audio_paths: ClassVar[tuple[str, ...]] = get_args(AudioPath)
     # For Trainer, which takes all other outputs for predictions.
     keys_to_ignore_at_inference: ClassVar[list[str]] = ["dmil_loss", "center_loss", "attentions"]
@@ -61,6 +72,7 @@ class AvacaConfig(DetectorConfig):
         "dmil_alpha": (1, LARGEST),
         "dmil_weight": (0, 1e6),
         "center_weight": (0, 1e6),
+        "feature_grid": (1, 64),
     }
 
     # Architecture
@@ -80,6 +92,21 @@ class AvacaConfig(DetectorConfig):
     dmil_alpha: int = 4
     dmil_weight: float | int = 10.0
     center_weight: float | int = 1.0
+
+    # Encoders within
+    video_config: dict[str, Any] | PreTrainedConfig | None = None
+    audio_config: dict[str, Any] | PreTrainedConfig | None = None
+    feature_grid: list[int] | tuple[int, ...] | None = None
+
+    def __post_init__(self, **kwargs):
+        if (self.video_config is None) != (self.audio_config is None):
+            raise ValueError("Give video_config and audio_config, or neither: a model holds both encoders or none.")
+        if self.video_config is not None:
+            from .end_to_end_avaca import encoder_config  # which imports torch's modules
+
+            for name in self.sub_configs:
+                setattr(self, name, encoder_config(name, getattr(self, name)))
+        super().__post_init__(**kwargs)
 
     @property
     def detector_spec(self) -> DetectorSpec:
@@ -116,6 +143,8 @@ class AvacaConfig(DetectorConfig):
             raise ValueError(
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}."
             )
+        if self.feature_grid is not None and len(self.feature_grid) != 2:
+            raise ValueError(f"feature_grid must be rows and columns, got {list(self.feature_grid)}.")
         if int(self.hidden_size * self.mlp_ratio) < 1:
             raise ValueError(f"mlp_ratio {self.mlp_ratio} leaves no width of a hidden_size of {self.hidden_size}.")
         if self.kernel_size % 2 == 0:

@@ -3,20 +3,29 @@
 The paper leaves open or contradicts itself on several points; each choice is noted where it stands.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers import AttentionInterface
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
+from avad_hf.models.checkpointing import CheckpointedModule
 from avad_hf.models.checkpoints import CheckpointModel
 from avad_hf.models.detector import DetectorModel
+from avad_hf.models.forwarding import network_forward
 from avad_hf.models.losses import center_loss, dmil_loss
-from avad_hf.models.normalisation import batch_norm
+from avad_hf.models.normalisation import batch_norm, masked_batch_norm
 
 from .configuration_avaca import AudioPath, AvacaConfig
+from .end_to_end_avaca import AvacaEncoders
+
+# What AvacaEncoders calls a processor's encoders.
+SLOTS = {"video_encoder": "seeing", "audio_encoder": "hearing"}
 
 
 @dataclass
@@ -29,9 +38,13 @@ class AvacaModelOutput(ModelOutput):
         attentions (`tuple` of two `torch.Tensor`):
             On request: of the transformer in the visual path, shape `(B, T, heads, S, h * w)`, and of the one in the
             audio path, shape `(B, T, heads, h * w, S - 1)` (focused) or `(B, T, heads, h * w, S)` (plain).
+        hidden_states (`tuple` of four `torch.Tensor`):
+            On request: cells of the picture, of shape `(B, T, h * w, hidden_size)`, and steps of the sound, of shape
+            `(B, T, S, hidden_size)`, after stage 1, and both after the transformers.
     """
 
     clip_states: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, Tensor] | None = None
 
 
@@ -45,6 +58,7 @@ class AvacaOutput(ModelOutput):
         center_loss (`torch.Tensor` of shape `()`): With labels, equation (2).
         logits (`torch.Tensor` of shape `(B, T)`):
             Clip scores before the sigmoid; the lowest number of their type for padding, so that its score is 0.
+        hidden_states (`tuple` of four `torch.Tensor`): On request, as in [`AvacaModelOutput`].
         attentions (`tuple` of two `torch.Tensor`): On request, as in [`AvacaModelOutput`].
     """
 
@@ -52,10 +66,11 @@ class AvacaOutput(ModelOutput):
     dmil_loss: Tensor | None = None
     center_loss: Tensor | None = None
     logits: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, Tensor] | None = None
 
 
-class AvacaConvLayer(nn.Module):
+class AvacaConvLayer(CheckpointedModule):
     """Convolution, batch norm if there is one, and ReLU over one or two dimensions, keeping the size."""
 
     def __init__(self, config: AvacaConfig, in_channels: int, out_channels: int, dims: int):
@@ -64,9 +79,46 @@ class AvacaConvLayer(nn.Module):
         self.conv = conv(in_channels, out_channels, config.kernel_size, padding=config.kernel_size // 2)
         self.norm = norm(out_channels) if config.normalisation == "batch" else None
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, is_real: Tensor | None = None) -> Tensor:
+        return self.computed(self._forward, x, is_real)
+
+    def _forward(self, x: Tensor, is_real: Tensor | None) -> Tensor:
         x = self.conv(x)
-        return F.relu(x if self.norm is None else batch_norm(self.norm, x))
+        if self.norm is not None:
+            x = batch_norm(self.norm, x) if is_real is None else self._norm_of_real(x, is_real)
+        return F.relu(x)
+
+    def _norm_of_real(self, x: Tensor, is_real: Tensor) -> Tensor:
+        """Batch norm of `x` of shape `(N, C, ...)` whose rows are clips, some of them padding."""
+        flat = x.flatten(2)
+        return masked_batch_norm(self.norm, flat, is_real[:, None].expand(-1, flat.shape[2])).view_as(x)
+
+
+def through(stage: nn.Sequential, x: Tensor, is_real: Tensor | None) -> Tensor:
+    """What the convolutions of a stage make of `x`; `is_real` is false for clips that are padding."""
+    for layer in stage:
+        x = layer(x, is_real)
+    return x
+
+
+def eager_attention(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: None, **kwargs: Any
+) -> tuple[Tensor, Tensor]:
+    """Attention written out: the only form that gives its weights.
+
+    Args:
+        module: The layer.
+        query: Of shape `(N, heads, Q, head_size)`.
+        key: Of shape `(N, heads, K, head_size)`.
+        value: Of shape `(N, heads, K, head_size)`.
+        attention_mask: None: all steps of a clip are real.
+        kwargs: What other forms take.
+
+    Returns:
+        What is attended, of shape `(N, Q, heads, head_size)`, and the weights, of shape `(N, heads, Q, K)`.
+    """
+    weights = torch.softmax((query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1), dim=-1)
+    return (weights @ value).transpose(1, 2), weights
 
 
 class AvacaAttention(nn.Module):
@@ -74,7 +126,9 @@ class AvacaAttention(nn.Module):
 
     def __init__(self, config: AvacaConfig):
         super().__init__()
+        self.config = config
         self.num_heads = config.num_attention_heads
+        self.is_causal = False  # which the attention functions of transformers ask for
         self.q = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
         self.kv = nn.Linear(config.hidden_size, 2 * config.hidden_size, bias=False)
         self.proj = nn.Linear(config.hidden_size, config.hidden_size)
@@ -82,13 +136,11 @@ class AvacaAttention(nn.Module):
     def forward(self, keys: Tensor, queries: Tensor, output_attentions: bool) -> tuple[Tensor, Tensor | None]:
         q = self.q(queries).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
         k, v = self.kv(keys).unflatten(-1, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        weights = None
-        if output_attentions:
-            weights = torch.softmax((q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1), dim=-1)
-            attended = weights @ v
-        else:
-            attended = F.scaled_dot_product_attention(q, k, v)
-        return self.proj(attended.transpose(1, 2).flatten(2)), weights
+        attention: Callable[..., tuple[Tensor, Tensor | None]] = eager_attention
+        if not output_attentions:
+            attention = AttentionInterface().get_interface(self.config._attn_implementation, eager_attention)
+        attended, weights = attention(self, q, k, v, None, is_causal=False)
+        return self.proj(attended.flatten(2)), weights if output_attentions else None
 
 
 class AvacaMlp(nn.Module):
@@ -104,7 +156,7 @@ class AvacaMlp(nn.Module):
         return self.fc2(F.gelu(self.fc1(x)))
 
 
-class AvacaAttentionBlock(nn.Module):
+class AvacaAttentionBlock(CheckpointedModule):
     """Pre-norm cross-attention and MLP. As in Chumachenko et al., there is no sum around the attention itself."""
 
     def __init__(self, config: AvacaConfig):
@@ -116,6 +168,9 @@ class AvacaAttentionBlock(nn.Module):
         self.mlp = AvacaMlp(config)
 
     def forward(self, keys: Tensor, queries: Tensor, output_attentions: bool) -> tuple[Tensor, Tensor | None]:
+        return self.computed(self._forward, keys, queries, output_attentions)
+
+    def _forward(self, keys: Tensor, queries: Tensor, output_attentions: bool) -> tuple[Tensor, Tensor | None]:
         attended, weights = self.attn(self.norm1_k(keys), self.norm1_q(queries), output_attentions)
         return attended + self.mlp(self.norm2(attended)), weights
 
@@ -127,6 +182,9 @@ class AvacaPreTrainedModel(CheckpointModel):
     base_model_prefix = "avaca"
     main_input_name = "visual_features"
     input_modalities = ("video", "audio")
+    supports_gradient_checkpointing = True
+    unread_inputs = ("clip_times", "has_audio")
+    _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True
 
     def _init_weights(self, module: nn.Module):
         if isinstance(module, (nn.Conv1d, nn.Conv2d)):
@@ -213,14 +271,15 @@ class AvacaModel(AvacaPreTrainedModel):
         if clip_mask is not None and clip_mask.shape != visual.shape[:2]:
             raise ValueError(f"clip_mask must be of shape {tuple(visual.shape[:2])}, got {tuple(clip_mask.shape)}.")
 
+    @network_forward
     def forward(
         self,
         visual_features: Tensor,
         audio_features: Tensor | None = None,
         clip_mask: Tensor | None = None,
-        output_attentions: bool = False,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
         audio_path: AudioPath | None = None,
-        **kwargs,
     ) -> AvacaModelOutput:
         """Fuse sight and sound of each clip.
 
@@ -235,11 +294,11 @@ class AvacaModel(AvacaPreTrainedModel):
                 not needed, with ``audio_path="zeroed"``.
             clip_mask (`torch.Tensor` of shape `(B, T)`): False for padding; all clips are real if not given.
             output_attentions: Return the attention weights of both transformers.
+            output_hidden_states: Return the states after stage 1 and after the transformers.
             audio_path: Another one than the config's, for this call.
-            kwargs: Ignored: whatever else a processor returns.
 
         Returns:
-            [`AvacaModelOutput`] with ``clip_states`` and, on request, ``attentions``.
+            [`AvacaModelOutput`].
 
         Raises:
             ValueError: For other shapes, an unknown audio path, missing sound, or values that are not finite.
@@ -251,61 +310,122 @@ class AvacaModel(AvacaPreTrainedModel):
             steps = config.num_audio_steps if audio_features is None else audio_features.shape[2]
             audio_features = visual_features.new_zeros(batch, num_clips, steps, config.audio_size)
 
-        # An exported graph has no shapes that hang on values: there padding is computed, and taken out at the end.
-        keeps_padding = clip_mask is None or torch.compiler.is_exporting()
+        # A compiled or exported graph has no shapes that hang on values: there padding is computed, and taken out at
+        # the end.
+        keeps_padding = clip_mask is None or torch.compiler.is_compiling()
+        clip_mask = None if clip_mask is None else clip_mask.bool()
+        is_real = None
         if keeps_padding:
             visual, audio = visual_features.flatten(0, 1), audio_features.flatten(0, 1)
+            if clip_mask is not None and self.training:
+                is_real = clip_mask.flatten()
+                visual = visual.masked_fill(~is_real[:, None, None, None], 0.0)
+                audio = audio.masked_fill(~is_real[:, None, None], 0.0)
         else:
-            clip_mask = clip_mask.bool()
             visual, audio = visual_features[clip_mask], audio_features[clip_mask]
         _refuse_nan("visual_features", visual)
         _refuse_nan("audio_features", audio)
 
+        def by_video(flat: Tensor) -> Tensor:
+            if keeps_padding:
+                by_clip = flat.unflatten(0, (batch, num_clips))
+                if clip_mask is None:
+                    return by_clip
+                return by_clip.masked_fill(~clip_mask.view(batch, num_clips, *(1,) * (flat.dim() - 1)), 0.0)
+            padded = flat.new_zeros(batch, num_clips, *flat.shape[1:])
+            padded[clip_mask] = flat
+            return padded
+
+        hidden_states = []
+
+        def recorded(flat: Tensor) -> Tensor:
+            """Return a state, also among the outputs if they are asked for: gradients go through these."""
+            if not output_hidden_states:
+                return flat
+            hidden_states.append(by_video(flat))
+            return hidden_states[-1].flatten(0, 1) if keeps_padding else hidden_states[-1][clip_mask]
+
         visual = config.scaled("visual_features", visual.to(self.dtype))
         audio = config.scaled("audio_features", audio.to(self.dtype))
-        visual = self.visual_stage1(visual).flatten(2).transpose(1, 2)
-        audio = self.audio_stage1(audio.transpose(1, 2)).transpose(1, 2)
+        visual = recorded(through(self.visual_stage1, visual, is_real).flatten(2).transpose(1, 2))
+        audio = recorded(through(self.audio_stage1, audio.transpose(1, 2), is_real).transpose(1, 2))
         changes = audio if audio_path == "plain" else audio.diff(dim=1)
         # Named after what the steps of each stream are: those of the queries.
         sound_stream, vat_attention = self.vat(visual, audio, output_attentions)
         picture_stream, avt_attention = self.avt(changes, visual, output_attentions)
         if config.fusion_residual:
             sound_stream, picture_stream = sound_stream + audio, picture_stream + visual
-        sound_stream = self.visual_stage2(sound_stream.transpose(1, 2)).mean(dim=2)
-        picture_stream = self.audio_stage2(picture_stream.transpose(1, 2)).mean(dim=2)
-        states = torch.cat([picture_stream, sound_stream], dim=1)
-
-        def by_video(flat: Tensor) -> Tensor:
-            if keeps_padding:
-                by_clip = flat.unflatten(0, (batch, num_clips))
-                return by_clip if clip_mask is None else by_clip.masked_fill(~clip_mask.bool()[..., None], 0.0)
-            padded = flat.new_zeros(batch, num_clips, *flat.shape[1:])
-            padded[clip_mask] = flat
-            return padded
-
-        attentions = (by_video(vat_attention), by_video(avt_attention)) if output_attentions else None
-        return AvacaModelOutput(clip_states=by_video(states), attentions=attentions)
+        picture_stream, sound_stream = recorded(picture_stream), recorded(sound_stream)
+        sound_state = through(self.visual_stage2, sound_stream.transpose(1, 2), is_real).mean(dim=2)
+        picture_state = through(self.audio_stage2, picture_stream.transpose(1, 2), is_real).mean(dim=2)
+        return AvacaModelOutput(
+            clip_states=by_video(torch.cat([picture_state, sound_state], dim=1)),
+            hidden_states=tuple(hidden_states) if output_hidden_states else None,
+            attentions=(by_video(vat_attention), by_video(avt_attention)) if output_attentions else None,
+        )
 
 
 class AvacaForAnomalyDetection(AvacaPreTrainedModel, DetectorModel):
-    """AVACA with its linear score (IV-D, end) and losses (IV-E); the score of a clip is ``sigmoid(logit)``."""
+    """AVACA with its linear score (IV-D, end) and losses (IV-E); the score of a clip is ``sigmoid(logit)``.
+
+    With `video_config` and `audio_config` it holds both encoders (`encoders`) and takes ``pixels`` and ``waveforms``
+    in place of features: for fine-tuning them, and for exporting one graph. `with_encoders` makes such a model.
+    """
 
     def __init__(self, config: AvacaConfig):
         super().__init__(config)
         self.avaca = AvacaModel(config)
         # The paper's "binary vector" is read as one score within 0 and 1, which is what equation (1) takes.
         self.classifier = nn.Linear(2 * config.hidden_size, 1)
+        self.encoders = None
+        if config.video_config is not None:
+            self.encoders = AvacaEncoders(config.video_config, config.audio_config, config.feature_grid)
         self.post_init()
 
+    def with_encoders(self, processor: Any) -> "AvacaForAnomalyDetection":
+        """A copy of this detector that holds copies of its processor's encoders, which then learn with it.
+
+        Batch norms of the encoders learn too in training mode; ``model.encoders.requires_grad_(False)`` freezes the
+        weights.
+
+        Args:
+            processor: The [`AvacaProcessor`] that makes its features.
+
+        Raises:
+            ValueError: For encoders that are no networks of this library, or that a processor normalises otherwise
+                than they do by themselves.
+        """
+        networks = {"video_encoder": processor.video_encoder, "audio_encoder": processor.audio_encoder}
+        settings = {"feature_grid": list(processor.feature_grid)}
+        for name, network in networks.items():
+            settings[f"{name[:5]}_config"] = network.config.to_dict()
+        config = type(self.config).from_dict(self.config.to_dict() | settings)
+        model = type(self)(config)
+        model.load_state_dict(self.state_dict(), strict=False)
+        for role, network in networks.items():
+            own, made = processor.encoders[role], getattr(model.encoders, SLOTS[role])
+            for setting in ("image_mean", "image_std", "feature_extractor"):
+                if str(getattr(own, setting, None)) != str(getattr(made, setting, None)):
+                    raise ValueError(
+                        f"The processor's {setting} is not the {role}'s own: a model that holds its encoders has no "
+                        "other. Make the features with the encoder's own normalisation first."
+                    )
+            getattr(model.encoders, role).load_state_dict(network.state_dict())
+        return model.to(self.device)
+
+    @network_forward
     def forward(
         self,
-        visual_features: Tensor,
+        visual_features: Tensor | None = None,
         audio_features: Tensor | None = None,
         clip_mask: Tensor | None = None,
         labels: Tensor | None = None,
-        output_attentions: bool = False,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
         audio_path: AudioPath | None = None,
-        **kwargs,
+        pixels: Tensor | None = None,
+        waveforms: Tensor | None = None,
+        has_audio: Tensor | None = None,
     ) -> AvacaOutput:
         """Score clips and, with labels, compute the loss.
 
@@ -315,8 +435,15 @@ class AvacaForAnomalyDetection(AvacaPreTrainedModel, DetectorModel):
             clip_mask (`torch.Tensor` of shape `(B, T)`): As for [`AvacaModel`].
             labels (`torch.Tensor` of shape `(B,)`, *optional*): 1 for anomalous videos, 0 for normal ones.
             output_attentions: Return the attention weights of both transformers.
+            output_hidden_states: As for [`AvacaModel`].
             audio_path: As for [`AvacaModel`].
-            kwargs: Ignored: whatever else a processor returns.
+            pixels (`torch.Tensor` of shape `(B, T, frames, 3, H, W)`):
+                From 0 to 255, in place of features, where the model holds its encoders.
+            waveforms (`torch.Tensor` of shape `(B, T, frames, samples)`):
+                With `pixels`: the sound before each frame, within -1 and 1; of encoders that give tokens one window a
+                clip. Without it the sound's features are zero.
+            has_audio (`torch.Tensor` of shape `(B,)`):
+                With `waveforms`: false for videos without sound, whose features are then zero.
 
         Returns:
             [`AvacaOutput`].
@@ -324,12 +451,31 @@ class AvacaForAnomalyDetection(AvacaPreTrainedModel, DetectorModel):
         Raises:
             ValueError: For other shapes, missing sound, values that are not finite, or other labels than 0 and 1.
         """
-        outputs = self.avaca(visual_features, audio_features, clip_mask, output_attentions, audio_path)
+        if pixels is not None:
+            if self.encoders is None or visual_features is not None:
+                raise ValueError(
+                    "pixels take the place of features, in a model that holds its encoders. Give features alone, or "
+                    "make such a model by with_encoders(processor)."
+                )
+            visual_features, audio_features = self.encoders(pixels, waveforms, has_audio)
+        elif visual_features is None:
+            raise ValueError(
+                "AVACA needs visual_features, or pixels where it holds its encoders. AvacaProcessor makes both."
+            )
+        outputs = self.avaca(
+            visual_features,
+            audio_features,
+            clip_mask,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            audio_path=audio_path,
+            return_dict=True,
+        )
         logits = self.classifier(outputs.clip_states).squeeze(-1)
         losses = {} if labels is None else self.losses(logits, labels, clip_mask)
         if clip_mask is not None:
             logits = logits.masked_fill(~clip_mask.bool(), torch.finfo(logits.dtype).min)
-        return AvacaOutput(logits=logits, attentions=outputs.attentions, **losses)
+        return AvacaOutput(logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions, **losses)
 
     def losses(self, outputs: AvacaOutput | Tensor, labels: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
         """Losses of clip scores (IV-E), also of scores that were computed in several batches.

@@ -15,12 +15,15 @@ from transformers import BatchFeature, FeatureExtractionMixin, PreTrainedModel
 from avad_hf.hub.contents import check_hub_id, refuse_leading_out
 from avad_hf.media.ahead import batches
 from avad_hf.media.clips import Clip, Frame, cut_clips, join_ends, sound_window
-from avad_hf.media.sources import Media
+from avad_hf.media.given import as_sources
+from avad_hf.media.sources import Media, open_media
 from avad_hf.models.encoder import Encoder, encoder_for, encoder_from_hub, load_encoder
 from avad_hf.models.placing import clips_at_once, to_device
-from avad_hf.models.processing import DetectorProcessor, note_silence, padded
+from avad_hf.models.processing import DetectorProcessor, in_tensors, note_silence, padded
 from avad_hf.models.settings import Bounds, check_numbers
 from avad_hf.models.tracing import Network
+
+from .end_to_end_avaca import as_map, maps_on_grid
 
 logger = logging.getLogger(__name__)
 
@@ -327,11 +330,23 @@ class AvacaProcessor(DetectorProcessor):
 
     # Features
 
-    def __call__(self, videos: Any) -> BatchFeature:
+    def __call__(
+        self,
+        videos: Any,
+        audio: Any = None,
+        fps: float | None = None,
+        sampling_rate: int | None = None,
+        return_tensors: str = "pt",
+    ) -> BatchFeature:
         """Compute the features of one video or of several.
 
         Args:
-            videos: What `avad_hf.media.sources.ACCEPTED_SOURCES` lists, or a list of them.
+            videos: What `avad_hf.media.sources.ACCEPTED_SOURCES` lists, or frames of 8 bits in an array of shape
+                `(F, H, W, 3)` or `(F, 3, H, W)`; or a list of them.
+            audio: Sound beside the videos: the path of a file beside a path, a waveform beside frames in an array.
+            fps: Frames a second of frames in arrays.
+            sampling_rate: Samples a second of waveforms, in Hz.
+            return_tensors: ``"pt"`` or ``"np"``.
 
         Returns:
             [`BatchFeature`], videos with fewer clips padded with zeros:
@@ -346,11 +361,57 @@ class AvacaProcessor(DetectorProcessor):
             MediaError: If a video cannot be read.
         """
         items = []
-        for video in self.as_list(videos):
+        for video in as_sources(videos, audio, fps, sampling_rate):
             chunks = list(self.stream(video))
             item = {key: torch.cat([chunk[key][0] for chunk in chunks]) for key in PER_CLIP}
             items.append(item | {"has_audio": chunks[0]["has_audio"]})
-        return self.pad(items)
+        return in_tensors(self.pad(items), return_tensors)
+
+    def pixels_and_sound(
+        self, videos: Any, audio: Any = None, fps: float | None = None, sampling_rate: int | None = None
+    ) -> BatchFeature:
+        """What the encoders read of one video or of several, for a model that holds them.
+
+        An hour of video has some 30 GB of it: for short videos, and for training on parts of long ones.
+
+        Args:
+            videos: As for `__call__`; all of one shape.
+            audio: As for `__call__`.
+            fps: As for `__call__`.
+            sampling_rate: As for `__call__`.
+
+        Returns:
+            [`BatchFeature`], videos with fewer clips padded with zeros:
+
+            - ``pixels`` of shape `(B, T, num_pictures, 3, H, W)`, from 0 to 255,
+            - ``waveforms`` of shape `(B, T, num_pictures, samples)`, the sound before each frame within -1 and 1; one
+              window a clip for audio encoders that give tokens,
+            - ``clip_mask``, ``clip_times`` and ``has_audio`` as of `__call__`.
+
+        Raises:
+            MediaError: If a video cannot be read.
+        """
+        spec = self.encoders["audio_encoder"].spec
+        items = []
+        for video in as_sources(videos, audio, fps, sampling_rate):
+            with open_media(video) as media:
+                clips = list(self.clips(media))
+            pictures = [self.pictures(clip) for clip in clips]
+            heard = pictures if spec.gives == "vector" else [[clip.frames[-1]] for clip in clips]
+            has_audio = heard[0][0].sound is not None
+            silence = torch.zeros(round(spec.window_s * spec.sampling_rate))
+            windows = [[frame.sound if has_audio else silence for frame in frames] for frames in heard]
+            items.append(
+                {
+                    "pixels": torch.stack([torch.stack([frame.pixels for frame in frames]) for frames in pictures]),
+                    "waveforms": torch.stack([torch.stack(frames) for frames in windows]),
+                    "clip_mask": torch.ones(len(clips), dtype=torch.bool),
+                    "clip_times": torch.tensor([(clip.start, clip.end) for clip in clips], dtype=torch.float64),
+                    "has_audio": torch.tensor([has_audio]),
+                }
+            )
+        names = [name for name in items[0] if name != "has_audio"]
+        return BatchFeature(padded(items, names) | {"has_audio": torch.cat([item["has_audio"] for item in items])})
 
     @staticmethod
     def pad(items: list[dict[str, Tensor]]) -> BatchFeature:
@@ -464,17 +525,8 @@ class AvacaProcessor(DetectorProcessor):
         """
         encoder = self.encoders["video_encoder"]
         found, probabilities = encoder.encode_and_name(pixels.unflatten(0, (-1, self.num_pictures)))
-        if encoder.spec.gives == "tokens":
-            found = found.mean(dim=1)
         # In one piece, as it is stored, whatever layout the network computes in.
-        return self._on_grid(found if found.dim() == 4 else found[..., None, None]).contiguous(), probabilities
-
-    def _on_grid(self, maps: Tensor) -> Tensor:
-        """Maps of videos of any shape, averaged to the size that all have."""
-        rows, columns = self.feature_grid
-        if maps.shape[-2] > maps.shape[-1] and rows < columns:  # portrait
-            return F.adaptive_avg_pool2d(maps, (columns, rows)).transpose(-2, -1)
-        return maps if maps.shape[-2:] == self.feature_grid else F.adaptive_avg_pool2d(maps, self.feature_grid)
+        return maps_on_grid(as_map(found), self.feature_grid).contiguous(), probabilities
 
     def _hear(self, clips: Sequence[Clip]) -> tuple[Tensor | None, Tensor | None]:
         """Embeddings of sound of shape `(clips, num_pictures, width)`, one for each frame; ``None`` without sound.

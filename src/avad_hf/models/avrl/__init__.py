@@ -13,4 +13,9 @@ ARCHITECTURE = Architecture(
     init="untrained_avrl.init",
     profiles="training_avrl.PROFILES",
     profile="avrl",
+    tiny={
+        "video_config": {"stem_width": 8, "depths": (1, 1, 1, 1)},
+        "audio_config": {"hidden_sizes": (8, 8, 16, 32), "intermediate_size": 16, "embedding_size": 8},
+        "hidden_sizes": (16, 16),
+    },
 )

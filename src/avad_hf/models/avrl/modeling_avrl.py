@@ -13,9 +13,11 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
+from avad_hf.models.checkpointing import CheckpointedModule
 from avad_hf.models.checkpoints import CheckpointModel
 from avad_hf.models.detector import DetectorModel
-from avad_hf.models.resnet3d.modeling_resnet3d import CheckpointedModule, ResNet3dModel
+from avad_hf.models.forwarding import network_forward
+from avad_hf.models.resnet3d.modeling_resnet3d import ResNet3dModel
 from avad_hf.models.tracing import Network
 from avad_hf.models.vggish.modeling_vggish import GROUPS, VggishModel, vggish_convolutions
 
@@ -36,11 +38,14 @@ class AvrlModelOutput(ModelOutput):
         audio_features (`torch.Tensor` of shape `(B, audio_config.hidden_sizes[-1])`, *optional*):
             Of VGGish, averaged over time and mel bands (f_a, III-B); zero for videos without sound.
         fused_features (`torch.Tensor` of shape `(B, config.fused_size)`): What the classifier gets.
+        hidden_states (`tuple` of `torch.Tensor`):
+            On request: maps of the 3D ResNet after its stem and after each stage; none with modality ``"audio"``.
     """
 
     visual_features: Tensor | None = None
     audio_features: Tensor | None = None
     fused_features: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
 
 
 @dataclass
@@ -53,11 +58,13 @@ class AvrlOutput(ModelOutput):
         anomaly_logits (`torch.Tensor` of shape `(B,)`):
             Anomaly scores before the sigmoid: ``sigmoid(anomaly_logits)`` is 1 minus the probability of the normal
             classes.
+        hidden_states (`tuple` of `torch.Tensor`): On request: as of [`AvrlModelOutput`].
     """
 
     loss: Tensor | None = None
     logits: Tensor | None = None
     anomaly_logits: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
 
 
 class AvrlAudioEncoder(CheckpointedModule):
@@ -114,6 +121,7 @@ class AvrlPreTrainedModel(CheckpointModel):
     main_input_name = "pixel_values_videos"
     input_modalities = ("video", "audio")
     supports_gradient_checkpointing = True
+    unread_inputs = ("clip_times", "has_audio")
     _no_split_modules = ("ResNet3dBasicBlock",)
 
     def _init_weights(self, module: nn.Module):
@@ -215,12 +223,13 @@ class AvrlModel(AvrlPreTrainedModel):
             except RuntimeError as error:
                 raise ValueError(f"{name} does not have the architecture of {name[:5]}_config: {error}") from error
 
+    @network_forward
     def forward(
         self,
         pixel_values_videos: Tensor | None = None,
         input_features: Tensor | None = None,
         audio_frame_mask: Tensor | None = None,
-        **kwargs,
+        output_hidden_states: bool | None = None,
     ) -> AvrlModelOutput:
         """Encode and fuse sight and sound of whole videos.
 
@@ -233,7 +242,7 @@ class AvrlModel(AvrlPreTrainedModel):
             audio_frame_mask (`torch.Tensor` of shape `(B, frames)`):
                 True for sound, which comes first, false for padding; all frames are sound if not given. Padding
                 never changes a score.
-            kwargs: Ignored: whatever else a processor returns.
+            output_hidden_states: Return the maps of the 3D ResNet.
 
         Returns:
             [`AvrlModelOutput`].
@@ -242,7 +251,7 @@ class AvrlModel(AvrlPreTrainedModel):
             ValueError: For other shapes, frames that are missing, sound of 1 to 15 frames, values that are not
                 finite, or, with modality ``"audio"``, without any sound.
         """
-        audio_features = visual_features = None
+        audio_features = visual_features = hidden_states = None
         if self.visual is not None:
             given = "none" if pixel_values_videos is None else tuple(pixel_values_videos.shape)
             if given == "none" or len(given) != 5 or given[2] != 3 or 0 in given:
@@ -258,11 +267,13 @@ class AvrlModel(AvrlPreTrainedModel):
             frames = pixel_values_videos.to(self.dtype)
             if self.has_sound_channel:
                 frames = self._with_sound_channel(frames, audio_features)
-            visual_features = self.visual(frames).pooler_output
+            seen = self.visual(frames, output_hidden_states=output_hidden_states, return_dict=True)
+            visual_features, hidden_states = seen.pooler_output, seen.hidden_states
         return AvrlModelOutput(
             visual_features=visual_features,
             audio_features=audio_features,
             fused_features=self._fused(visual_features, audio_features),
+            hidden_states=hidden_states,
         )
 
     def _hear(self, num_videos: int | None, log_mel: Tensor | None, mask: Tensor | None) -> Tensor:
@@ -378,13 +389,14 @@ class AvrlForVideoClassification(AvrlPreTrainedModel, DetectorModel):
         self.post_init()
         self.train(self.training)
 
+    @network_forward
     def forward(
         self,
         pixel_values_videos: Tensor | None = None,
         input_features: Tensor | None = None,
         audio_frame_mask: Tensor | None = None,
         labels: Tensor | None = None,
-        **kwargs,
+        output_hidden_states: bool | None = None,
     ) -> AvrlOutput:
         """Classify whole videos and, with labels, compute the loss.
 
@@ -393,7 +405,7 @@ class AvrlForVideoClassification(AvrlPreTrainedModel, DetectorModel):
             input_features (`torch.Tensor` of shape `(B, frames, num_mel_bins)`): As for [`AvrlModel`].
             audio_frame_mask (`torch.Tensor` of shape `(B, frames)`): As for [`AvrlModel`].
             labels (`torch.Tensor` of shape `(B,)`, *optional*): Class numbers, as in the config's ``id2label``.
-            kwargs: Ignored: whatever else a processor returns.
+            output_hidden_states: As for [`AvrlModel`].
 
         Returns:
             [`AvrlOutput`].
@@ -401,13 +413,19 @@ class AvrlForVideoClassification(AvrlPreTrainedModel, DetectorModel):
         Raises:
             ValueError: As [`AvrlModel`], and for labels that are no class.
         """
-        outputs = self.avrl(pixel_values_videos, input_features, audio_frame_mask)
+        outputs = self.avrl(
+            pixel_values_videos,
+            input_features,
+            audio_frame_mask,
+            output_hidden_states=output_hidden_states,
+            return_dict=True,
+        )
         logits = self.classifier(outputs.fused_features.to(self.classifier[0].weight.dtype))
         anomalous_ids = [number for number in range(logits.shape[1]) if number not in self.normal_ids]
         scores = logits.float()
         anomaly_logits = scores[:, anomalous_ids].logsumexp(dim=1) - scores[:, self.normal_ids].logsumexp(dim=1)
         losses = {} if labels is None else self.losses(logits, labels)
-        return AvrlOutput(logits=logits, anomaly_logits=anomaly_logits, **losses)
+        return AvrlOutput(logits=logits, anomaly_logits=anomaly_logits, hidden_states=outputs.hidden_states, **losses)
 
     def _make_form(self, dtype: torch.dtype) -> PreTrainedModel:
         from .inference_avrl import inference_form  # which imports this

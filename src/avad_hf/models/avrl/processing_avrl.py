@@ -13,9 +13,10 @@ from torch import Tensor
 from transformers import BatchFeature
 
 from avad_hf.media.ahead import batches
+from avad_hf.media.given import as_sources
 from avad_hf.media.sources import Media, open_media
 from avad_hf.media.windows import Window, normalised, read_whole, read_windows
-from avad_hf.models.processing import DetectorProcessor, note_silence
+from avad_hf.models.processing import DetectorProcessor, in_tensors, note_silence
 from avad_hf.models.settings import Bounds, check_numbers
 from avad_hf.models.vggish.feature_extraction_vggish import VggishFeatureExtractor
 
@@ -140,12 +141,25 @@ class AvrlProcessor(DetectorProcessor):
             "image_std": list(self.image_std),
         }
 
-    def __call__(self, videos: Any, random_flip: bool = False) -> BatchFeature:
+    def __call__(
+        self,
+        videos: Any,
+        random_flip: bool = False,
+        audio: Any = None,
+        fps: float | None = None,
+        sampling_rate: int | None = None,
+        return_tensors: str = "pt",
+    ) -> BatchFeature:
         """Read one video or several, each as a whole.
 
         Args:
-            videos: What `avad_hf.media.sources.ACCEPTED_SOURCES` lists, or a list of them.
+            videos: What `avad_hf.media.sources.ACCEPTED_SOURCES` lists, or frames of 8 bits in an array of shape
+                `(F, H, W, 3)` or `(F, 3, H, W)`; or a list of them.
             random_flip: Mirror each video with probability 0.5, by torch's random numbers: for training (IV-C).
+            audio: Sound beside the videos: the path of a file beside a path, a waveform beside frames in an array.
+            fps: Frames a second of frames in arrays.
+            sampling_rate: Samples a second of waveforms, in Hz.
+            return_tensors: ``"pt"`` or ``"np"``.
 
         Returns:
             [`BatchFeature`]:
@@ -160,7 +174,7 @@ class AvrlProcessor(DetectorProcessor):
             MediaError: If a video cannot be read.
         """
         windows = []
-        for video in self.as_list(videos):
+        for video in as_sources(videos, audio, fps, sampling_rate):
             with open_media(video) as media:
                 windows += self.clips(media)
         flips = torch.rand(len(windows)) < 0.5 if random_flip else torch.zeros(len(windows), dtype=torch.bool)
@@ -168,7 +182,7 @@ class AvrlProcessor(DetectorProcessor):
         batch["pixel_values_videos"][flips] = batch["pixel_values_videos"][flips].flip(-1)
         batch["clip_times"] = batch["clip_times"].transpose(0, 1)
         batch["has_audio"] = torch.tensor([window.sound is not None for window in windows])
-        return batch
+        return in_tensors(batch, return_tensors)
 
     def clips(self, media: Media) -> Iterator[Window]:
         """Decode a whole video: the frames that are picked, and the sound."""

@@ -11,4 +11,5 @@ ARCHITECTURE = Architecture(
     head="modeling_i3d.I3dForVideoClassification",
     feature_extractor="avad_hf.models.feature_extraction_video.VideoFeatureExtractor",
     converter="convert_i3d.CONVERTER",
+    tiny={"num_frames": 4, "short_side": 32, "id2label": {0: "walk", 1: "fall"}},
 )

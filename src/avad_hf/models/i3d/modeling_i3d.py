@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
+from avad_hf.models.checkpointing import CheckpointedModule
 from avad_hf.models.encoder import VideoNetwork
+from avad_hf.models.forwarding import network_forward
 
 from .configuration_i3d import I3dConfig
 
@@ -45,12 +47,14 @@ class I3dModelOutput(ModelOutput):
             Mean of the feature map over its cells.
         logits (`torch.Tensor` of shape `(B, num_labels)`):
             Scores before softmax, averaged over all windows of 2 frames x 7 x 7 cells of ``Mixed_5c``.
+        hidden_states (`tuple` of `torch.Tensor`): On request: maps after each convolution and inception block.
     """
 
     loss: Tensor | None = None
     feature_map: Tensor | None = None
     pooler_output: Tensor | None = None
     logits: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
 
 
 def same_padding(sizes: Sequence[int], kernel_size: Sequence[int], stride: Sequence[int]) -> list[tuple[int, int]]:
@@ -67,7 +71,7 @@ def pad(x: Tensor, padding: list[tuple[int, int]]) -> Tensor:
     return F.pad(x, [side for sides in reversed(padding) for side in sides])
 
 
-class I3dUnit(nn.Module):
+class I3dUnit(CheckpointedModule):
     """Convolution with SAME padding, batch norm and ReLU.
 
     Args:
@@ -85,6 +89,9 @@ class I3dUnit(nn.Module):
         self.bn = nn.BatchNorm3d(out_channels, eps=1e-3, momentum=0.01)
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.computed(self._forward, x)
+
+    def _forward(self, x: Tensor) -> Tensor:
         if self.conv3d.stride != (1, 1, 1):
             x = pad(x, same_padding(x.shape[2:], self.conv3d.kernel_size, self.conv3d.stride))
         return F.relu(self.bn(self.conv3d(x)), inplace=True)
@@ -159,6 +166,7 @@ class I3dPreTrainedModel(VideoNetwork):
     base_model_prefix = "i3d"
     main_input_name = "pixel_values_videos"
     input_modalities = ("video",)
+    supports_gradient_checkpointing = True
     _no_split_modules = ("I3dMixed",)
 
     def _init_weights(self, module: nn.Module):
@@ -205,16 +213,17 @@ class I3dModel(I3dPreTrainedModel):
 
         return inference_form(self, dtype)
 
-    def forward(self, pixel_values_videos: Tensor, **kwargs) -> I3dModelOutput:
+    @network_forward
+    def forward(self, pixel_values_videos: Tensor, output_hidden_states: bool | None = None) -> I3dModelOutput:
         """Encode and classify clips of normalised frames.
 
         Args:
             pixel_values_videos (`torch.Tensor` of shape `(B, num_frames, 3, H, W)`):
                 RGB frames, ``(x / 255 - 0.5) / 0.5``.
-            kwargs: Ignored.
+            output_hidden_states: Return the maps after each convolution and inception block.
 
         Returns:
-            [`I3dModelOutput`] with ``feature_map``, ``pooler_output`` and ``logits``.
+            [`I3dModelOutput`].
 
         Raises:
             ValueError: For another shape, or another number of frames.
@@ -226,9 +235,12 @@ class I3dModel(I3dPreTrainedModel):
                 "AvacaProcessor cuts a video into such clips."
             )
         x = pixel_values_videos.to(self.dtype).transpose(1, 2)
+        states = []
         for name, module in self.named_children():
             if name not in ("dropout", "logits"):
                 x = module(x)
+                if output_hidden_states and not isinstance(module, I3dPool):
+                    states.append(x)
         feature_map = x.mean(dim=2)
         # Convolution and means are linear, so that one mean of cells, weighed by the windows that they are in, comes
         # before the convolution; it takes maps of any size, and needs no 3-D average pooling of the runtime.
@@ -238,25 +250,29 @@ class I3dModel(I3dPreTrainedModel):
             feature_map=feature_map,
             pooler_output=feature_map.mean(dim=(-2, -1)),
             logits=self.logits(self.dropout(pooled.to(x.dtype))),
+            hidden_states=tuple(states) if output_hidden_states else None,
         )
 
 
 class I3dForVideoClassification(I3dModel):
     """I3D to train or to use as a classifier; the same weights as [`I3dModel`]."""
 
-    def forward(self, pixel_values_videos: Tensor, labels: Tensor | None = None, **kwargs) -> I3dModelOutput:
+    @network_forward
+    def forward(
+        self, pixel_values_videos: Tensor, labels: Tensor | None = None, output_hidden_states: bool | None = None
+    ) -> I3dModelOutput:
         """Classify clips of normalised frames.
 
         Args:
             pixel_values_videos (`torch.Tensor` of shape `(B, num_frames, 3, H, W)`):
                 RGB frames, as for [`I3dModel`].
             labels (`torch.Tensor` of shape `(B,)`, *optional*): Class indices, for the loss.
-            kwargs: Ignored.
+            output_hidden_states: As for [`I3dModel`].
 
         Returns:
             [`I3dModelOutput`]; with labels, ``loss`` too.
         """
-        outputs = super().forward(pixel_values_videos)
+        outputs = super().forward(pixel_values_videos, output_hidden_states=output_hidden_states, return_dict=True)
         outputs.loss = None if labels is None else F.cross_entropy(outputs.logits.float(), labels)
         return outputs
 

@@ -11,4 +11,5 @@ ARCHITECTURE = Architecture(
     head="modeling_resnet3d.ResNet3dForVideoClassification",
     feature_extractor="avad_hf.models.feature_extraction_video.VideoFeatureExtractor",
     converter="convert_resnet3d.CONVERTER",
+    tiny={"stem_width": 8, "depths": (1, 1, 1, 1)},
 )

@@ -38,6 +38,8 @@ class ResNet3dConfig(CheckpointConfig):
     summary: ClassVar[str] = "A 3D ResNet video encoder."
     pipeline_tag: ClassVar[str] = "video-classification"
 
+    # What the published weights were trained on; any number can be read.
+    num_frames: ClassVar[int] = 16
     bounds: ClassVar[Bounds] = {
         "num_channels": (1, 1024),
         "stem_width": (1, 4096),  # stages have up to 8 times as many

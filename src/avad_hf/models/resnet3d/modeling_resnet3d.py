@@ -3,18 +3,17 @@
 Attribute names are those of kenshohara/3D-ResNets-PyTorch, so that its checkpoints convert by a prefix rule.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
+from avad_hf.models.checkpointing import CheckpointedModule
 from avad_hf.models.encoder import VideoNetwork
+from avad_hf.models.forwarding import network_forward
 
 from .configuration_resnet3d import ResNet3dConfig
 
@@ -28,10 +27,12 @@ class ResNet3dModelOutput(ModelOutput):
             Output of the last stage; 4 x 8 x 8 cells for 50 frames of 240 x 240 pixels.
         pooler_output (`torch.Tensor` of shape `(B, hidden_size)`):
             Mean of the feature map over its cells.
+        hidden_states (`tuple` of `torch.Tensor`): On request: maps after the stem and after each stage.
     """
 
     feature_map: Tensor | None = None
     pooler_output: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
 
 
 @dataclass
@@ -41,43 +42,12 @@ class ResNet3dClassifierOutput(ModelOutput):
     Args:
         loss (`torch.Tensor` of shape `()`, *optional*): Cross-entropy, with labels.
         logits (`torch.Tensor` of shape `(B, num_labels)`): Scores before the softmax.
+        hidden_states (`tuple` of `torch.Tensor`): On request: as of [`ResNet3dModelOutput`].
     """
 
     loss: Tensor | None = None
     logits: Tensor | None = None
-
-
-@contextmanager
-def _statistics_kept(module: nn.Module) -> Iterator[None]:
-    """Let batch norms leave their running statistics alone: what is computed twice must not count twice."""
-    norms = [part for part in module.modules() if isinstance(part, _BatchNorm) and part.training]
-    before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0
-    try:
-        yield
-    finally:
-        for norm, (momentum, count) in zip(norms, before, strict=True):
-            norm.momentum = momentum
-            norm.num_batches_tracked.copy_(count)
-
-
-class CheckpointedModule(nn.Module):
-    """A module that can compute its activations again in the backward pass, for less memory.
-
-    transformers sets both attributes, in `activation_checkpointing_enable`.
-    """
-
-    gradient_checkpointing = False
-    _gradient_checkpointing_func = None
-
-    def computed(self, function: Callable[..., Tensor], *inputs: Tensor | None) -> Tensor:
-        """``function(*inputs)``, which must use no other module with parameters than parts of this one."""
-        if not (self.gradient_checkpointing and self.training and torch.is_grad_enabled()):
-            return function(*inputs)
-        return self._gradient_checkpointing_func(
-            function, *inputs, context_fn=lambda: (nullcontext(), _statistics_kept(self))
-        )
+    hidden_states: tuple[Tensor, ...] | None = None
 
 
 class ResNet3dBasicBlock(CheckpointedModule):
@@ -164,16 +134,17 @@ class ResNet3dModel(CheckpointedModule, ResNet3dPreTrainedModel):
         """The stem and the four stages, from the input on: what can be frozen one by one."""
         return [[self.conv1, self.bn1], *([getattr(self, f"layer{stage}")] for stage in range(1, 5))]
 
-    def forward(self, pixel_values_videos: Tensor, **kwargs) -> ResNet3dModelOutput:
+    @network_forward
+    def forward(self, pixel_values_videos: Tensor, output_hidden_states: bool | None = None) -> ResNet3dModelOutput:
         """Encode normalised videos.
 
         Args:
             pixel_values_videos (`torch.Tensor` of shape `(B, F, num_channels, H, W)`):
                 RGB frames, normalised as the config says. Any number of frames and pixels, 1 or more.
-            kwargs: Ignored.
+            output_hidden_states: Return the maps after the stem and after each stage.
 
         Returns:
-            [`ResNet3dModelOutput`] with ``feature_map`` and ``pooler_output``.
+            [`ResNet3dModelOutput`].
 
         Raises:
             ValueError: For another shape.
@@ -185,9 +156,16 @@ class ResNet3dModel(CheckpointedModule, ResNet3dPreTrainedModel):
                 "AvrlProcessor makes them from videos."
             )
         x = self.computed(self._stem, pixel_values_videos.to(self.dtype).transpose(1, 2))
+        states = [x]
         for stage in self.stages[1:]:
             x = stage[0](x)
-        return ResNet3dModelOutput(feature_map=x, pooler_output=x.mean(dim=(2, 3, 4)))
+            if output_hidden_states:
+                states.append(x)
+        return ResNet3dModelOutput(
+            feature_map=x,
+            pooler_output=x.mean(dim=(2, 3, 4)),
+            hidden_states=tuple(states) if output_hidden_states else None,
+        )
 
     def _stem(self, x: Tensor) -> Tensor:
         return self.maxpool(F.relu(self.bn1(self.conv1(x)), inplace=True))
@@ -202,20 +180,24 @@ class ResNet3dForVideoClassification(ResNet3dPreTrainedModel):
         self.fc = nn.Linear(config.hidden_size, config.num_labels)
         self.post_init()
 
-    def forward(self, pixel_values_videos: Tensor, labels: Tensor | None = None, **kwargs) -> ResNet3dClassifierOutput:
+    @network_forward
+    def forward(
+        self, pixel_values_videos: Tensor, labels: Tensor | None = None, output_hidden_states: bool | None = None
+    ) -> ResNet3dClassifierOutput:
         """Classify normalised videos.
 
         Args:
             pixel_values_videos (`torch.Tensor` of shape `(B, F, num_channels, H, W)`): As for [`ResNet3dModel`].
             labels (`torch.Tensor` of shape `(B,)`, *optional*): Class indices, for the loss.
-            kwargs: Ignored.
+            output_hidden_states: As for [`ResNet3dModel`].
 
         Returns:
-            [`ResNet3dClassifierOutput`] with ``logits`` and, with labels, ``loss``.
+            [`ResNet3dClassifierOutput`].
         """
-        logits = self.fc(self.resnet3d(pixel_values_videos).pooler_output)
+        body = self.resnet3d(pixel_values_videos, output_hidden_states=output_hidden_states, return_dict=True)
+        logits = self.fc(body.pooler_output)
         loss = None if labels is None else F.cross_entropy(logits.float(), labels)
-        return ResNet3dClassifierOutput(loss=loss, logits=logits)
+        return ResNet3dClassifierOutput(loss=loss, logits=logits, hidden_states=body.hidden_states)
 
 
 __all__ = ["ResNet3dForVideoClassification", "ResNet3dModel", "ResNet3dPreTrainedModel"]

@@ -14,4 +14,5 @@ ARCHITECTURE = Architecture(
     init="untrained_rtfm.init",
     profiles="training_rtfm.PROFILES",
     profile="rtfm",
+    tiny={"visual_size": 12, "hidden_size": 16, "attention_size": 8, "classifier_sizes": (16, 8), "num_segments": 8},
 )

@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
+from avad_hf.models.checkpointing import CheckpointedModule
 from avad_hf.models.checkpoints import CheckpointModel
 from avad_hf.models.detector import DetectorModel
-from avad_hf.models.normalisation import batch_norm
+from avad_hf.models.forwarding import network_forward
+from avad_hf.models.normalisation import masked_batch_norm
 
 from .configuration_rtfm import RtfmConfig
 from .losses_rtfm import choose_clips, magnitude_loss, smoothness_loss, sparsity_loss, video_loss
@@ -29,10 +31,14 @@ class RtfmModelOutput(ModelOutput):
             Features of each clip, zero for padding; in training of each segment, `(B, num_segments, input_size)`.
         clip_mask (`torch.Tensor` of shape `(B, T)`):
             False for padding, if a mask was given; in training of shape `(B, num_segments)`.
+        hidden_states (`tuple` of `torch.Tensor`):
+            On request: the averaged features, of shape `(B, T, input_size)`, and what each dilated convolution and the
+            attention make of them, of shape `(B, T, hidden_size)`.
     """
 
     clip_states: Tensor | None = None
     clip_mask: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
 
 
 @dataclass
@@ -48,6 +54,7 @@ class RtfmOutput(ModelOutput):
         logits (`torch.Tensor` of shape `(B, T)`):
             Clip scores before the sigmoid; the lowest number of their type for padding, so that its score is 0.
         magnitudes (`torch.Tensor` of shape `(B, T)`): L2 norms of the clips' features; 0 for padding.
+        hidden_states (`tuple` of `torch.Tensor`): On request: as of [`RtfmModelOutput`].
     """
 
     loss: Tensor | None = None
@@ -57,20 +64,10 @@ class RtfmOutput(ModelOutput):
     smoothness_loss: Tensor | None = None
     logits: Tensor | None = None
     magnitudes: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
 
 
-def _normalise(norm: nn.Module, x: Tensor, clip_mask: Tensor | None) -> Tensor:
-    """Batch norm of `x` of shape `(B, C, T)` over real clips; padding becomes zero again."""
-    if clip_mask is None:
-        return batch_norm(norm, x)
-    if not norm.training:
-        return batch_norm(norm, x).masked_fill(~clip_mask.unsqueeze(1), 0.0)
-    by_clip = x.transpose(1, 2)
-    real = batch_norm(norm, by_clip[clip_mask])
-    return real.new_zeros(by_clip.shape).masked_scatter(clip_mask.unsqueeze(2), real).transpose(1, 2)
-
-
-class RtfmConvLayer(nn.Module):
+class RtfmConvLayer(CheckpointedModule):
     """Convolution of kernel 3 over time, ReLU and then batch norm; it keeps the length."""
 
     def __init__(self, in_channels: int, out_channels: int, dilation: int = 1, bias: bool = True):
@@ -79,14 +76,17 @@ class RtfmConvLayer(nn.Module):
         self.norm = nn.BatchNorm1d(out_channels)
 
     def forward(self, x: Tensor, clip_mask: Tensor | None) -> Tensor:
-        return _normalise(self.norm, F.relu(self.conv(x)), clip_mask)
+        return self.computed(self._forward, x, clip_mask)
+
+    def _forward(self, x: Tensor, clip_mask: Tensor | None) -> Tensor:
+        return masked_batch_norm(self.norm, F.relu(self.conv(x)), clip_mask)
 
 
 class RtfmZeroNorm(nn.BatchNorm1d):
     """Batch norm that gives zeros at first. transformers initialises only what has weights, and by its class."""
 
 
-class RtfmAttention(nn.Module):
+class RtfmAttention(CheckpointedModule):
     """Narrower features, and non-local attention among them (Wang et al., CVPR 2018, section 3.2, dot product).
 
     At first the attention adds nothing, since its batch norm gives zeros (their section 4.1).
@@ -102,6 +102,9 @@ class RtfmAttention(nn.Module):
         self.norm = RtfmZeroNorm(config.hidden_size)
 
     def forward(self, x: Tensor, clip_mask: Tensor | None) -> Tensor:
+        return self.computed(self._forward, x, clip_mask)
+
+    def _forward(self, x: Tensor, clip_mask: Tensor | None) -> Tensor:
         x = self.projection(x)
         queries, keys, values = self.theta(x), self.phi(x), self.g(x)
         # Divided before the sum over clips, which in half precision has no room for long videos.
@@ -113,7 +116,7 @@ class RtfmAttention(nn.Module):
         # There is no softmax between the two products. So the one of keys and values can come first, and memory does
         # not grow with the square of a video's length.
         attended = (values @ keys.transpose(1, 2)) @ queries
-        return x + _normalise(self.norm, self.output(attended), clip_mask)
+        return x + masked_batch_norm(self.norm, self.output(attended), clip_mask)
 
 
 class RtfmPreTrainedModel(CheckpointModel):
@@ -123,6 +126,8 @@ class RtfmPreTrainedModel(CheckpointModel):
     base_model_prefix = "rtfm"
     main_input_name = "visual_features"
     input_modalities = ("video", "audio")
+    supports_gradient_checkpointing = True
+    unread_inputs = ("clip_times", "has_audio")
 
     def _init_weights(self, module: nn.Module):
         if isinstance(module, (nn.Conv1d, nn.Linear)):
@@ -211,12 +216,13 @@ class RtfmModel(RtfmPreTrainedModel):
         if clip_mask is not None and clip_mask.shape != first.shape[:2]:
             raise ValueError(f"clip_mask must be of shape {tuple(first.shape[:2])}, got {tuple(clip_mask.shape)}.")
 
+    @network_forward
     def forward(
         self,
         visual_features: Tensor | None = None,
         audio_features: Tensor | None = None,
         clip_mask: Tensor | None = None,
-        **kwargs,
+        output_hidden_states: bool | None = None,
     ) -> RtfmModelOutput:
         """Let the clips of each video see each other.
 
@@ -229,7 +235,7 @@ class RtfmModel(RtfmPreTrainedModel):
             audio_features (`torch.Tensor` of shape `(B, T, S, audio_size)`):
                 Embeddings of the sound; zeros where a video has none. Not read with ``inputs="visual"``.
             clip_mask (`torch.Tensor` of shape `(B, T)`): False for padding; all clips are real if not given.
-            kwargs: Ignored: whatever else a processor returns.
+            output_hidden_states: Return what each branch makes of the features.
 
         Returns:
             [`RtfmModelOutput`].
@@ -260,10 +266,14 @@ class RtfmModel(RtfmPreTrainedModel):
             x = to_segments(x, real, segments)
             # Segments of a video are all real, unless the whole video is padding.
             clip_mask = None if clip_mask is None else clip_mask.any(dim=1, keepdim=True).expand(-1, segments)
-        x = x.transpose(1, 2)
-        branches = [*(layer(x, clip_mask) for layer in self.dilated), self.attention(x, clip_mask)]
-        states = x + self.fusion(torch.cat(branches, dim=1), clip_mask)
-        return RtfmModelOutput(clip_states=states.transpose(1, 2), clip_mask=clip_mask)
+        averaged_features, x = x, x.transpose(1, 2)
+        branches = [layer(x, clip_mask).transpose(1, 2) for layer in (*self.dilated, self.attention)]
+        states = x + self.fusion(torch.cat(branches, dim=2).transpose(1, 2), clip_mask)
+        return RtfmModelOutput(
+            clip_states=states.transpose(1, 2),
+            clip_mask=clip_mask,
+            hidden_states=(averaged_features, *branches) if output_hidden_states else None,
+        )
 
 
 class RtfmForAnomalyDetection(RtfmPreTrainedModel, DetectorModel):
@@ -285,13 +295,14 @@ class RtfmForAnomalyDetection(RtfmPreTrainedModel, DetectorModel):
         self.classifier = nn.Sequential(*layers, nn.Linear(width, 1))
         self.post_init()
 
+    @network_forward
     def forward(
         self,
         visual_features: Tensor | None = None,
         audio_features: Tensor | None = None,
         clip_mask: Tensor | None = None,
         labels: Tensor | None = None,
-        **kwargs,
+        output_hidden_states: bool | None = None,
     ) -> RtfmOutput:
         """Score clips and, with labels, compute the loss.
 
@@ -300,7 +311,7 @@ class RtfmForAnomalyDetection(RtfmPreTrainedModel, DetectorModel):
             audio_features (`torch.Tensor` of shape `(B, T, S, audio_size)`): As for [`RtfmModel`].
             clip_mask (`torch.Tensor` of shape `(B, T)`): As for [`RtfmModel`].
             labels (`torch.Tensor` of shape `(B,)`, *optional*): 1 for anomalous videos, 0 for normal ones.
-            kwargs: Ignored: whatever else a processor returns.
+            output_hidden_states: As for [`RtfmModel`].
 
         Returns:
             [`RtfmOutput`]; in training mode with one score a segment, not a clip.
@@ -308,14 +319,16 @@ class RtfmForAnomalyDetection(RtfmPreTrainedModel, DetectorModel):
         Raises:
             ValueError: For missing features, other shapes, values that are not finite, or other labels than 0 and 1.
         """
-        body = self.rtfm(visual_features, audio_features, clip_mask)
+        body = self.rtfm(
+            visual_features, audio_features, clip_mask, output_hidden_states=output_hidden_states, return_dict=True
+        )
         # Magnitudes are those of what the classifier sees, in training after dropout.
         states = self.dropout(body.clip_states)
         magnitudes = torch.linalg.vector_norm(states.float(), dim=2)
         logits = self.classifier(states).squeeze(2)
         if body.clip_mask is not None:
             logits = logits.masked_fill(~body.clip_mask, torch.finfo(logits.dtype).min)
-        outputs = RtfmOutput(logits=logits, magnitudes=magnitudes)
+        outputs = RtfmOutput(logits=logits, magnitudes=magnitudes, hidden_states=body.hidden_states)
         losses = {} if labels is None else self.losses(outputs, labels, body.clip_mask)
         return RtfmOutput(**losses, **outputs)
 

@@ -11,4 +11,5 @@ ARCHITECTURE = Architecture(
     head="modeling_slowfast.SlowFastForVideoClassification",
     feature_extractor="avad_hf.models.feature_extraction_video.VideoFeatureExtractor",
     converter="convert_slowfast.CONVERTER",
+    tiny={"num_frames": 8, "stem_width": 8, "fast_ratio": 4, "depths": (1, 1, 1, 1), "pool_size": 2},
 )

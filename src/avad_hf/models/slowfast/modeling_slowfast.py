@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
+from avad_hf.models.checkpointing import CheckpointedModule
 from avad_hf.models.encoder import VideoNetwork
+from avad_hf.models.forwarding import network_forward
 
 from .configuration_slowfast import SlowFastConfig
 
@@ -29,10 +31,14 @@ class SlowFastModelOutput(ModelOutput):
             Output of pytorchvideo's ``blocks.5`` with time squeezed; 2 x 9 cells for frames of 256 x 455 pixels.
         pooler_output (`torch.Tensor` of shape `(B, hidden_size)`):
             Mean of the feature map over its cells.
+        hidden_states (`tuple` of `torch.Tensor`):
+            On request: maps of the slow pathway after the stem and after each stage, what it got from the fast one
+            included.
     """
 
     feature_map: Tensor | None = None
     pooler_output: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
 
 
 @dataclass
@@ -42,13 +48,15 @@ class SlowFastClassifierOutput(ModelOutput):
     Args:
         loss (`torch.Tensor` of shape `()`): Cross-entropy, where labels were given.
         logits (`torch.Tensor` of shape `(B, num_labels)`): Scores before softmax.
+        hidden_states (`tuple` of `torch.Tensor`): On request: as of [`SlowFastModelOutput`].
     """
 
     loss: Tensor | None = None
     logits: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
 
 
-class SlowFastStem(nn.Module):
+class SlowFastStem(CheckpointedModule):
     """Convolution, batch norm, ReLU and max pooling over space."""
 
     def __init__(self, in_channels: int, out_channels: int, temporal_kernel: int):
@@ -65,6 +73,9 @@ class SlowFastStem(nn.Module):
         self.pool = nn.MaxPool3d(kernel_size=(1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.computed(self._forward, x)
+
+    def _forward(self, x: Tensor) -> Tensor:
         return self.pool(F.relu(self.norm(self.conv(x)), inplace=True))
 
 
@@ -100,7 +111,7 @@ class SlowFastBottleneck(nn.Module):
         return self.norm_c(self.conv_c(x))
 
 
-class SlowFastResBlock(nn.Module):
+class SlowFastResBlock(CheckpointedModule):
     """A bottleneck and its shortcut, which is a convolution in the first block of a stage."""
 
     def __init__(
@@ -122,6 +133,9 @@ class SlowFastResBlock(nn.Module):
         self.branch2 = SlowFastBottleneck(in_channels, inner_channels, out_channels, temporal_kernel, stride)
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.computed(self._forward, x)
+
+    def _forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.branch1_conv is None else self.branch1_norm(self.branch1_conv(x))
         return F.relu(shortcut + self.branch2(x), inplace=True)
 
@@ -197,6 +211,7 @@ class SlowFastPreTrainedModel(VideoNetwork):
     base_model_prefix = "slowfast"
     main_input_name = "pixel_values_videos"
     input_modalities = ("video",)
+    supports_gradient_checkpointing = True
     _no_split_modules = ("SlowFastResBlock",)
 
     def _init_weights(self, module: nn.Module):
@@ -254,7 +269,8 @@ class SlowFastModel(SlowFastPreTrainedModel):
 
         return inference_form(self, dtype)
 
-    def forward(self, pixel_values_videos: Tensor, **kwargs) -> SlowFastModelOutput:
+    @network_forward
+    def forward(self, pixel_values_videos: Tensor, output_hidden_states: bool | None = None) -> SlowFastModelOutput:
         """Encode clips of normalised frames.
 
         The slow pathway's frames are picked here, as the config's `slow_sampling` says.
@@ -262,10 +278,10 @@ class SlowFastModel(SlowFastPreTrainedModel):
         Args:
             pixel_values_videos (`torch.Tensor` of shape `(B, num_frames, num_channels, H, W)`):
                 RGB frames, ``(x / 255 - 0.45) / 0.225``.
-            kwargs: Ignored.
+            output_hidden_states: Return the slow pathway's maps after the stem and after each stage.
 
         Returns:
-            [`SlowFastModelOutput`] with ``feature_map`` and ``pooler_output``.
+            [`SlowFastModelOutput`].
 
         Raises:
             ValueError: For another shape, another number of frames, or frames too small for the pooling window.
@@ -282,8 +298,11 @@ class SlowFastModel(SlowFastPreTrainedModel):
             )
         fast = pixel_values_videos.to(self.dtype).transpose(1, 2)
         slow = fast[:, :, self.slow_frames]
+        states = []
         for block in self.blocks:
             slow, fast = block(slow, fast)
+            if output_hidden_states:
+                states.append(slow)
         if min(slow.shape[-2:]) < config.pool_size:
             smallest = 32 * (config.pool_size - 1) + 1
             raise ValueError(
@@ -294,7 +313,11 @@ class SlowFastModel(SlowFastPreTrainedModel):
         # A mean over time and a 2-D pooling equal pytorchvideo's AvgPool3d, which has no bfloat16 kernel on CPU.
         pooled = [F.avg_pool2d(pathway.mean(dim=2), config.pool_size, stride=1) for pathway in (slow, fast)]
         feature_map = torch.cat(pooled, dim=1)
-        return SlowFastModelOutput(feature_map=feature_map, pooler_output=feature_map.mean(dim=(-2, -1)))
+        return SlowFastModelOutput(
+            feature_map=feature_map,
+            pooler_output=feature_map.mean(dim=(-2, -1)),
+            hidden_states=tuple(states) if output_hidden_states else None,
+        )
 
 
 class SlowFastForVideoClassification(SlowFastPreTrainedModel):
@@ -307,22 +330,26 @@ class SlowFastForVideoClassification(SlowFastPreTrainedModel):
         self.proj = nn.Linear(config.hidden_size, config.num_labels)
         self.post_init()
 
-    def forward(self, pixel_values_videos: Tensor, labels: Tensor | None = None, **kwargs) -> SlowFastClassifierOutput:
+    @network_forward
+    def forward(
+        self, pixel_values_videos: Tensor, labels: Tensor | None = None, output_hidden_states: bool | None = None
+    ) -> SlowFastClassifierOutput:
         """Classify clips of normalised frames.
 
         Args:
             pixel_values_videos (`torch.Tensor` of shape `(B, num_frames, num_channels, H, W)`):
                 RGB frames, as for [`SlowFastModel`].
             labels (`torch.Tensor` of shape `(B,)`, *optional*): Class indices, for the loss.
-            kwargs: Ignored.
+            output_hidden_states: As for [`SlowFastModel`].
 
         Returns:
-            [`SlowFastClassifierOutput`] with ``logits`` and, with labels, ``loss``.
+            [`SlowFastClassifierOutput`].
         """
         # pytorchvideo projects every cell and averages then; the projection is linear, so averaging first is equal.
-        logits = self.proj(self.dropout(self.slowfast(pixel_values_videos).pooler_output))
+        body = self.slowfast(pixel_values_videos, output_hidden_states=output_hidden_states, return_dict=True)
+        logits = self.proj(self.dropout(body.pooler_output))
         loss = None if labels is None else F.cross_entropy(logits.float(), labels)
-        return SlowFastClassifierOutput(loss=loss, logits=logits)
+        return SlowFastClassifierOutput(loss=loss, logits=logits, hidden_states=body.hidden_states)
 
 
 __all__ = ["SlowFastForVideoClassification", "SlowFastModel", "SlowFastPreTrainedModel"]

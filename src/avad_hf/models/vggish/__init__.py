@@ -10,4 +10,5 @@ ARCHITECTURE = Architecture(
     model="modeling_vggish.VggishModel",
     feature_extractor="feature_extraction_vggish.VggishFeatureExtractor",
     converter="convert_vggish.CONVERTER",
+    tiny={"hidden_sizes": (8, 8, 16, 32), "intermediate_size": 16, "embedding_size": 8},
 )

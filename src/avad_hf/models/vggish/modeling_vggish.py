@@ -8,6 +8,7 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from avad_hf.models.checkpoints import CheckpointModel
+from avad_hf.models.forwarding import network_forward
 
 from .configuration_vggish import VggishConfig
 
@@ -26,11 +27,13 @@ class VggishModelOutput(ModelOutput):
             Embeddings; only for input of exactly ``num_frames`` frames, else ``None``.
         quantized_embeddings (`torch.Tensor` of shape `(N, embedding_size)`, *optional*):
             Embeddings after PCA, in 256 levels from 0 to 255 as floats, as AudioSet's features are; with ``has_pca``.
+        hidden_states (`tuple` of `torch.Tensor`): On request: maps after each of the four groups of convolutions.
     """
 
     feature_map: Tensor | None = None
     pooler_output: Tensor | None = None
     quantized_embeddings: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
 
 
 def vggish_convolutions(config: VggishConfig) -> nn.Sequential:
@@ -65,6 +68,7 @@ class VggishModel(CheckpointModel):
     base_model_prefix = "vggish"
     main_input_name = "input_features"
     input_modalities = ("audio",)
+    unread_inputs = ("audio_frame_mask",)
 
     def __init__(self, config: VggishConfig):
         super().__init__(config)
@@ -95,13 +99,14 @@ class VggishModel(CheckpointModel):
             init.xavier_uniform_(module.weight)
             init.zeros_(module.bias)
 
-    def forward(self, input_features: Tensor, **kwargs) -> VggishModelOutput:
+    @network_forward
+    def forward(self, input_features: Tensor, output_hidden_states: bool | None = None) -> VggishModelOutput:
         """Encode log-mel spectrograms.
 
         Args:
             input_features (`torch.Tensor` of shape `(N, frames, num_mel_bins)`):
                 Log-mel frames of [`VggishFeatureExtractor`], 16 or more.
-            kwargs: Ignored.
+            output_hidden_states: Return the maps after each group of convolutions.
 
         Returns:
             [`VggishModelOutput`] with ``feature_map`` and, for ``num_frames`` frames, ``pooler_output``.
@@ -115,14 +120,24 @@ class VggishModel(CheckpointModel):
                 f"VGGish needs input_features of shape (N, frames, {bins}) with 16 or more frames, got "
                 f"{tuple(input_features.shape)}. VggishFeatureExtractor makes them from a waveform at 16 kHz."
             )
-        feature_map = self.features(input_features.to(self.dtype).unsqueeze(1))
+        feature_map, states = input_features.to(self.dtype).unsqueeze(1), []
+        for layer in self.features:
+            feature_map = layer(feature_map)
+            if output_hidden_states and isinstance(layer, nn.MaxPool2d):
+                states.append(feature_map)
+        hidden_states = tuple(states) if output_hidden_states else None
         if input_features.shape[1] != example:
-            return VggishModelOutput(feature_map=feature_map)
+            return VggishModelOutput(feature_map=feature_map, hidden_states=hidden_states)
         # Flattened as (time, mel, channel), the order of the TensorFlow original.
         flat = feature_map.permute(0, 2, 3, 1).flatten(1)
         embeddings = self.embeddings(flat)
         levels = None if self.pproc is None else self.pproc(embeddings)
-        return VggishModelOutput(feature_map=feature_map, pooler_output=embeddings, quantized_embeddings=levels)
+        return VggishModelOutput(
+            feature_map=feature_map,
+            pooler_output=embeddings,
+            quantized_embeddings=levels,
+            hidden_states=hidden_states,
+        )
 
 
 __all__ = ["VggishModel", "vggish_convolutions"]

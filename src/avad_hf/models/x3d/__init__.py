@@ -11,4 +11,12 @@ ARCHITECTURE = Architecture(
     head="modeling_x3d.X3dForVideoClassification",
     feature_extractor="avad_hf.models.feature_extraction_video.VideoFeatureExtractor",
     converter="convert_x3d.CONVERTER",
+    tiny={
+        "num_frames": 4,
+        "widths": (8, 16, 32, 64),
+        "depths": (1, 1, 2, 1),
+        "hidden_size": 24,
+        "pool_size": 2,
+        "short_side": 64,
+    },
 )

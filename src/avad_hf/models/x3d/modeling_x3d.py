@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
+from avad_hf.models.checkpointing import CheckpointedModule
 from avad_hf.models.encoder import VideoNetwork
+from avad_hf.models.forwarding import network_forward
 
 from .configuration_x3d import X3dConfig
 
@@ -27,10 +29,12 @@ class X3dModelOutput(ModelOutput):
             256 x 455 pixels and the window of X3D-M.
         pooler_output (`torch.Tensor` of shape `(B, hidden_size)`):
             Mean of the feature map over its cells.
+        hidden_states (`tuple` of `torch.Tensor`): On request: maps after the stem and after each stage.
     """
 
     feature_map: Tensor | None = None
     pooler_output: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
 
 
 @dataclass
@@ -40,10 +44,12 @@ class X3dClassifierOutput(ModelOutput):
     Args:
         loss (`torch.Tensor` of shape `()`, *optional*): Cross-entropy, where labels were given.
         logits (`torch.Tensor` of shape `(B, num_labels)`): Scores before softmax.
+        hidden_states (`tuple` of `torch.Tensor`): On request: as of [`X3dModelOutput`].
     """
 
     loss: Tensor | None = None
     logits: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
 
 
 class X3dStemConv(nn.Module):
@@ -65,7 +71,7 @@ class X3dStemConv(nn.Module):
         return self.conv_xy(self.conv_t(x))
 
 
-class X3dStem(nn.Module):
+class X3dStem(CheckpointedModule):
     """Both convolutions, batch norm and ReLU."""
 
     def __init__(self, in_channels: int, out_channels: int):
@@ -74,6 +80,9 @@ class X3dStem(nn.Module):
         self.norm = nn.BatchNorm3d(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.computed(self._forward, x)
+
+    def _forward(self, x: Tensor) -> Tensor:
         return F.relu(self.norm(self.conv(x)), inplace=True)
 
 
@@ -129,7 +138,7 @@ class X3dBottleneck(nn.Module):
         return self.norm_c(self.conv_c(x))
 
 
-class X3dResBlock(nn.Module):
+class X3dResBlock(CheckpointedModule):
     """A bottleneck and its shortcut, which is a convolution where the size changes.
 
     Where the number of channels stays, as in the first stage, no batch norm follows it.
@@ -147,6 +156,9 @@ class X3dResBlock(nn.Module):
         self.branch2 = X3dBottleneck(in_channels, inner_channels, out_channels, stride, squeezed)
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.computed(self._forward, x)
+
+    def _forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.branch1_conv is None else self.branch1_conv(x)
         if self.branch1_norm is not None:
             shortcut = self.branch1_norm(shortcut)
@@ -213,6 +225,7 @@ class X3dPreTrainedModel(VideoNetwork):
     base_model_prefix = "x3d"
     main_input_name = "pixel_values_videos"
     input_modalities = ("video",)
+    supports_gradient_checkpointing = True
     _no_split_modules = ("X3dResBlock",)
 
     def _init_weights(self, module: nn.Module):
@@ -250,16 +263,17 @@ class X3dModel(X3dPreTrainedModel):
 
         return inference_form(self, dtype)
 
-    def forward(self, pixel_values_videos: Tensor, **kwargs) -> X3dModelOutput:
+    @network_forward
+    def forward(self, pixel_values_videos: Tensor, output_hidden_states: bool | None = None) -> X3dModelOutput:
         """Encode clips of normalised frames.
 
         Args:
             pixel_values_videos (`torch.Tensor` of shape `(B, num_frames, num_channels, H, W)`):
                 RGB frames, ``(x / 255 - 0.45) / 0.225``.
-            kwargs: Ignored.
+            output_hidden_states: Return the maps after the stem and after each stage.
 
         Returns:
-            [`X3dModelOutput`] with ``feature_map`` and ``pooler_output``.
+            [`X3dModelOutput`].
 
         Raises:
             ValueError: For another shape, another number of frames, or frames too small for the pooling window.
@@ -277,9 +291,18 @@ class X3dModel(X3dPreTrainedModel):
                 "pixels."
             )
         x = pixel_values_videos.to(self.dtype).transpose(1, 2)
-        for block in self.blocks:
-            x = block(x)
-        return X3dModelOutput(feature_map=x, pooler_output=x.mean(dim=(-2, -1)))
+        *stages, head = self.blocks
+        states = []
+        for stage in stages:
+            x = stage(x)
+            if output_hidden_states:
+                states.append(x)
+        feature_map = head(x)
+        return X3dModelOutput(
+            feature_map=feature_map,
+            pooler_output=feature_map.mean(dim=(-2, -1)),
+            hidden_states=tuple(states) if output_hidden_states else None,
+        )
 
 
 class X3dForVideoClassification(X3dPreTrainedModel):
@@ -292,23 +315,27 @@ class X3dForVideoClassification(X3dPreTrainedModel):
         self.proj = nn.Linear(config.hidden_size, config.num_labels)
         self.post_init()
 
-    def forward(self, pixel_values_videos: Tensor, labels: Tensor | None = None, **kwargs) -> X3dClassifierOutput:
+    @network_forward
+    def forward(
+        self, pixel_values_videos: Tensor, labels: Tensor | None = None, output_hidden_states: bool | None = None
+    ) -> X3dClassifierOutput:
         """Classify clips of normalised frames.
 
         Args:
             pixel_values_videos (`torch.Tensor` of shape `(B, num_frames, num_channels, H, W)`):
                 RGB frames, as for [`X3dModel`].
             labels (`torch.Tensor` of shape `(B,)`, *optional*): Class indices, for the loss.
-            kwargs: Ignored.
+            output_hidden_states: As for [`X3dModel`].
 
         Returns:
-            [`X3dClassifierOutput`] with ``logits`` and, with labels, ``loss``.
+            [`X3dClassifierOutput`].
         """
         # pytorchvideo projects every cell, and averages what softmax makes of each. These are scores before softmax,
         # and the projection is linear, so the mean comes first. Of frames with one cell both give the same classes.
-        logits = self.proj(self.dropout(self.x3d(pixel_values_videos).pooler_output))
+        body = self.x3d(pixel_values_videos, output_hidden_states=output_hidden_states, return_dict=True)
+        logits = self.proj(self.dropout(body.pooler_output))
         loss = None if labels is None else F.cross_entropy(logits.float(), labels)
-        return X3dClassifierOutput(loss=loss, logits=logits)
+        return X3dClassifierOutput(loss=loss, logits=logits, hidden_states=body.hidden_states)
 
 
 __all__ = ["X3dForVideoClassification", "X3dModel", "X3dPreTrainedModel"]

@@ -3,6 +3,7 @@
 Layers have the names of the TensorFlow original: ``layers.0`` is its ``layer1``, and so on.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -11,9 +12,12 @@ from torch import Tensor, nn
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
+from avad_hf.models.checkpointing import CheckpointedModule
 from avad_hf.models.checkpoints import CheckpointModel
+from avad_hf.models.forwarding import network_forward
 
 from .configuration_yamnet import YamnetConfig
+from .feature_extraction_yamnet import YamnetFeatureExtractor
 
 # The original's, not torch's 1e-5: where a channel hardly varies it decides what comes out.
 NORM_EPS = 1e-4
@@ -30,11 +34,30 @@ class YamnetModelOutput(ModelOutput):
             Embeddings: means of the feature map.
         logits (`torch.Tensor` of shape `(N, num_labels)`):
             Scores before the sigmoid. Several events may be heard at once.
+        hidden_states (`tuple` of `torch.Tensor`): On request: maps after each convolution.
     """
 
     feature_map: Tensor | None = None
     pooler_output: Tensor | None = None
     logits: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+
+
+@dataclass
+class YamnetClassifierOutput(ModelOutput):
+    """Class scores of sounds.
+
+    Args:
+        loss (`torch.Tensor` of shape `()`, *optional*): With labels, as the config's ``problem_type`` says.
+        logits (`torch.Tensor` of shape `(B, num_labels)`):
+            Scores before the sigmoid, whose sigmoid is the mean of the windows' probabilities; before the softmax, and
+            the mean of the windows' scores, with ``problem_type="single_label_classification"``.
+        hidden_states (`tuple` of `torch.Tensor`): On request: maps of all windows after each convolution.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
 
 
 def same_padding(size: int, kernel_size: int, stride: int) -> tuple[int, int]:
@@ -54,7 +77,7 @@ class SameConv2d(nn.Conv2d):
         return F.conv2d(F.pad(x, (*columns, *rows)), self.weight, self.bias, self.stride, groups=self.groups)
 
 
-class YamnetConv(nn.Module):
+class YamnetConv(CheckpointedModule):
     """Convolution, batch norm without gamma, and ReLU."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1):
@@ -64,6 +87,9 @@ class YamnetConv(nn.Module):
         self.bn.register_parameter("weight", None)
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.computed(self._forward, x)
+
+    def _forward(self, x: Tensor) -> Tensor:
         return F.relu(self.bn(self.conv(x)), inplace=True)
 
 
@@ -86,6 +112,8 @@ class YamnetModel(CheckpointModel):
     base_model_prefix = "yamnet"
     main_input_name = "input_features"
     input_modalities = ("audio",)
+    supports_gradient_checkpointing = True
+    unread_inputs = ("audio_frame_mask",)
 
     def __init__(self, config: YamnetConfig):
         super().__init__(config)
@@ -111,16 +139,17 @@ class YamnetModel(CheckpointModel):
         else:
             super()._init_weights(module)
 
-    def forward(self, input_features: Tensor, **kwargs) -> YamnetModelOutput:
+    @network_forward
+    def forward(self, input_features: Tensor, output_hidden_states: bool | None = None) -> YamnetModelOutput:
         """Encode and classify log-mel spectrograms.
 
         Args:
             input_features (`torch.Tensor` of shape `(N, frames, num_mel_bins)`):
                 Log-mel frames of [`YamnetFeatureExtractor`]; the weights were trained on ``num_frames`` of them.
-            kwargs: Ignored.
+            output_hidden_states: Return the maps after each convolution.
 
         Returns:
-            [`YamnetModelOutput`] with ``feature_map``, ``pooler_output`` and ``logits``.
+            [`YamnetModelOutput`].
 
         Raises:
             ValueError: For another shape, or no frames.
@@ -131,9 +160,96 @@ class YamnetModel(CheckpointModel):
                 f"YAMNet needs input_features of shape (N, frames, {bins}) with 1 or more frames, got "
                 f"{tuple(input_features.shape)}. YamnetFeatureExtractor makes them from a waveform at 16 kHz."
             )
-        feature_map = self.layers(input_features.to(self.dtype).unsqueeze(1))
+        feature_map, states = input_features.to(self.dtype).unsqueeze(1), []
+        for layer in self.layers:
+            feature_map = layer(feature_map)
+            if output_hidden_states:
+                states.append(feature_map)
         embeddings = feature_map.mean(dim=(2, 3))
-        return YamnetModelOutput(feature_map, embeddings, self.classifier(embeddings))
+        return YamnetModelOutput(
+            feature_map=feature_map,
+            pooler_output=embeddings,
+            logits=self.classifier(embeddings),
+            hidden_states=tuple(states) if output_hidden_states else None,
+        )
 
 
-__all__ = ["YamnetModel"]
+class YamnetForAudioClassification(YamnetModel):
+    """YAMNet to train or to use as a classifier of sounds of any length; the same weights as [`YamnetModel`].
+
+    A sound is heard in windows of ``num_frames`` that begin every half of that, as in the original. A shorter one is
+    followed by silence.
+    """
+
+    unread_inputs = ()
+
+    def __init__(self, config: YamnetConfig):
+        super().__init__(config)
+        if config.problem_type is None:  # AudioSet's sounds have several classes at once
+            config.problem_type = "multi_label_classification"
+
+    @network_forward
+    def forward(
+        self,
+        input_features: Tensor,
+        audio_frame_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+    ) -> YamnetClassifierOutput:
+        """Classify whole sounds.
+
+        Args:
+            input_features (`torch.Tensor` of shape `(B, frames, num_mel_bins)`): As for [`YamnetModel`].
+            audio_frame_mask (`torch.Tensor` of shape `(B, frames)`):
+                True for sound, which comes first, false for padding; all is sound if not given.
+            labels (`torch.Tensor`, *optional*):
+                Of shape `(B, num_labels)`, 1 for each class that is heard and 0 for the others; with
+                ``problem_type="single_label_classification"`` class numbers of shape `(B,)`.
+            output_hidden_states: As for [`YamnetModel`].
+
+        Returns:
+            [`YamnetClassifierOutput`].
+
+        Raises:
+            ValueError: As [`YamnetModel`], and for labels that do not fit ``problem_type``.
+        """
+        size, hop = self.config.num_frames, max(1, self.config.num_frames // 2)
+        batch, frames = input_features.shape[:2]
+        missing = max(0, size - frames)
+        windows = F.pad(input_features, (0, 0, 0, missing), value=math.log(YamnetFeatureExtractor.log_offset))
+        windows = windows.unfold(1, size, hop).transpose(2, 3)
+        count = windows.shape[1]
+        outputs = super().forward(windows.flatten(0, 1), output_hidden_states=output_hidden_states, return_dict=True)
+        if audio_frame_mask is None:
+            lengths = torch.full((batch,), frames, device=input_features.device)
+        else:
+            lengths = audio_frame_mask.sum(dim=1)
+        number = torch.arange(count, device=input_features.device)
+        is_heard = (number == 0) | (number * hop + size <= lengths.unsqueeze(1))
+        weights = (is_heard / is_heard.sum(dim=1, keepdim=True)).unsqueeze(2)
+        scores = outputs.logits.float().unflatten(0, (batch, count))
+        if self.config.problem_type == "single_label_classification":
+            logits = (scores * weights).sum(dim=1)
+        else:  # in logarithms, which do not end at 1
+            heard, unheard = (F.logsigmoid(sign * scores) + weights.log() for sign in (1, -1))
+            logits = heard.logsumexp(dim=1) - unheard.logsumexp(dim=1)
+        loss = None if labels is None else self._loss(logits, labels)
+        return YamnetClassifierOutput(loss=loss, logits=logits, hidden_states=outputs.hidden_states)
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        is_single = self.config.problem_type == "single_label_classification"
+        needed = logits.shape[:1] if is_single else logits.shape
+        if labels.shape != needed:
+            raise ValueError(
+                f"labels must be of shape {tuple(needed)} with problem_type '{self.config.problem_type}', got "
+                f"{tuple(labels.shape)}. For one class a sound set "
+                "config.problem_type = 'single_label_classification', for several 'multi_label_classification'."
+            )
+        return (
+            F.cross_entropy(logits, labels)
+            if is_single
+            else F.binary_cross_entropy_with_logits(logits, labels.float())
+        )
+
+
+__all__ = ["YamnetForAudioClassification", "YamnetModel"]
