@@ -20,6 +20,7 @@ from transformers import AutoProcessor
 
 from avad_hf import AvacaProcessor, SlowFastConfig, SlowFastModel, VggishConfig, VggishFeatureExtractor, VggishModel
 from avad_hf.media.sources import open_media
+from avad_hf.models.avaca.end_to_end_avaca import maps_on_grid
 from avad_hf.untrained import init_avaca
 
 from .media_files import frame_times, sound, write_media
