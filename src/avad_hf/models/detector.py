@@ -33,9 +33,9 @@ class DetectorSpec:
             `WHOLE_VIDEO` for all of them.
         inputs: Width of each of the features that it reads, by their names: channels of ``visual_features``, numbers
             of a step of ``audio_features``.
-        normal_labels: Of event classes, those that are no anomaly.
+        normal_labels: Event classes that are no anomaly.
         alpha: Where a video is judged by the mean of its highest clips, t clips give ``max(1, t // alpha)`` of them.
-        scenes: Of the synthetic world, those that an int8 engine is calibrated on where no videos are given.
+        scenes: Scenes of the synthetic world that an int8 engine is calibrated on where no videos are given.
     """
 
     title: str
@@ -54,8 +54,8 @@ class DetectorConfig(CheckpointConfig):
     Args:
         threshold: Score from which on a clip is called anomalous.
         threshold_origin: How the threshold was found; ``None`` if nobody has looked for one.
-        recipe_sha256: Of the features that it was trained on, so that features of another recipe are refused;
-            ``None`` if not known.
+        recipe_sha256: Hash of the recipe of the features that it was trained on, so that features of another recipe
+            are refused; ``None`` if not known.
         feature_scales: What features are multiplied by before anything else, by their names: encoders differ in the
             size of what they give, and the larger sense would count more. ``None`` leaves them as they are.
     """
@@ -142,7 +142,7 @@ class DetectorModel(CheckpointModel):
         """Scores of clips between 0 (normal) and 1 (anomalous): one scale for detecting, evaluating and thresholds.
 
         Args:
-            outputs: Of ``forward``.
+            outputs: What ``forward`` gives.
 
         Returns:
             `torch.Tensor` of shape `(B, T)`, float64 on the CPU: in float32 all logits above 17 give the same score.
@@ -158,7 +158,7 @@ class DetectorModel(CheckpointModel):
         """Losses of videos, also of videos that went through the network one by one.
 
         Args:
-            outputs: Of ``forward``; or what has `clip_outputs` as attributes, joined of several videos.
+            outputs: What ``forward`` gives; or what has `clip_outputs` as attributes, joined of several videos.
             labels: 1 for anomalous videos, 0 for normal ones, of shape `(B,)`; or class numbers.
             mask: False for padding, of shape `(B, T)`; all clips are real if not given.
 

@@ -36,14 +36,14 @@ class EncoderSpec:
     Args:
         reads: ``"pixels"`` of a clip, or ``"waveform"`` of a window of sound.
         gives: ``"map"``, rows and columns of vectors; ``"tokens"``, vectors over time; or ``"vector"``, one.
-        width: Of each vector.
+        width: Length of each vector.
         num_frames: Frames of a clip.
         frame_step: Frames of a video from one frame of a clip to the next, as the weights were trained.
         size: Short side of the frames, in pixels, which keeps the proportion; or their height and width, for networks
             that take no other.
         grid: Rows and columns to which maps are averaged unless something else is asked for.
-        window_s: Of a window of sound, in seconds.
-        sampling_rate: Of the sound, in Hz.
+        window_s: Length of a window of sound, in seconds.
+        sampling_rate: Samples a second of the sound, in Hz.
         classes: Names of what its classifier was trained on; empty where nobody has named them.
     """
 
@@ -100,7 +100,7 @@ class Encoder(ABC):
         Args:
             batch: Pixels of shape `(N, num_frames, 3, H, W)` from 0 to 255, or a waveform of shape `(N, samples)`
                 within -1 and 1.
-            starts: Of windows of one waveform, where they begin, in samples: what they share is computed once.
+            starts: Where windows of one waveform begin, in samples: what they share is computed once.
 
         Returns:
             Float32: ``"map"`` of shape `(N, width, h, w)`, ``"tokens"`` of shape `(N, T, width)` in their order,
@@ -293,7 +293,7 @@ def encoder_of(network: Any, reads: Literal["pixels", "waveform"] | None = None,
     Args:
         network: A model, loaded, exported or new; or an [`Encoder`].
         reads: What it must read: of a foreign network with several parts the fitting one is taken.
-        settings: Of its normalisation: ``image_mean`` and ``image_std``, or ``feature_extractor``.
+        settings: Its normalisation: ``image_mean`` and ``image_std``, or ``feature_extractor``.
 
     Raises:
         TypeError: If it is no model, or one that encodes neither videos nor sound.

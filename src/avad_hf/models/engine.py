@@ -60,7 +60,7 @@ class EngineModel(PushedWithCard, PreTrainedModel):
     """A network that ``avad-hf export`` wrote, on a CPU. What it was made from cannot be trained further through it.
 
     Args:
-        config: Of the network.
+        config: Config of the network.
         exported: What `transformers.exporters` made of it.
         record: What engine.json says: ``format``, ``precision``, ``inputs``, ``source_sha256`` of the weights that it
             was made from, ``sha256`` of its own files.
@@ -180,12 +180,12 @@ class EngineModel(PushedWithCard, PreTrainedModel):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of what goes in and out, whatever is computed in between."""
+        """Type of what goes in and out, whatever is computed in between."""
         return torch.float32
 
     @property
     def inference_dtype(self) -> str:
-        """Of torch networks beside it."""
+        """What the torch networks beside it compute in."""
         return "auto"
 
     def for_inference(self, dtype: Any = None) -> "EngineModel":

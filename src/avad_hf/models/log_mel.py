@@ -124,7 +124,7 @@ class LogMelFeatureExtractor(PushedWithCard, SequenceFeatureExtractor):
         return self._log_mel_of_frames(waveforms.unfold(-1, self.window_length, self.hop_length))
 
     def _log_mel_of_frames(self, frames: Tensor) -> Tensor:
-        """Of frames of shape `(..., window_length)`, each by itself."""
+        """Log-mel of frames of shape `(..., window_length)`, each by itself."""
         frames = frames.double()
         spectrum = torch.fft.rfft(frames * self.window.to(frames.device), n=self.fft_length).abs()
         return torch.log(spectrum @ self.mel_filters.to(frames.device) + self.log_offset).float()
@@ -143,7 +143,7 @@ class LogMelFeatureExtractor(PushedWithCard, SequenceFeatureExtractor):
         offsets = torch.arange(num_frames) * self.hop_length
         begins = torch.as_tensor(first_samples).unsqueeze(1) + offsets
         unique, place = begins.unique(return_inverse=True)
-        # Of the windows that hold a frame any will do.
+        # Any of the windows that hold a frame will do.
         holder = torch.empty(len(unique), dtype=torch.long)
         holder[place.flatten()] = torch.arange(begins.numel())
         framed = windows.unfold(-1, self.window_length, self.hop_length)[:, :num_frames]
@@ -173,7 +173,7 @@ class LogMelFeatureExtractor(PushedWithCard, SequenceFeatureExtractor):
         Args:
             waveform: Mono samples within -1 and 1: an array of shape `(samples,)` or `(N, samples)`, or a list of N
                 arrays of shape `(samples,)`.
-            sampling_rate: Of the waveform, in Hz. Must be the extractor's own.
+            sampling_rate: Samples a second of the waveform, in Hz. Must be the extractor's own.
             return_tensors: ``"pt"`` or ``"np"``.
 
         Returns:
@@ -216,7 +216,7 @@ class LogMelEncoder(Encoder):
     Args:
         network: Takes ``input_features`` of shape `(N, frames, num_mel_bins)`; its config says `num_frames` and
             `num_mel_bins`. Or what was exported from one.
-        width: Of its embedding.
+        width: Width of its embedding.
 
     Attributes:
         title: Name of the network for people.

@@ -20,7 +20,7 @@ def masked_batch_norm(norm: nn.Module, x: Tensor, mask: Tensor | None) -> Tensor
 
     Args:
         norm: A batch norm.
-        x: Of shape `(B, C, T)`.
+        x: Features of shape `(B, C, T)`.
         mask: False for padding, of shape `(B, T)`; all is real if not given.
 
     Returns:

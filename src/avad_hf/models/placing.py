@@ -19,9 +19,9 @@ def clips_at_once(device: torch.device, clip_length: int, info: MediaInfo, size:
     """Clips of a video that go through the video encoder together: one on a CPU, what fits into memory on a GPU.
 
     Args:
-        device: Of the encoder.
+        device: Device of the encoder.
         clip_length: Frames of a clip.
-        info: Of the video.
+        info: What the video says of itself.
         size: Short side of the scaled frames, in pixels, or their height and width.
     """
     if device.type != "cuda":

@@ -98,7 +98,7 @@ class DetectorProcessor(PushedWithCard, ProcessorMixin):
 
     @staticmethod
     def versions() -> dict[str, str]:
-        """Of what decodes and computes, for recipes."""
+        """Versions of what decodes and computes, for recipes."""
         versions = {name: version(name) for name in ("avad-hf", "av", "torch", "torchaudio")}
         return versions | {"ffmpeg": av.ffmpeg_version_info}
 

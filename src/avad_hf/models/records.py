@@ -56,7 +56,7 @@ def check_manifest(manifest: Mapping[str, Any], format: str, made_from: type[Pre
                 kind, context = value.get("type"), json.loads(value.get("context") or "null")
                 own = (__name__.split(".")[0], (made_from or PreTrainedModel).__module__)
                 is_known = kind is None or NOTED_TYPES.fullmatch(kind) or kind.startswith(tuple(f"{m}." for m in own))
-                # Of dictionaries their keys; an object would stand for a member of an enumeration of any module.
+                # Dictionaries are named by their keys; an object could stand for a member of any enumeration.
                 is_plain = isinstance(context, (list, NoneType)) and not any(
                     isinstance(x, (dict, list)) for x in context or ()
                 )

@@ -18,7 +18,7 @@ class Network:
     """A network to export.
 
     Args:
-        folder: Of the checkpoint, ``""`` for its top.
+        folder: Folder within the checkpoint; ``""`` is its top.
         source: As it was trained.
         model: As it is exported.
         sample: Input to trace it by; sizes that may vary are 2 or more. Where the first is 1, and does not vary, a

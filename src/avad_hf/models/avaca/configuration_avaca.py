@@ -29,7 +29,7 @@ class AvacaConfig(DetectorConfig):
         intermediate_size: Width between the two layers of stage 2.
         num_attention_heads: Heads of each transformer (4, section V-B).
         mlp_ratio: Width of a transformer's hidden layer, as a multiple of `hidden_size`.
-        kernel_size: Of all convolutions; they keep the length, so that the 32 sound steps give 31 differences.
+        kernel_size: Kernel of all convolutions; they keep the length, so that the 32 sound steps give 31 differences.
         audio_path: Keys and values of the transformer in the audio path: ``"focused"``, differences of neighbouring
             sound steps; ``"plain"``, the sound steps themselves; ``"zeroed"``, zero sound features on the focused
             path, which is how the paper runs corpora without sound (V-A).

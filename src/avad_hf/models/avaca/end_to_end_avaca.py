@@ -38,7 +38,7 @@ def maps_on_grid(maps: Tensor, grid: tuple[int, int]) -> Tensor:
     """Feature maps of videos of any shape, averaged to the size that all have.
 
     Args:
-        maps: Of shape `(N, C, h, w)`.
+        maps: Feature maps of shape `(N, C, h, w)`.
         grid: Rows and columns. Maps of portrait videos are averaged to columns and rows, and their cells turned over
             the diagonal.
 

@@ -108,9 +108,9 @@ def eager_attention(
 
     Args:
         module: The layer.
-        query: Of shape `(N, heads, Q, head_size)`.
-        key: Of shape `(N, heads, K, head_size)`.
-        value: Of shape `(N, heads, K, head_size)`.
+        query: Queries, of shape `(N, heads, Q, head_size)`.
+        key: Keys, of shape `(N, heads, K, head_size)`.
+        value: Values, of shape `(N, heads, K, head_size)`.
         attention_mask: None: all steps of a clip are real.
         kwargs: What other forms take.
 
@@ -481,7 +481,7 @@ class AvacaForAnomalyDetection(AvacaPreTrainedModel, DetectorModel):
         """Losses of clip scores (IV-E), also of scores that were computed in several batches.
 
         Args:
-            outputs: Of `forward`; or its logits alone, of shape `(B, T)`.
+            outputs: What `forward` gives; or its logits alone, of shape `(B, T)`.
             labels (`torch.Tensor` of shape `(B,)`): 1 for anomalous videos, 0 for normal ones.
             mask (`torch.Tensor` of shape `(B, T)`): False for padding; all clips are real if not given.
 

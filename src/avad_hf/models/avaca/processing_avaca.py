@@ -70,7 +70,7 @@ class AvacaProcessor(DetectorProcessor):
             The encoder's own by default: what SlowFast gives for 16:9.
         image_mean: Subtracted from pixels within 0 and 1; the encoder's own by default.
         image_std: Divides them then; likewise.
-        frame_step: Of how many frames of a video the encoder sees one. 1 is what the paper has (IV-C), whatever the
+        frame_step: The encoder sees every so many frames of a video. 1 is what the paper has (IV-C), whatever the
             weights were trained on.
     """
 
@@ -519,7 +519,7 @@ class AvacaProcessor(DetectorProcessor):
         return tensors, bool(features["has_audio"][0])
 
     def _see(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Of frames of shape `(clips * num_pictures, 3, H, W)` the maps, of shape `(clips, width, *feature_grid)`.
+        """Maps of shape `(clips, width, *feature_grid)`, from frames of shape `(clips * num_pictures, 3, H, W)`.
 
         And the probabilities of classes, of shape `(clips, classes)`, if the encoder has some.
         """

@@ -28,8 +28,8 @@ class AvrlConfig(DetectorConfig):
     r"""Architecture, classes and threshold of an AVRL detector (Gao et al., arXiv 2110.14862, section III).
 
     Args:
-        video_config: Of the 3D ResNet.
-        audio_config: Of VGGish, of which the convolutions alone are used.
+        video_config: Config of the 3D ResNet.
+        audio_config: Config of VGGish; only its convolutions are used.
         fusion: How what is seen and what is heard are put together (IV-E): ``"concat"``, the paper's choice, one
             after the other; ``"concat_norm"``, with layer norm after it; ``"concat_scaled"``, with the sound's
             features times 10; ``"add"``, their sum; ``"low_level"``, the outer product of the sound's features as a

@@ -34,9 +34,9 @@ class AvrlModelOutput(ModelOutput):
     """What the body makes of videos.
 
     Args:
-        visual_features (`torch.Tensor` of shape `(B, 8 * stem_width)`, *optional*): Of the 3D ResNet (f_v, III-A).
+        visual_features (`torch.Tensor` of shape `(B, 8 * stem_width)`, *optional*): Features of the 3D ResNet (f_v).
         audio_features (`torch.Tensor` of shape `(B, audio_config.hidden_sizes[-1])`, *optional*):
-            Of VGGish, averaged over time and mel bands (f_a, III-B); zero for videos without sound.
+            Features of VGGish, averaged over time and mel bands (f_a, III-B); zero for videos without sound.
         fused_features (`torch.Tensor` of shape `(B, config.fused_size)`): What the classifier gets.
         hidden_states (`tuple` of `torch.Tensor`):
             On request: maps of the 3D ResNet after its stem and after each stage; none with modality ``"audio"``.
@@ -88,7 +88,7 @@ class AvrlAudioEncoder(CheckpointedModule):
         """Average feature map.
 
         Args:
-            log_mel: Of shape `(B, frames, num_mel_bins)`.
+            log_mel: Log-mel frames of shape `(B, frames, num_mel_bins)`.
             is_sound: True for frames that are sound, which come first: none of a video, or 16 and more; of shape
                 `(B, frames)`. All if not given.
 
@@ -439,7 +439,7 @@ class AvrlForVideoClassification(AvrlPreTrainedModel, DetectorModel):
         return outputs.anomaly_logits.detach().cpu().double().sigmoid()
 
     def probabilities(self, outputs: AvrlOutput) -> Tensor:
-        """Of all classes, of shape `(B, num_labels)`."""
+        """Probabilities of all classes, of shape `(B, num_labels)`."""
         return outputs.logits.detach().cpu().double().softmax(dim=-1)
 
     def begin_with(self, source: "AvrlForVideoClassification") -> None:
@@ -479,7 +479,7 @@ class AvrlForVideoClassification(AvrlPreTrainedModel, DetectorModel):
         """Loss of class scores (equation 4), also of scores that were computed in several batches.
 
         Args:
-            outputs: Of `forward`; or its logits alone, of shape `(B, num_labels)`.
+            outputs: What `forward` gives; or its logits alone, of shape `(B, num_labels)`.
             labels (`torch.Tensor` of shape `(B,)`): Class numbers.
             mask: Not looked at: a video is one clip.
 

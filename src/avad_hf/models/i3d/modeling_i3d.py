@@ -77,8 +77,8 @@ class I3dUnit(CheckpointedModule):
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
-        kernel_size: Of all three axes; odd.
-        stride: Of all three axes, 1 or 2.
+        kernel_size: Size over all three axes; odd.
+        stride: Stride over all three axes, 1 or 2.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1):
@@ -101,8 +101,8 @@ class I3dPool(nn.Module):
     """Max pooling with SAME padding, of what is 0 or more.
 
     Args:
-        kernel_size: Of time, height and width.
-        stride: Of time, height and width, 1 or 2.
+        kernel_size: Size over time, height and width.
+        stride: Stride over time, height and width, 1 or 2.
     """
 
     def __init__(self, kernel_size: tuple[int, int, int], stride: tuple[int, int, int]):

@@ -37,7 +37,7 @@ class ResNet3dEncoder(VideoEncoder):
         return super().facts() | {"num_frames": self.spec.num_frames}
 
     def read(self, outputs: Any) -> Tensor:
-        """Of shape `(N, width, h, w)`."""
+        """The map, of shape `(N, width, h, w)`."""
         return super().read(outputs).mean(dim=2)
 
 

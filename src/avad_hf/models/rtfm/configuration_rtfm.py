@@ -23,7 +23,7 @@ class RtfmConfig(DetectorConfig):
             embeddings averaged over a clip's steps; ``"both"``, one after the other.
         hidden_size: Width of each branch over time: one for each of `dilations`, and the attention.
         attention_size: Width inside the attention.
-        dilations: Of the convolutions over time, in clips.
+        dilations: Dilations of the convolutions over time, in clips.
         classifier_sizes: Widths of the hidden layers of the classifier.
         dropout: Probability of dropout in training: before each layer of the classifier, and of the clips that a
             video is judged by.

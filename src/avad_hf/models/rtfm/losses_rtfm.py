@@ -35,7 +35,7 @@ def video_loss(logits: Tensor, labels: Tensor, chosen_mask: Tensor) -> Tensor:
     Computed from logits: scores are rounded to 0 and 1, where the loss has no gradient, and cannot be used in 16 bits.
 
     Args:
-        logits (`torch.Tensor` of shape `(B, k)`): Of the chosen clips, before the sigmoid.
+        logits (`torch.Tensor` of shape `(B, k)`): Scores of the chosen clips, before the sigmoid.
         labels (`torch.Tensor` of shape `(B,)`): 1 for anomalous videos, 0 for normal ones.
         chosen_mask (`torch.Tensor` of shape `(B, k)`): False for padding; each video has a real clip.
     """
@@ -55,7 +55,7 @@ def magnitude_loss(magnitudes: Tensor, labels: Tensor, margin: float) -> Tensor:
     size, videos of the smaller one come again; where one is missing, the other one's part is left.
 
     Args:
-        magnitudes (`torch.Tensor` of shape `(B,)`): Of the videos.
+        magnitudes (`torch.Tensor` of shape `(B,)`): Magnitudes of the videos.
         labels (`torch.Tensor` of shape `(B,)`): 1 for anomalous videos, 0 for normal ones.
         margin: What anomalous videos should reach.
     """
@@ -71,7 +71,7 @@ def sparsity_loss(scores: Tensor, clip_mask: Tensor) -> Tensor:
     """Mean over videos of the L2 norm of a video's scores over time: few clips of an anomalous video are anomalous.
 
     Args:
-        scores (`torch.Tensor` of shape `(B, T)`): Of the clips of anomalous videos, within 0 and 1.
+        scores (`torch.Tensor` of shape `(B, T)`): Scores of the clips of anomalous videos, within 0 and 1.
         clip_mask (`torch.Tensor` of shape `(B, T)`): False for padding.
     """
     return _mean(torch.linalg.vector_norm(scores * clip_mask, dim=1))
@@ -81,7 +81,7 @@ def smoothness_loss(scores: Tensor, clip_mask: Tensor) -> Tensor:
     """Mean over videos of the sum of squared differences of a video's neighbouring scores.
 
     Args:
-        scores (`torch.Tensor` of shape `(B, T)`): Of the clips of anomalous videos, within 0 and 1.
+        scores (`torch.Tensor` of shape `(B, T)`): Scores of the clips of anomalous videos, within 0 and 1.
         clip_mask (`torch.Tensor` of shape `(B, T)`): False for padding.
     """
     are_real = clip_mask[:, 1:] & clip_mask[:, :-1]

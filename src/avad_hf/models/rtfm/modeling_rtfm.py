@@ -340,7 +340,7 @@ class RtfmForAnomalyDetection(RtfmPreTrainedModel, DetectorModel):
         need the features of all clips for that.
 
         Args:
-            outputs: Of `forward`: ``logits`` and ``magnitudes``, of shape `(B, T)`.
+            outputs: What `forward` gives: ``logits`` and ``magnitudes``, of shape `(B, T)`.
             labels (`torch.Tensor` of shape `(B,)`): 1 for anomalous videos, 0 for normal ones.
             mask (`torch.Tensor` of shape `(B, T)`): False for padding; all clips are real if not given.
 

@@ -17,7 +17,7 @@ class YamnetConfig(CheckpointConfig):
     Args:
         hidden_sizes: Channels of the first convolution, and of each of the depthwise separable ones after it; the
             last is the width of the embedding.
-        strides: Of each of them, over time and frequency.
+        strides: Stride of each of them, over time and frequency.
         num_mel_bins: Mel bands of the input.
         num_frames: Log-mel frames of one example; 96 frames at 10 ms are the 0.96 s of the published network.
 

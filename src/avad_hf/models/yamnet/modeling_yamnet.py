@@ -203,7 +203,7 @@ class YamnetForAudioClassification(YamnetModel):
             audio_frame_mask (`torch.Tensor` of shape `(B, frames)`):
                 True for sound, which comes first, false for padding; all is sound if not given.
             labels (`torch.Tensor`, *optional*):
-                Of shape `(B, num_labels)`, 1 for each class that is heard and 0 for the others; with
+                Shape `(B, num_labels)`, 1 for each class that is heard and 0 for the others; with
                 ``problem_type="single_label_classification"`` class numbers of shape `(B,)`.
             output_hidden_states: As for [`YamnetModel`].
 
