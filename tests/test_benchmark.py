@@ -11,11 +11,11 @@ import torch
 from typer.testing import CliRunner
 
 from avad_hf import SlowFastConfig, SlowFastModel
-from avad_hf.benchmark import backends, memory, run, videos
+from avad_hf.benchmark import backends, memory, record, run, videos
 from avad_hf.benchmark.backends import BACKENDS, PUBLIC, Backend, Detector, chosen_backends, load_detector, refusal
 from avad_hf.benchmark.memory import peak_memory_mib
 from avad_hf.benchmark.peaks import encoder_gflop, measured_peaks
-from avad_hf.benchmark.rounds import Timing, summary, timed_cameras, timed_in_turn
+from avad_hf.benchmark.rounds import Timing, seconds_to_go, summary, timed_cameras, timed_in_turn
 from avad_hf.benchmark.run import benchmark
 from avad_hf.benchmark.tables import table
 from avad_hf.benchmark.videos import make_versions
@@ -278,3 +278,191 @@ def test_the_command_refuses_too(tmp_path, bunny):
     assert "--heights needs whole numbers with commas, such as 360,720, got '720p'" in refused("--heights", "720p")
     assert "no such folder" in refused("--model", str(tmp_path / "absent"))
     assert "backends must be some of" in refused("--backends", "torch-float64")
+
+
+# What is kept of a benchmark that is stopped
+
+
+class FakeDetector(Detector):
+    """A detector that scores nothing."""
+
+    def __init__(self, backend, folder):
+        self.backend, self.pipe = backend, None
+
+
+class Parts:
+    """Stands for what measures the parts; counts the calls, and is stopped in one of them."""
+
+    def __init__(self, monkeypatch, versions):
+        self.calls, self.stop_in = [], None
+        monkeypatch.setattr(run, "make_versions", lambda source, folder, heights, seconds: versions)
+        monkeypatch.setattr(run, "load_detector", lambda backend, folder: FakeDetector(backend, folder))
+        monkeypatch.setattr(run, "exported", lambda backend, model, *arguments: model)
+        monkeypatch.setattr(run, "encoder_gflop", lambda *arguments: 1.0)
+        monkeypatch.setattr(run, "measured_peaks", lambda *a: {"matmul_gflops": 2.0, "convolution_gflops": 2.0})
+        monkeypatch.setattr(run, "_command_seconds", lambda rounds: self.count("command") or 0.1)
+        monkeypatch.setattr(run, "timed_in_turn", self.times)
+        monkeypatch.setattr(run, "draw_chart", lambda result, path: path.write_bytes(b""))
+        media = {name: [0.1] for name in ("decode", "decode_and_scale", "frames", "sound")}
+        speed = dict.fromkeys(("decode", "decode_and_scale", "frames"), 10.0)
+        media = {"seconds": media, "frames_per_second": speed, "frames_share_of_reference": 1.0}
+        monkeypatch.setattr(
+            run, "media_stages", lambda version, *a: self.count(f"media {version.short_side}") or media
+        )
+        stages = dict.fromkeys(("log_mel", "video_encoder", "audio_encoder", "detector"), 0.1)
+        monkeypatch.setattr(run, "network_stages", lambda d, v: self.count(f"networks {d.backend.name}") or stages)
+        cameras = {"cameras": 2, "seconds": 1.0, "real_time_factor": 0.5, "keeps_up": True, "clips_per_second": 4.0}
+        monkeypatch.setattr(run, "timed_cameras", lambda *arguments: self.count("cameras") or cameras)
+        monkeypatch.setattr(run, "peak_memory_mib", lambda backend, *a: self.count(f"memory {backend.name}") or 300.0)
+
+    def count(self, part: str) -> None:
+        self.calls.append(part)
+        if part == self.stop_in:
+            raise KeyboardInterrupt
+
+    def times(self, scorers, path, short_path, rounds, on_error, on_round):
+        self.count(path)
+        for _ in range(rounds):
+            on_round(dict.fromkeys(scorers, 30.0))
+        return {name: Timing([30.0] * rounds, [0.5]) for name in scorers}
+
+
+@pytest.fixture
+def parts(monkeypatch):
+    versions = {
+        height: videos.Version(height, f"times {height}", "short", 2 * height, height, 25.0, 50, 1000)
+        for height in (64, 96)
+    }
+    return Parts(monkeypatch, versions)
+
+
+ASKED = {"heights": [64, 96], "rounds": 2, "backends": ["torch-float32", "torch-bfloat16"], "cameras": 2, "seconds": 2}
+
+
+@pytest.mark.parametrize(
+    ("stop_in", "kept"),
+    [
+        ("times 64", "nothing yet"),
+        ("media 64", "times of 64p, 96p"),
+        ("networks torch-bfloat16", "times of 64p, 96p; decoding of 64p, 96p; networks of torch-float32"),
+        ("memory torch-bfloat16", "cameras of torch-float32, torch-bfloat16; memory of torch-float32"),
+    ],
+)
+def test_a_stopped_benchmark_goes_on_and_measures_nothing_twice(tmp_path, tiny, bunny, parts, stop_in, kept):
+    said = []
+    whole = benchmark(tmp_path / "whole", bunny, tiny, **ASKED)
+    measured, parts.calls = parts.calls, []
+    parts.stop_in = stop_in
+    with pytest.raises(KeyboardInterrupt):
+        benchmark(tmp_path / "out", bunny, tiny, **ASKED)
+    is_kept = (tmp_path / "out" / "benchmark-unfinished.json").exists()
+    assert is_kept is (kept != "nothing yet") and not (tmp_path / "out" / "benchmark.json").exists()
+    parts.stop_in = None
+    result = benchmark(tmp_path / "out", bunny, tiny, **ASKED, on_stage=said.append)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        f"benchmark.{e}" for e in ("json", "md", "png")
+    ]
+    assert json.loads((tmp_path / "out" / "benchmark.json").read_text()) == result
+    assert any("Measured already: " in words and words.endswith(kept) for words in said) is is_kept
+    twice = [stop_in] if is_kept else [stop_in, "command"]
+    assert sorted(parts.calls) == sorted(measured + twice)
+    assert result.keys() == whole.keys() and result["times"] == whole["times"]
+    assert result["networks"] == whole["networks"] and result["peak_memory"] == whole["peak_memory"]
+
+
+def test_what_failed_before_the_stop_is_not_tried_again(tmp_path, tiny, bunny, parts, monkeypatch):
+    def network_stages(detector, version):
+        parts.count(f"networks {detector.backend.name}")
+        raise RuntimeError("broken")
+
+    def load(backend, folder):
+        if backend.precision == "bfloat16":
+            parts.count("load bfloat16")
+            raise RuntimeError("no such numbers")
+        return FakeDetector(backend, folder)
+
+    monkeypatch.setattr(run, "network_stages", network_stages)
+    monkeypatch.setattr(run, "load_detector", load)
+    parts.stop_in = "cameras"
+    with pytest.raises(KeyboardInterrupt):
+        benchmark(tmp_path, bunny, tiny, **ASKED)
+    parts.stop_in = None
+    result = benchmark(tmp_path, bunny, tiny, **ASKED)
+    assert parts.calls.count("networks torch-float32") == parts.calls.count("load bfloat16") == 1
+    errors = {name: entry.get("errors") for name, entry in result["backends"].items() if "errors" in entry}
+    assert errors == {
+        "torch-float32": ["networks: RuntimeError: broken"],
+        "torch-bfloat16": ["loading: RuntimeError: no such numbers"],
+    }
+
+
+def test_other_settings_begin_anew_and_say_so(tmp_path, tiny, bunny, parts):
+    parts.stop_in = "media 64"
+    with pytest.raises(KeyboardInterrupt):
+        benchmark(tmp_path, bunny, tiny, **ASKED)
+    parts.stop_in, parts.calls, said = None, [], []
+    benchmark(tmp_path, bunny, tiny, **ASKED | {"rounds": 3}, on_stage=said.append)
+    (words,) = [words for words in said if "is replaced" in words]
+    assert words.endswith(
+        "benchmark-unfinished.json is replaced, since it is of other settings: rounds: 2 there, 3 now"
+    )
+    assert parts.calls.count("times 64") == 1
+    # A finished benchmark is no unfinished one, and is replaced by the next.
+    parts.calls = []
+    benchmark(tmp_path, bunny, tiny, **ASKED | {"rounds": 3})
+    assert parts.calls.count("times 64") == 1
+    (tmp_path / "benchmark-unfinished.json").write_text("{")
+    benchmark(tmp_path, bunny, tiny, **ASKED)
+
+
+def test_a_stopped_second_benchmark_leaves_the_first(tmp_path, tiny, bunny, parts):
+    first = benchmark(tmp_path, bunny, tiny, **ASKED)
+    parts.stop_in = "media 64"
+    with pytest.raises(KeyboardInterrupt):
+        benchmark(tmp_path, bunny, tiny, **ASKED | {"rounds": 3})
+    assert json.loads((tmp_path / "benchmark.json").read_text()) == first
+    assert record.can_go_on(tmp_path, bunny, tiny, "base", [64, 96], 3, ASKED["backends"], 2, 2)
+    assert not record.can_go_on(tmp_path, bunny, tiny, "base", [64, 96], 2, ASKED["backends"], 2, 2)
+
+
+def test_the_command_goes_on_in_its_own_folder_and_says_how_long(tmp_path, tiny, bunny, parts, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = ("--heights", "64,96", "--rounds", "2", "--seconds", "2", "--backends", "torch-float32")
+
+    def command(*more, code=0):
+        done = CliRunner().invoke(app, ["benchmark", bunny, "--model", tiny, *options, *more])
+        assert done.exit_code == code, done.output
+        return done
+
+    parts.stop_in = "media 64"
+    done = command(code=130)
+    # 2 rounds of 2 heights, of which one is done, warming up once, the networks and the memory: 5.8 rounds of 30 s.
+    assert "... about 3 minutes to go, by the first round" in done.stderr and done.stderr.count("to go") == 1
+    assert "Stopped. What was measured is kept. Run the same command again, and it goes on." in done.stderr
+    parts.stop_in = None
+    done = command("--json", "-")
+    assert "going on with results/benchmark-1/benchmark-unfinished.json" in done.stderr
+    assert json.loads(done.stdout) == json.loads((tmp_path / "results/benchmark-1/benchmark.json").read_text())
+    assert "| 64p" in done.stderr and parts.calls.count("times 64") == 1
+    parts.stop_in = "media 64"
+    command(code=130)
+    parts.stop_in = None
+    command("--rounds", "1")  # other settings: the unfinished one stays
+    found = sorted(str(path.relative_to(tmp_path)) for path in (tmp_path / "results").rglob("*.json"))
+    assert found == [
+        *("results/benchmark-1/benchmark.json", "results/benchmark-2/benchmark-unfinished.json"),
+        "results/benchmark-3/benchmark.json",
+    ]
+    assert (tmp_path / "results/latest").resolve().name == "benchmark-3"
+
+
+def test_the_rest_is_estimated_from_one_round():
+    told = []
+    ways = {"a": lambda path: [0.5], "b": lambda path: [0.5]}
+    timed_in_turn(ways, "long", "short", 2, on_error=None, on_round=told.append)
+    assert [set(seconds) for seconds in told] == [{"a", "b"}] * 2
+    seconds = {"a": 1.0, "b": 3.0}
+    # One height, one round: the networks alone and the memory are left.
+    assert seconds_to_go(seconds, rounds=1, heights=1, cameras=0, warm_up_share=0.5, other_s=7.0) == 2 * 4 + 7
+    # Two more rounds, two more heights with three rounds and warming up, three cameras with warming up.
+    assert seconds_to_go(seconds, 3, 3, 3, 0.5, 0.0) == 4 * (2 + 2 * 3.5 + 1 + 3 * 1.5 + 1)

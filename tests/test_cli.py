@@ -20,10 +20,9 @@ from typer.testing import CliRunner
 from avad_hf import AvacaConfig, AvrlConfig
 from avad_hf.cli import app
 from avad_hf.cli.describe import MOST_STRETCHES, print_description
-from avad_hf.cli.detect import AudioPath
 from avad_hf.cli.evaluate import Tail, VideoRule
 from avad_hf.cli.init import Fusion, Modality, Size
-from avad_hf.cli.terminal import config_settings
+from avad_hf.cli.options import AudioPath, config_settings
 from avad_hf.cli.train import MixedPrecision, Scheduler
 from avad_hf.files import shown
 from avad_hf.metrics import videos
@@ -46,27 +45,6 @@ def run(*arguments, code=0):
     result = runner.invoke(app, [str(argument) for argument in arguments])
     assert result.exit_code == code, result.output
     return result.output
-
-
-def test_help_loads_no_torch():
-    """Which is what keeps it under a second; the time itself stands in tests/benchmarks."""
-    for arguments in (
-        ["--help"],
-        ["detect", "--help"],
-        ["describe", "--help"],
-        ["init", "--help"],
-        ["train", "--help"],
-        ["reproduce", "--help"],
-    ):
-        done = subprocess.run(
-            [sys.executable, "-X", "importtime", COMMAND, *arguments], capture_output=True, text=True, check=True
-        )
-        assert "Usage: avad-hf" in done.stdout
-        loaded = {
-            line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time")
-        }
-        assert "avad_hf.cli" in loaded
-        assert not loaded & {"torch", "transformers", "numpy", "av", "matplotlib"}
 
 
 @pytest.fixture(scope="module")
@@ -617,12 +595,6 @@ def test_every_detector_is_named_where_it_can_be_chosen():
     for arguments, part in ((("init",), "init"), (("train",), "profiles")):
         said = " ".join(run(*arguments, "--help").replace("│", " ").split())
         assert ", ".join(architectures(part)) in said and f"Example: avad-hf {arguments[0]}" in said
-
-
-def test_every_command_shows_an_example():
-    for command in app.registered_commands:
-        said = " ".join(run(command.callback.__name__, "--help").split())
-        assert re.search(rf"Example\b[^:]*: avad-hf {command.callback.__name__} ", said), command.callback.__name__
 
 
 def test_fields_of_the_config_are_set_by_name(tmp_path):

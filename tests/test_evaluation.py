@@ -971,7 +971,6 @@ def test_refusals_of_the_command(store, checkpoint, tmp_path):
     assert "the weights file is cut or damaged" in refused(tmp_path / "cut", store, *out)
     assert "'foo' is not one of" in refused(checkpoint, store, *out, "--split", "foo")
     assert "has no scene 'foo'. Scenes: street, yard" in refused(checkpoint, store, *out, "--scene", "foo")
-    assert "Missing option '--output'" in refused(checkpoint, store)
     wrong = refused(checkpoint, store, *out, "--device", "foo")
     assert "--device foo cannot be used" in wrong
     assert wrong.count("Error") == 1

@@ -83,7 +83,7 @@ def chosen_backends(names: Sequence[str] | None) -> list[Backend]:
         ValueError: For an unknown name.
     """
     if names is None:
-        return [found for found in BACKENDS.values() if found.device == "cpu" or torch.cuda.is_available()]
+        return [backend for backend in BACKENDS.values() if backend.device == "cpu" or torch.cuda.is_available()]
     unknown = [name for name in names if name not in BACKENDS]
     if unknown or not names:
         raise ValueError(f"backends must be some of {', '.join(BACKENDS)}, got {', '.join(unknown) or 'none'}.")
@@ -96,8 +96,8 @@ def public_parts_of(model: str | os.PathLike) -> type | None:
     It is a class with ``packages`` and ``refusal(model)``. It is made with ``(model)``, and scores files as a
     [`Detector`] does.
     """
-    one = ARCHITECTURES.get(AutoConfig.from_pretrained(model, trust_remote_code=False).model_type)
-    return None if one is None else one.load("public_parts")
+    architecture = ARCHITECTURES.get(AutoConfig.from_pretrained(model, trust_remote_code=False).model_type)
+    return None if architecture is None else architecture.load("public_parts")
 
 
 def refusal(backend: Backend, model: str | os.PathLike) -> str | None:
@@ -123,7 +123,7 @@ class Detector:
         from avad_hf import registration  # noqa: F401
 
         self.backend = backend
-        # Of what was exported this is the detector's own type; its encoders have theirs.
+        # In an exported folder this is the type of the detector; its encoders have types of their own.
         dtype = backend.precision if backend.engine == "torch" else "float32"
         self.pipe = pipeline("audio-visual-anomaly", model=str(folder), dtype=dtype, device=backend.device)
 
@@ -146,16 +146,16 @@ def exported(backend: Backend, model: str, folder: Path, video: str) -> str:
         backend: Which one.
         model: Folder or Hub id of the checkpoint.
         folder: Where to write.
-        video: A short one, by which 8-bit numbers find their ranges, and which the export is compared on.
+        video: A short video, by which 8-bit numbers find their ranges, and which the export is compared on.
     """
     if backend.engine in ("torch", PUBLIC_PARTS):
         return model
     from avad_hf.export.engines import export_engines
 
-    place = folder / backend.name
+    engines = folder / backend.name
     with redirect_stdout(sys.stderr):  # exporters are talkative, and on stdout are the tables
-        export_engines(model, place, format=backend.engine, precision=backend.precision, calibrate=[video])
-    return str(place)
+        export_engines(model, engines, format=backend.engine, precision=backend.precision, calibrate=[video])
+    return str(engines)
 
 
 __all__ = [

@@ -6,7 +6,7 @@ from typing import Any
 from .backends import PUBLIC_PARTS
 from .stages import NETWORK_STAGES
 
-# Of bars by height, from light to dark; of stages; of the real-time line.
+# Colours of bars by height, from light to dark; of stages; of the real-time line.
 BLUES = ("#9ecae1", "#4292c6", "#08519c", "#08306b")
 STAGE_COLOURS = {
     "frames": "#7f8c8d",
@@ -26,8 +26,8 @@ def draw_chart(result: dict[str, Any], path: str | os.PathLike) -> None:
     """Draw the figures of a benchmark.
 
     Args:
-        result: Of [`~avad_hf.benchmark.run.benchmark`].
-        path: Of the picture, whose ending says its format.
+        result: Result of [`~avad_hf.benchmark.run.benchmark`].
+        path: The picture; its ending says its format.
     """
     # Not pyplot: it keeps state, and may look for a screen.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -65,14 +65,14 @@ def _draw_times(axes: Any, result: dict[str, Any], names: list[str]) -> None:
     for number, height in enumerate(heights):
         rows = {row["backend"]: row for row in result["times"] if row["height"] == height}
         kept = [name for name in names if name in rows]
-        places = [names.index(name) + (number - (len(heights) - 1) / 2) * thickness for name in kept]
+        centres = [names.index(name) + (number - (len(heights) - 1) / 2) * thickness for name in kept]
         factors = [rows[name]["real_time_factor"] for name in kept]
         colour = BLUES[min(number, len(BLUES) - 1)]
-        axes.barh(places, factors, 0.9 * thickness, color=colour, label=f"{height}p")
-        for place, name, factor in zip(places, kept, factors, strict=True):
+        axes.barh(centres, factors, 0.9 * thickness, color=colour, label=f"{height}p")
+        for centre, name, factor in zip(centres, kept, factors, strict=True):
             ratio = rows[name].get("times_as_fast_as_public_parts")
             beside = "" if ratio is None or name == PUBLIC_PARTS else f"  ({ratio:.1f} times as fast)"
-            axes.text(factor, place, f" {factor:.2f}{beside}", va="center", fontsize=7.5, bbox=LABEL_BOX)
+            axes.text(factor, centre, f" {factor:.2f}{beside}", va="center", fontsize=7.5, bbox=LABEL_BOX)
     axes.axvline(1, color=LINE_COLOUR, linestyle="--", linewidth=1.2, label="real time")
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
@@ -106,15 +106,15 @@ def _draw_stages(axes: Any, result: dict[str, Any], names: list[str]) -> None:
 def _draw_peaks(axes: Any, result: dict[str, Any], names: list[str]) -> None:
     """GFLOP/s of the video encoder, with the measured peaks of its numbers as marks."""
     networks = result["networks"]
-    for place, name in enumerate(names):
+    for row, name in enumerate(names):
         achieved = networks["backends"][name]["video_encoder_gflops"]
-        axes.barh(place, achieved, 0.7, color=STAGE_COLOURS["video_encoder"])
+        axes.barh(row, achieved, 0.7, color=STAGE_COLOURS["video_encoder"])
         entry = result["backends"][name]
         peak = networks["peaks"].get(f"{entry['device']}-{entry['precision']}")
         if peak is not None:
             for key, style in (("matmul_gflops", "-"), ("convolution_gflops", ":")):
-                axes.plot([peak[key]] * 2, [place - 0.42, place + 0.42], style, color=LINE_COLOUR, linewidth=2)
-        axes.text(achieved, place, f" {achieved:.0f}", va="center", fontsize=8)
+                axes.plot([peak[key]] * 2, [row - 0.42, row + 0.42], style, color=LINE_COLOUR, linewidth=2)
+        axes.text(achieved, row, f" {achieved:.0f}", va="center", fontsize=8)
     axes.plot([], [], "-", color=LINE_COLOUR, linewidth=2, label="measured peak: matmul")
     axes.plot([], [], ":", color=LINE_COLOUR, linewidth=2, label="3-D convolution")
     axes.set_yticks(range(len(names)), names)
@@ -125,8 +125,8 @@ def _draw_peaks(axes: Any, result: dict[str, Any], names: list[str]) -> None:
 
 def _add_legend(axes: Any) -> None:
     """Above the panel, where no bar is."""
-    place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2}
-    axes.legend(fontsize=8, frameon=False, ncols=6, columnspacing=1.4, **place)
+    above = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2}
+    axes.legend(fontsize=8, frameon=False, ncols=6, columnspacing=1.4, **above)
 
 
 __all__ = ["draw_chart"]

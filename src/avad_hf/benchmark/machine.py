@@ -25,7 +25,7 @@ def describe_machine() -> dict[str, Any]:
     text = _read("/proc/cpuinfo")
     name = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
     flags = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", text, re.MULTILINE)
-    known = set(flags[1].split()) if flags else set()
+    cpu_flags = set(flags[1].split()) if flags else set()
     memory = re.search(r"^MemTotal:\s*(\d+) kB", _read("/proc/meminfo"), re.MULTILINE)
     is_cuda = torch.cuda.is_available()
     return {
@@ -33,7 +33,7 @@ def describe_machine() -> dict[str, Any]:
         "cpu": name[1].strip() if name else platform.processor() or platform.machine(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
-        "flags": [flag for flag in FLAGS if flag in known],
+        "flags": [flag for flag in FLAGS if flag in cpu_flags],
         "memory_gib": round(int(memory[1]) / 2**20, 1) if memory else None,
         # Others' work on the machine makes figures worse, and uneven.
         "load_average_before": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
@@ -46,7 +46,7 @@ def describe_machine() -> dict[str, Any]:
 
 def _compared_packages() -> list[str]:
     """What detectors are made up from for comparison."""
-    parts = [one.load("public_parts") for one in architectures("public_parts").values()]
+    parts = [item.load("public_parts") for item in architectures("public_parts").values()]
     return sorted({package for one in parts for package in one.packages})
 
 

@@ -20,7 +20,7 @@ def peak_memory_mib(backend: Backend, folder: str, path: str) -> float | None:
     Args:
         backend: What computes.
         folder: What it loads.
-        path: Of the file.
+        path: The file.
 
     Raises:
         RuntimeError: If the process fails, with its last line.
@@ -37,9 +37,9 @@ def peak_memory_mib(backend: Backend, folder: str, path: str) -> float | None:
 def _peak_kib() -> int | None:
     # Not ru_maxrss where it can be helped: on Linux it begins with the size of the process that started this one.
     status = Path("/proc/self/status")
-    found = status.exists() and re.search(r"VmHWM:\s*(\d+) kB", status.read_text())
-    if found:
-        return int(found[1])
+    peak_line = status.exists() and re.search(r"VmHWM:\s*(\d+) kB", status.read_text())
+    if peak_line:
+        return int(peak_line[1])
     try:
         import resource
     except ImportError:  # Windows has none

@@ -69,8 +69,8 @@ def encoder_gflop(encoder: Encoder, height: int, width: int) -> float:
 
     Args:
         encoder: Video encoder, in torch.
-        height: Of its frames, in pixels.
-        width: Of its frames, in pixels.
+        height: Height of its frames, in pixels.
+        width: Width of its frames, in pixels.
     """
     # On the device meta tensors have shapes and no values.
     shell = copy.deepcopy(encoder).to("meta", torch.float32)

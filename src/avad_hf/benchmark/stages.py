@@ -19,7 +19,7 @@ from .backends import Detector
 from .peaks import now
 from .videos import Version
 
-# Of one file, in this order; the first two are not ours, but what ours is measured by.
+# Stages of reading one file, in this order; the first two are FFmpeg alone, which ours is measured by.
 MEDIA_STAGES = ("decode", "decode_and_scale", "frames", "sound")
 NETWORK_STAGES = ("log_mel", "video_encoder", "audio_encoder", "detector")
 

@@ -12,7 +12,7 @@ def write_tables(result: dict[str, Any]) -> str:
     """Everything that was measured, as one Markdown page.
 
     Args:
-        result: Of [`~avad_hf.benchmark.run.benchmark`].
+        result: Result of [`~avad_hf.benchmark.run.benchmark`].
     """
     parts = [
         "# avad-hf benchmark",
@@ -117,19 +117,19 @@ def networks_table(result: dict[str, Any]) -> str:
     heads = ("backend", *(f"{name.replace('_', ' ')}, s a clip" for name in NETWORK_STAGES))
     heads = (*heads, "video encoder, GFLOP/s", "of the matmul peak", "of the convolution peak", "bound by")
     rows = []
-    for name, found in networks["backends"].items():
-        seconds = found["seconds_per_clip"]
+    for name, figures in networks["backends"].items():
+        seconds = figures["seconds_per_clip"]
         total = sum(seconds.values())
         rows.append(
             (
                 name,
                 *(f"{seconds[stage]:.4f} ({seconds[stage] / total:.0%})" for stage in NETWORK_STAGES),
-                f"{found['video_encoder_gflops']:.0f}",
+                f"{figures['video_encoder_gflops']:.0f}",
                 *(
-                    f"{found[key]:.0%}" if key in found else "no torch peak"
+                    f"{figures[key]:.0%}" if key in figures else "no torch peak"
                     for key in ("share_of_matmul_peak", "share_of_convolution_peak")
                 ),
-                found["bound"],
+                figures["bound"],
             )
         )
     width, height = networks["frame_size"]
@@ -151,11 +151,11 @@ def peaks_lines(result: dict[str, Any]) -> str:
 
 def cameras_lines(result: dict[str, Any]) -> str:
     """Whether the machine keeps up with several cameras."""
-    found = result.get("cameras", {"backends": {}})
+    cameras = result.get("cameras", {"backends": {}})
     return "\n".join(
-        f"- {name}: {row['cameras']} cameras of {found['height']}p at once: real-time factor "
+        f"- {name}: {row['cameras']} cameras of {cameras['height']}p at once: real-time factor "
         f"{row['real_time_factor']:.2f} each, which {'keeps up' if row['keeps_up'] else 'does not keep up'}."
-        for name, row in found["backends"].items()
+        for name, row in cameras["backends"].items()
     )
 
 
@@ -179,7 +179,7 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]], left: int) -> str
     """A Markdown table whose columns are as wide as what they hold, so that it can be read as plain text.
 
     Args:
-        heads: Of the columns.
+        heads: Heads of the columns.
         rows: Cells as text.
         left: How many columns stand on the left; the others are numbers, and stand on the right.
     """

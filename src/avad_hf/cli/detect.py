@@ -1,6 +1,5 @@
 """`avad-hf detect`: scores, pictures and overlays of videos."""
 
-from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -10,18 +9,9 @@ from avad_hf.registration import DESCRIBERS, architectures
 
 from .describe import load as load_describer
 from .describe import print_description, print_names
-from .terminal import DType, check_checkpoint, check_device, note, refuse, say, stoppable
-from .videos import (
-    BatchSizeOption,
-    CsvOption,
-    DeviceOption,
-    JsonOption,
-    OverlayOption,
-    PlotOption,
-    StreamsOption,
-    VideosArgument,
-    work_through,
-)
+from .options import AudioPath, ClipBatchOption, DeviceOption, DType, JsonOption
+from .terminal import check_checkpoint, check_device, note, refuse, say, stoppable
+from .videos import CsvOption, OverlayOption, PlotOption, StreamsOption, VideosArgument, work_through
 
 # How to get a detector, in one line, for those who have none.
 NO_MODEL = (
@@ -32,20 +22,15 @@ NO_MODEL = (
 )
 
 
-class AudioPath(StrEnum):
-    """How a detector with an audio path uses sound."""
-
-    focused = "focused"
-    plain = "plain"
-    zeroed = "zeroed"
-
-
 @stoppable("The results of the videos that were finished are kept. Run the command again for the others.")
 def detect(
     videos: VideosArgument,
     model: Annotated[
         str | None,
-        typer.Option(help="Folder or Hub id of a checkpoint. Without one videos are described, and not scored."),
+        typer.Option(
+            help="Checkpoint of a detector: folder or Hub id. Without one videos are described, and not scored.",
+            show_default="none",
+        ),
     ] = None,
     json: JsonOption = None,
     csv: CsvOption = None,
@@ -56,12 +41,13 @@ def detect(
     ] = False,
     threshold: Annotated[
         float | None,
-        typer.Option(help="Score from which on a clip is anomalous, 0 to 1. Default: the model's.", min=0, max=1),
+        typer.Option(help="Score from which on a clip is anomalous.", min=0, max=1, show_default="the model's"),
     ] = None,
     audio_path: Annotated[
-        AudioPath | None, typer.Option(help="How sound is used (detectors with an audio path). Default: the model's.")
+        AudioPath | None,
+        typer.Option(help="How sound is used (detectors with an audio path).", show_default="the model's"),
     ] = None,
-    batch_size: BatchSizeOption = None,
+    batch_size: ClipBatchOption = None,
     streams: StreamsOption = 1,
     device: DeviceOption = None,
     dtype: Annotated[

@@ -1,13 +1,15 @@
 """`avad-hf evaluate`: all figures of a checkpoint on stored features, and the report."""
 
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from .detect import AudioPath
-from .terminal import check_device, check_folder, counted, note, quiet, refuse, say, stoppable
+from .options import AudioPath, DeviceOption, JsonOption, SceneOption, SplitSeedOption
+from .results import check_json, output_folder, write_json
+from .terminal import check_device, counted, hush_libraries, note, stop_for, stoppable
 
 
 class Split(StrEnum):
@@ -37,75 +39,107 @@ class Tail(StrEnum):
 
 @stoppable("Run the same command again: it begins anew.")
 def evaluate(
-    model: Annotated[str, typer.Argument(help="Folder or Hub id of a checkpoint.", show_default=False)],
-    store: Annotated[str, typer.Argument(help="Feature store: a folder, or its Hub id.", show_default=False)],
-    output: Annotated[
-        Path,
-        typer.Option(
-            "--output", "-o", help="Folder of metrics.json, scores.jsonl and report.html, which are replaced."
-        ),
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Checkpoint of a detector: folder or Hub id.", show_default=False)
     ],
-    split: Annotated[Split, typer.Option(help="Which videos.")] = Split.test,
-    scene: Annotated[str | None, typer.Option(help="Only the videos of this scene.")] = None,
-    split_seed: Annotated[
-        int | None, typer.Option(help="Seed of the random split. Default: 0, or the fixed split.")
+    store: Annotated[
+        str, typer.Argument(metavar="STORE", help="Feature store: folder or Hub id.", show_default=False)
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Folder of metrics.json, scores.jsonl and report.html, which are replaced.",
+            show_default="results/evaluate-NUMBER",
+        ),
     ] = None,
+    split: Annotated[Split, typer.Option(help="Which videos.")] = Split.test,
+    scene: SceneOption = None,
+    split_seed: SplitSeedOption = None,
     threshold: Annotated[
-        float | None, typer.Option(help="Score from which on a clip is anomalous. Default: the model's.", min=0, max=1)
+        float | None,
+        typer.Option(help="Score from which on a clip is anomalous.", min=0, max=1, show_default="the model's"),
     ] = None,
     audio_path: Annotated[
-        AudioPath | None, typer.Option(help="How sound is used (detectors with an audio path). Default: the model's.")
+        AudioPath | None,
+        typer.Option(help="How sound is used (detectors with an audio path).", show_default="the model's"),
     ] = None,
     video_rule: Annotated[VideoRule, typer.Option(help="Which score a video gets from its clips'.")] = VideoRule.max,
     tail: Annotated[Tail, typer.Option(help="What becomes of frames after the last clip.")] = Tail.extend_score_last,
     batch_size: Annotated[
         int | None,
-        typer.Option(help="Videos that are scored together. Default: 16; 4 by detectors that read videos.", min=1),
+        typer.Option(
+            help="Videos that are scored together.", min=1, show_default="16; 4 by detectors that read videos"
+        ),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps. Default: the first GPU, or cpu.")] = None,
+    device: DeviceOption = None,
+    json: JsonOption = None,
 ) -> None:
     """Score stored videos and write all figures: of videos, clips and frames, by class and by scene, with a report.
 
     Example: avad-hf evaluate checkpoints/street features/street -o reports/street
 
-    Of detectors that name events: top-1 recall of each class, the confusion matrix, and the anomaly score's figures of
-    videos.
+    Detectors that name events get top-1 recall of each class and the confusion matrix, and the figures of the anomaly
+    score for videos.
     """
-    check_folder(output)
+    tell = check_json(json)
+    with output_folder(output, "evaluate") as folder:
+        done = _evaluate(
+            model,
+            store,
+            folder,
+            split,
+            scene,
+            split_seed,
+            device,
+            threshold=threshold,
+            audio_path=audio_path and audio_path.value,
+            video_rule=video_rule.value,
+            tail=tail.value,
+            batch_size=batch_size,
+        )
+    if done is not None:
+        figures, page = done
+        _print_figures(figures, tell)
+        tell(f"Report: {page}")
+        write_json(figures, json)
+
+
+def _evaluate(
+    model: str,
+    store: str,
+    output: Path,
+    split: Split,
+    scene: str | None,
+    split_seed: int | None,
+    device: str | None,
+    **options: Any,
+) -> tuple[dict[str, Any], Path] | None:
+    """Write figures and report, and return the figures and the page; ``None`` in all processes but the main one."""
     from avad_hf.evaluation.evaluate import evaluate as evaluate_model
     from avad_hf.features.dataset import FeatureDataset
     from avad_hf.processes import process_state
     from avad_hf.report.page import write_report
 
-    quiet()
+    hush_libraries()
     check_device(device)
     try:
         state = process_state()
         features = FeatureDataset(store, None if split is Split.all else split.value, split_seed, scene)
         detector = _load(model).to(device or state.device)
         with counted(Path(model).resolve().name, len(features), hidden=not state.is_main_process) as move:
-            found = evaluate_model(
-                detector,
-                features,
-                threshold=threshold,
-                audio_path=audio_path and audio_path.value,
-                video_rule=video_rule.value,
-                tail=tail.value,
-                batch_size=batch_size,
-                on_progress=move,
-            )
-        if state.is_main_process:
-            found.save(output)
-            title = f"{Path(model).resolve().name} on {Path(store).resolve().name}, {split.value} videos"
-            page = write_report(found.figures, found.videos, output, title if scene is None else f"{title} of {scene}")
+            evaluation = evaluate_model(detector, features, on_progress=move, **options)
+        if not state.is_main_process:
+            return None
+        evaluation.save(output)
+        title = f"{Path(model).resolve().name} on {Path(store).resolve().name}, {split.value} videos"
+        title = title if scene is None else f"{title} of {scene}"
+        page = write_report(evaluation.figures, evaluation.videos, output, title)
     # Out of memory, for example, is nothing that a traceback helps with.
     except Exception as error:
-        refuse(
-            str(error) if isinstance(error, OSError | TypeError | ValueError) else f"{type(error).__name__}: {error}"
-        )
-    if state.is_main_process:
-        _print_figures(found.figures)
-        say(f"Report: {page}")
+        stop_for(error)
+    return evaluation.figures, page
 
 
 def _load(model: str):
@@ -124,31 +158,31 @@ def _load(model: str):
         raise ValueError(f"{model} cannot be loaded: {reason}") from error
 
 
-def _print_figures(figures: dict) -> None:
+def _print_figures(figures: dict[str, Any], tell: Callable[..., None]) -> None:
     def shown(value: float | None) -> str:
         return "not defined" if value is None else f"{value:.3f}"
 
     video, frame = figures["video"], figures["frame"]
     low, high = video["roc_auc_interval_95"]
     interval = "" if low is None else f" (95% {low:.3f} to {high:.3f})"
-    say(
+    tell(
         f"{figures['num_videos']} videos ({figures['num_anomalous']} anomalous): AUC {shown(video['roc_auc'])}"
         f"{interval}, average precision {shown(video['average_precision_step'])}"
     )
-    say(
+    tell(
         f"At threshold {figures['threshold']:.3f}: recall {shown(video['recall'])}, false alarms "
         f"{shown(video['false_alarm_rate'])} of normal videos"
     )
     if frame is not None:
-        say(f"{frame['num_frames']} frames: AUC {shown(frame['roc_auc'])}")
+        tell(f"{frame['num_frames']} frames: AUC {shown(frame['roc_auc'])}")
     if (events := figures.get("events")) is not None:
-        say(
+        tell(
             f"Event classes: top-1 accuracy {shown(events['top1_accuracy'])}, mean over classes "
             f"{shown(events['top1_macro'])}"
         )
         for name, recall in events["top1_recall"].items():
-            say(f"  {name}: {shown(recall)} of {events['num_videos'][name]} videos")
+            tell(f"  {name}: {shown(recall)} of {events['num_videos'][name]} videos")
     for what, reason in figures["undefined"].items():
-        say(f"Not defined: {what}: {reason}")
+        tell(f"Not defined: {what}: {reason}")
     for words in figures["notes"]:
         note(words)

@@ -1,12 +1,15 @@
 """`avad-hf export`: checkpoints as engines of OpenVINO or ONNX Runtime."""
 
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .terminal import check_checkpoint, check_folder, quiet, refuse, say, stage, stoppable
+from .options import JsonOption, one_folder
+from .results import check_json, write_json
+from .terminal import check_checkpoint, check_folder, hush_libraries, stage, stop_for, stoppable
 
 
 class Format(StrEnum):
@@ -26,8 +29,16 @@ class Precision(StrEnum):
 
 @stoppable("No engines were written. Run the same command again.")
 def export(
-    model: Annotated[str, typer.Argument(help="Folder or Hub id of a checkpoint.", show_default=False)],
-    output: Annotated[Path, typer.Argument(help="New folder.", show_default=False)],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Checkpoint of a detector: folder or Hub id.", show_default=False)
+    ],
+    directory: Annotated[
+        Path | None,
+        typer.Argument(metavar="DIR", help="New folder, where --output does not give it.", show_default=False),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The new folder, in place of DIR.", show_default="DIR")
+    ] = None,
     format: Annotated[Format, typer.Option(help="OpenVINO is the faster one on processors of Intel and AMD.")] = (
         Format.openvino
     ),
@@ -39,12 +50,15 @@ def export(
         list[str] | None,
         typer.Option(
             help="Video, or manifest (its test split is left out), like those to come: for int8, and to compare on. "
-            "Repeat it for several. Default: videos of the synthetic world."
+            "Repeat it for several.",
+            show_default="videos of the synthetic world",
         ),
     ] = None,
     labelled: Annotated[
-        Path | None, typer.Option(help="Manifest of labelled videos, for the AUC before and after.")
+        Path | None,
+        typer.Option(help="Manifest of labelled videos, for the AUC before and after.", show_default="none"),
     ] = None,
+    json: JsonOption = None,
 ) -> None:
     """Make engines of a detector and its encoders, and print how far they are from the checkpoint.
 
@@ -52,15 +66,17 @@ def export(
 
     The folder is taken by detect, extract and push as the checkpoint is. Extras: avad-hf[openvino], avad-hf[onnx].
     """
-    check_folder(output)
+    directory = one_folder(directory, output, "DIR")
+    check_folder(directory)
+    tell = check_json(json)
     from avad_hf.export.engines import export_engines
 
-    quiet()
+    hush_libraries()
     check_checkpoint(model, "MODEL")
     try:
         done = export_engines(
             model,
-            output,
+            directory,
             format=format.value,
             precision=precision.value,
             calibrate=calibrate or (),
@@ -69,9 +85,10 @@ def export(
         )
     # A broken checkpoint or video raises whatever its reader does.
     except Exception as error:
-        refuse(str(error) or type(error).__name__)
+        stop_for(error)
     if done.calibration:
-        say(f"Calibrated on {done.calibration}.")
+        tell(f"Calibrated on {done.calibration}.")
     for line in done.parity.lines():
-        say(f"{line}.")
-    say(f"Wrote {done.directory} ({done.num_bytes / 1e6:.1f} MB).")
+        tell(f"{line}.")
+    tell(f"Wrote {done.directory} ({done.num_bytes / 1e6:.1f} MB).")
+    write_json(asdict(done) | {"directory": str(done.directory)}, json)

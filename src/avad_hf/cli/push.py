@@ -6,7 +6,9 @@ from typing import Annotated
 
 import typer
 
-from .terminal import quiet, refuse, say, stoppable
+from .options import JsonOption
+from .results import check_json, write_json
+from .terminal import fail, hush_libraries, refuse, stop_for, stoppable
 
 
 class Corpus(StrEnum):
@@ -22,25 +24,47 @@ class Corpus(StrEnum):
 def push(
     directory: Annotated[
         Path,
-        typer.Argument(help="Checkpoint, feature store, or corpus (its folder or manifest).", show_default=False),
+        typer.Argument(
+            metavar="DIR", help="Checkpoint, feature store, or corpus (its folder or manifest).", show_default=False
+        ),
     ],
-    repo: Annotated[str, typer.Argument(help="user/name; made if there is none.", show_default=False)],
+    repo: Annotated[
+        str, typer.Argument(metavar="USER/NAME", help="Repository; made if there is none.", show_default=False)
+    ],
     private: Annotated[
         bool | None,
-        typer.Option("--private/--public", help="Needed for stores and corpora, which show people."),
+        typer.Option(
+            "--private/--public",
+            help="Needed for stores and corpora, which show people.",
+            show_default="checkpoints: public, or as the repository is",
+        ),
     ] = None,
-    revision: Annotated[str | None, typer.Option(help="Branch to write to.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch to write to.", show_default="main")] = None,
     subfolder: Annotated[
-        str | None, typer.Option(help="Folder of the repository, for one checkpoint of many.")
+        str | None,
+        typer.Option(help="Folder of the repository, for one checkpoint of many.", show_default="its top folder"),
     ] = None,
     report: Annotated[
-        list[Path] | None, typer.Option(help="Folder that `avad-hf evaluate` wrote: figures for the card. Repeatable.")
+        list[Path] | None,
+        typer.Option(
+            help="Folder that `avad-hf evaluate` wrote: figures for the card. Repeat it for several.",
+            show_default="none",
+        ),
     ] = None,
-    license: Annotated[str | None, typer.Option(help="Licence of the weights: apache-2.0, cc-by-nc-4.0, ...")] = None,
+    license: Annotated[
+        str | None,
+        typer.Option(help="Licence of the weights: apache-2.0, cc-by-nc-4.0, ...", show_default="as the card says"),
+    ] = None,
     space: Annotated[
-        str | None, typer.Option(help="user/name of a Space to make too (gradio), which scores uploaded videos.")
+        str | None,
+        typer.Option(
+            help="user/name of a Space to make too (gradio), which scores uploaded videos.", show_default="none"
+        ),
     ] = None,
-    corpus: Annotated[Corpus | None, typer.Option(help="Which corpus a folder or manifest is.")] = None,
+    corpus: Annotated[
+        Corpus | None, typer.Option(help="Which corpus a folder or manifest is.", show_default="none")
+    ] = None,
+    json: JsonOption = None,
 ) -> None:
     """Upload a checkpoint, a feature store or a corpus to the Hub, with its card. Log in first: `hf auth login`.
 
@@ -66,7 +90,8 @@ def push(
             "push needs --private or --public for stores and corpora: the people in the videos did not consent to "
             "publication."
         )
-    quiet()
+    tell = check_json(json)
+    hush_libraries()
     from avad_hf.corpora.loading import load_dataset
     from avad_hf.corpora.sharing import push_corpus
     from avad_hf.features.dataset import FeatureDataset
@@ -90,12 +115,16 @@ def push(
             rows = load_dataset(corpus.value, data_dir=directory)
             url = push_corpus(rows, repo, private=private, revision=revision)
     except (OSError, ValueError) as error:
-        refuse(str(error))
-    say(f"Pushed {directory} to {url}")
+        stop_for(error)
+    tell(f"Pushed {directory} to {url}")
+    space_url = None
     if space is not None:
         try:
-            say(f"The Space is {push_space(repo, space, private=private)}")
-            if private:
-                say("It needs a token that may read the detector: add HF_TOKEN to the secrets in its settings.")
-        except OSError as error:
-            refuse(str(error))
+            space_url = push_space(repo, space, private=private)
+        except OSError as error:  # the checkpoint is there already
+            fail(error)
+            raise typer.Exit(1) from None
+        tell(f"The Space is {space_url}")
+        if private:
+            tell("It needs a token that may read the detector: add HF_TOKEN to the secrets in its settings.")
+    write_json({"directory": str(directory), "url": url, "space": space_url}, json)

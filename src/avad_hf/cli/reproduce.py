@@ -9,7 +9,9 @@ import typer
 from avad_hf.registration import ARCHITECTURES
 from avad_hf.reproduce.papers import PAPERS, Paper
 
-from .terminal import DType, check_checkpoint, check_device, check_folder, quiet, refuse, say, stage, stoppable
+from .options import AccumulateOption, DeviceOption, DType, profile_names
+from .results import RESULTS, output_folder
+from .terminal import check_checkpoint, check_device, hush_libraries, refuse, say, stage, stop_for, stoppable
 
 # Corpora with a published table, and the synthetic ones.
 Corpus = StrEnum("Corpus", {name: name for name in PAPERS})
@@ -33,50 +35,83 @@ class DarkFrom(StrEnum):
 
 @stoppable("What is done is kept. Run the same command again, and it goes on.")
 def reproduce(
-    corpus: Annotated[Corpus, typer.Argument(help="Whose tables.", show_default=False)],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of all stages and of tables.md.")],
+    corpus: Annotated[
+        Corpus, typer.Argument(metavar="CORPUS", help=f"One of {', '.join(PAPERS)}.", show_default=False)
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Folder of all stages and of tables.md; what is there is not done again.",
+            show_default="results/reproduce-CORPUS",
+        ),
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(
-            help="Checkpoint whose processor makes the features; shade: that training begins with. The synthetic "
-            "corpora need none."
+            help="Checkpoint whose processor makes the features; shade: the one that training begins with.",
+            show_default="none; the synthetic corpora need none",
         ),
     ] = None,
     data_dir: Annotated[
-        Path | None, typer.Option(help="Folder or manifest of the corpus; synthetic: where it is rendered.")
+        Path | None,
+        typer.Option(
+            help="Folder or manifest of the corpus; synthetic corpora: where they are rendered.",
+            show_default="synthetic corpora: in the output folder",
+        ),
     ] = None,
-    raw_dir: Annotated[Path | None, typer.Option(help="MAVAD before it was anonymised, for Table V.")] = None,
+    raw_dir: Annotated[
+        Path | None, typer.Option(help="MAVAD before it was anonymised, for Table V.", show_default="none")
+    ] = None,
     match_by: Annotated[
-        str | None, typer.Option(help="Column of both manifests that says which raw video is which anonymised one.")
+        str | None,
+        typer.Option(
+            help="Column of both manifests that says which raw video is which anonymised one.", show_default="the file"
+        ),
     ] = None,
     study: Annotated[
-        list[Study] | None, typer.Option(help="Study of shade and crowd; repeat for several. Default: all.")
+        list[Study] | None, typer.Option(help="Study of shade and crowd; repeat for several.", show_default="all")
     ] = None,
     dark_from: Annotated[
         DarkFrom, typer.Option(help="Dark videos of the test set, or of all sets, as the paper probably has them.")
     ] = DarkFrom.test,
     ratio: Annotated[
-        list[float] | None, typer.Option(help="Share that study patches hides; repeat. Default: 0.2, 0.4, 0.6, 0.8.")
+        list[float] | None,
+        typer.Option(
+            help="Share of a picture that the study `patches` hides; repeat for several.",
+            show_default="0.2, 0.4, 0.6, 0.8",
+        ),
     ] = None,
     profile: Annotated[
-        str | None, typer.Option(help="Recipe of training. Default: as published; synthetic, crowd: default.")
+        str | None,
+        typer.Option(
+            help="Recipe of training.",
+            show_default="as published; synthetic, crowd: default",
+            autocompletion=profile_names,
+        ),
     ] = None,
     seeds: Annotated[
-        list[int] | None, typer.Option(help="Seed of a split; repeat for several. Default: 0, 1, 2.")
+        list[int] | None,
+        typer.Option(
+            "--split-seed",
+            "--seeds",
+            help="Seed of a split; repeat for several.",
+            show_default="those of the protocol",
+        ),
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Default: the profile's.", min=1)] = None,
-    accumulate: Annotated[int, typer.Option(help="Parts that a batch is cut into, for less memory.", min=1)] = 1,
+    epochs: Annotated[
+        int | None, typer.Option(help="Epochs of each training.", min=1, show_default="the profile's")
+    ] = None,
+    accumulate: AccumulateOption = None,
     gradient_checkpointing: Annotated[
         bool, typer.Option("--gradient-checkpointing", help="Less memory, for more time (shade, crowd).")
     ] = False,
     num_videos: Annotated[
         int | None,
-        typer.Option(help="Videos of the synthetic corpora: 200 a street, 540 of the crowd by default.", min=1),
+        typer.Option(help="Videos of the synthetic corpora.", min=1, show_default="200 a street, 540 of the crowd"),
     ] = None,
-    device: Annotated[
-        str | None,
-        typer.Option(help="Device of the encoders: cpu, cuda, cuda:1, mps. Default: the first GPU, or cpu."),
-    ] = None,
+    device: DeviceOption = None,
     dtype: Annotated[DType, typer.Option(help="Precision of the encoders.")] = DType.float32,
 ) -> None:
     """Run a paper's protocol and print its tables with the paper's numbers beside.
@@ -102,37 +137,40 @@ def reproduce(
     }
     special = {name: value for name, value in special.items() if value}
     _refuse_what_cannot_be(corpus.value, paper, model, data_dir, special, num_videos, profile)
-    check_folder(output)
-    check_device(device)
-    check_checkpoint(model)
-    quiet()
-
-    from avad_hf.processes import process_state
-
-    settings = {
-        **({} if epochs is None else {"epochs": epochs}),
-        "gradient_accumulation_steps": accumulate,
-        "gradient_checkpointing": special.pop("gradient_checkpointing", False),
-    }
-    try:
-        state = process_state()
-        text = paper.run(
+    with output_folder(output, "reproduce", again=RESULTS / f"reproduce-{corpus.value}") as folder:
+        check_device(device)
+        check_checkpoint(model)
+        hush_libraries()
+        settings = {"epochs": epochs, "gradient_accumulation_steps": accumulate}
+        settings = {name: value for name, value in settings.items() if value is not None}
+        settings["gradient_checkpointing"] = special.pop("gradient_checkpointing", False)
+        text = _run(
             corpus.value,
-            output,
+            folder,
             model,
             num_videos or paper.num_videos,
             data_dir=data_dir,
             profile=profile,
             seeds=tuple(seeds or paper.seeds),
             settings=settings,
-            on_stage=stage if state.is_main_process else lambda name: None,
             **special,
         )
+    if text is not None:
+        say(f"\n{text}\nWritten to {folder / 'tables.md'}")
+
+
+def _run(corpus: str, folder: Path, model: str | None, num_videos: int | None, **options: Any) -> str | None:
+    """Make the tables; ``None`` in all processes but the main one."""
+    from avad_hf.processes import process_state
+
+    try:
+        state = process_state()
+        on_stage = stage if state.is_main_process else lambda name: None
+        text = PAPERS[corpus].run(corpus, folder, model, num_videos, on_stage=on_stage, **options)
     # A broken checkpoint raises whatever its reader does.
     except Exception as error:
-        refuse(str(error) or type(error).__name__)
-    if state.is_main_process:
-        say(f"\n{text}\nWritten to {output / 'tables.md'}")
+        stop_for(error)
+    return text if state.is_main_process else None
 
 
 def _refuse_what_cannot_be(
@@ -150,10 +188,10 @@ def _refuse_what_cannot_be(
         refuse(f"--model is needed: {paper.needs}.")
     if not is_drawn and data_dir is None:
         refuse(f"--data-dir is needed: the folder of {corpus}, or its manifest.")
-    given = [name for name in special if name not in paper.options]
-    given += ["num_videos"] if num_videos is not None and not is_drawn else []
-    if given:
-        flags = " and ".join(f"--{name.replace('_', '-')}" for name in given)
+    unfit = [name for name in special if name not in paper.options]
+    unfit += ["num_videos"] if num_videos is not None and not is_drawn else []
+    if unfit:
+        flags = " and ".join(f"--{name.replace('_', '-')}" for name in unfit)
         refuse(f"{flags} cannot be used with {corpus}.")
     if profile is not None:
         profiles = ("default", *ARCHITECTURES[paper.architecture].load("profiles"))

@@ -1,14 +1,15 @@
-"""What the commands share: options with fixed values, messages, bars, and how they end when they are stopped."""
+"""What the commands share: messages, bars, and how they end when they are stopped or something fails."""
 
-import json
+import inspect
 import logging
 import os
 import signal
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from enum import StrEnum
+from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TextIO
@@ -16,50 +17,54 @@ from typing import Annotated, Any, NoReturn, TextIO
 import typer
 
 from avad_hf import files
+from avad_hf.disks import DiskError
 from avad_hf.files import shown
 
 from . import stopping
 
-
-class DType(StrEnum):
-    """Floating point types of the networks; ``auto`` is bfloat16 where the device has hardware for it."""
-
-    auto = "auto"
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-    float16 = "float16"
+# Whose log --verbose prints.
+LIBRARY = __package__.partition(".")[0]
 
 
-SetOption = Annotated[
-    list[str] | None,
+@dataclass
+class _Messages:
+    """What is printed beside results, on standard error."""
+
+    level: int = logging.WARNING
+
+
+MESSAGES = _Messages()
+QuietOption = Annotated[
+    bool,
     typer.Option(
-        "--set",
-        metavar="NAME=VALUE",
-        help="Set any field of the detector's config; VALUE is JSON or plain text. Repeat it for several.",
-        show_default=False,
+        "--quiet", "-q", help="No bars, stages and notes; errors and results stay.", rich_help_panel="Messages"
+    ),
+]
+VerboseOption = Annotated[
+    bool,
+    typer.Option(
+        "--verbose",
+        "-v",
+        help="Also the library's own log, and where in the code an error arose.",
+        rich_help_panel="Messages",
     ),
 ]
 
 
-def config_settings(pairs: Sequence[str] | None, **options: Any) -> dict[str, Any]:
-    """Fields of a config: what --set names, and options that are fields themselves, where they are given."""
-    settings = {name: getattr(value, "value", value) for name, value in options.items() if value is not None}
-    for pair in pairs or ():
-        name, equals, text = pair.partition("=")
-        name = name.strip().replace("-", "_")
-        if not name or not equals:
-            refuse(f"--set {pair}: give the name of a field and its value, such as --set threshold=0.5.")
-        if name in settings:
-            refuse(f"{name} is set twice. Give it once.")
-        try:
-            settings[name] = json.loads(text)
-        except ValueError:  # plain text
-            settings[name] = text
-    return settings
+def set_messages(quiet: bool, verbose: bool) -> None:
+    """Choose how much is printed beside results."""
+    if quiet and verbose:
+        refuse("Give --quiet or --verbose, not both.")
+    MESSAGES.level = logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING
+
+
+def is_quiet() -> bool:
+    """Whether only errors are printed beside results."""
+    return MESSAGES.level > logging.WARNING
 
 
 def stoppable(goes_on: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Make a command end on Ctrl-C (status 130) and SIGTERM (143) with one sentence; and its messages stand alone.
+    """Make a command end on Ctrl-C (status 130) and SIGTERM (143) with one sentence; add --quiet and --verbose to it.
 
     Args:
         goes_on: What is kept, and how to go on.
@@ -67,7 +72,9 @@ def stoppable(goes_on: str) -> Callable[[Callable[..., None]], Callable[..., Non
 
     def wrapped(command: Callable[..., None]) -> Callable[..., None]:
         @wraps(command)
-        def run(*arguments, **options) -> None:
+        def run(*arguments, quiet: bool = False, verbose: bool = False, **options) -> None:
+            if quiet or verbose:  # else what was said before the verb holds
+                set_messages(quiet, verbose)
             with stopping.listening(), _messages_of_libraries():
                 try:
                     command(*arguments, **options)
@@ -83,6 +90,12 @@ def stoppable(goes_on: str) -> Callable[[Callable[..., None]], Callable[..., Non
                     say(f"Stopped. {goes_on}", err=True, fg="yellow")
                 raise typer.Exit(128 + number)
 
+        signature = inspect.signature(command)
+        added = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=annotation)
+            for name, annotation in (("quiet", QuietOption), ("verbose", VerboseOption))
+        ]
+        run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *added])
         return run
 
     return wrapped
@@ -94,9 +107,19 @@ def _messages_of_libraries() -> Iterator[None]:
 
     class Notes(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            note(record.getMessage())
+            if record.levelno >= max(logging.WARNING, MESSAGES.level):
+                say(f"Note: {record.getMessage()}", err=True, fg="yellow")
+            elif record.name.partition(".")[0] == LIBRARY:
+                inform(record.getMessage(), dim=True)
 
-    handler = Notes(logging.WARNING)
+    handler = Notes(min(logging.WARNING, MESSAGES.level))
+    library, level = logging.getLogger(LIBRARY), logging.getLogger(LIBRARY).level
+    if MESSAGES.level < logging.WARNING:
+        library.setLevel(MESSAGES.level)
+    # Bars of the library and of those below, in this process and in those that it starts: tqdm is not loaded yet.
+    bars = os.environ.get("TQDM_DISABLE")
+    if is_quiet():
+        os.environ["TQDM_DISABLE"] = "1"
     logging.getLogger().addHandler(handler)
     try:
         with warnings.catch_warnings():
@@ -104,6 +127,9 @@ def _messages_of_libraries() -> Iterator[None]:
             yield
     finally:
         logging.getLogger().removeHandler(handler)
+        library.setLevel(level)
+        if is_quiet() and bars is None:
+            del os.environ["TQDM_DISABLE"]
 
 
 def say(text: object, *, err: bool = False, **style: Any) -> None:
@@ -131,13 +157,21 @@ def _bars_aside() -> Iterator[None]:
         yield
 
 
+def inform(text: object, **style: Any) -> None:
+    """Print something beside the results, on standard error; not with --quiet."""
+    if not is_quiet():
+        say(text, err=True, **style)
+
+
 def note(message: object) -> None:
-    """Print what one should know."""
-    say(f"Note: {message}", err=True, fg="yellow")
+    """Print something that the user should know."""
+    inform(f"Note: {message}", fg="yellow")
 
 
 def fail(message: object) -> None:
     """Print what went wrong."""
+    if MESSAGES.level < logging.WARNING and sys.exc_info()[0] is not None:
+        say(traceback.format_exc().rstrip(), err=True, dim=True)
     say(f"Error: {message}", err=True, fg="red")
 
 
@@ -147,16 +181,27 @@ def refuse(message: str) -> NoReturn:
     raise typer.Exit(2)
 
 
+def stop_for(error: Exception) -> NoReturn:
+    """End the command for an error of the library: status 2 where it refused its input, 1 where something failed."""
+    refused = isinstance(error, OSError | TypeError | ValueError | ImportError) and not isinstance(error, DiskError)
+    text = str(error) or type(error).__name__
+    if not refused and not isinstance(error, DiskError | RuntimeError):  # a bare KeyError, for example, says nothing
+        text = f"{type(error).__name__}: {error}"
+    fail("\n".join([text, *getattr(error, "__notes__", [])]))
+    raise typer.Exit(2 if refused else 1)
+
+
 def stage(name: str) -> None:
     """Print what is done next."""
     stopping.check()
-    say(f"... {name}", err=True)
+    inform(f"... {name}")
 
 
-def _bar(label: str, **options: Any):
+def _bar(label: str, disable: bool = False, **options: Any):
     from tqdm import tqdm
 
-    return tqdm(desc=_printable(shown(label), sys.stderr), file=sys.stderr, **options)
+    hidden = disable or is_quiet()
+    return tqdm(desc=_printable(shown(label), sys.stderr), file=sys.stderr, disable=hidden, **options)
 
 
 @contextmanager
@@ -181,8 +226,8 @@ def progress_of_many(names: Sequence[str]):
         def move(number: int, seconds: float, length: float | None) -> None:
             stopping.check()
             read[number], lengths[number] = seconds, length
-            known = len(lengths) == len(names) and None not in lengths.values()
-            bar.total = round(sum(lengths.values()), 1) if known else None
+            has_all_lengths = len(lengths) == len(names) and None not in lengths.values()
+            bar.total = round(sum(lengths.values()), 1) if has_all_lengths else None
             bar.update(round(min(sum(read.values()), bar.total or float("inf")), 1) - bar.n)
 
         yield move
@@ -209,12 +254,18 @@ def check_folder(directory: Path) -> None:
         refuse(str(error))
 
 
-def quiet() -> None:
-    """Keep the loading bars and notes of the libraries below off the terminal."""
+def hush_libraries() -> None:
+    """Keep the loading bars and notes of other libraries off the terminal; with --quiet also those of downloads."""
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+    if is_quiet():
+        from datasets.utils.logging import disable_progress_bar
+        from huggingface_hub.utils import disable_progress_bars
+
+        disable_progress_bar()
+        disable_progress_bars()
 
 
 def check_checkpoint(checkpoint: str | None, option: str = "--model") -> None:

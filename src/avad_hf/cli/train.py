@@ -1,5 +1,7 @@
 """`avad-hf train`: detectors from stored features and videos."""
 
+from collections.abc import Callable
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,9 +11,20 @@ import typer
 from avad_hf.registration import ARCHITECTURES, architectures
 from avad_hf.registration import architecture as find_architecture
 
-from .detect import AudioPath
 from .init import FusionOption, ModalityOption
-from .terminal import SetOption, check_checkpoint, check_folder, config_settings, note, quiet, refuse, say, stoppable
+from .options import (
+    AccumulateOption,
+    AudioPath,
+    JsonOption,
+    SceneOption,
+    SetOption,
+    SplitSeedOption,
+    config_settings,
+    names_of,
+    profile_names,
+)
+from .results import RESULTS, check_json, last_folder, output_folder, write_json
+from .terminal import check_checkpoint, hush_libraries, note, refuse, say, stop_for, stoppable
 
 DETECTORS = ", ".join(architectures("profiles"))
 
@@ -37,77 +50,133 @@ class Scheduler(StrEnum):
 @stoppable("Finished epochs are kept. Run the same command with --resume, and it goes on.")
 def train(
     words: Annotated[
-        list[str], typer.Argument(metavar="STORE", help="Feature store: a folder, or its Hub id.", show_default=False)
-    ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.", show_default=False)],
+        list[str] | None,
+        typer.Argument(metavar="STORE", help="Feature store: folder or Hub id.", show_default="that of --config"),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder of the run.", show_default="results/train-NUMBER"),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="TOML file of settings, as --print-config writes it. Options on the command line count before it.",
+            show_default="none",
+        ),
+    ] = None,
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Print all settings as TOML, and train nothing.")
+    ] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Go on with the run in the output folder; without -o with the last in results/."
+        ),
+    ] = False,
     model: Annotated[
         str | None,
-        typer.Option(help="Checkpoint whose architecture and processor are taken; the one that made the store."),
+        typer.Option(
+            help="Checkpoint whose architecture and processor are taken; the one that made the store.",
+            show_default="none",
+        ),
     ] = None,
     architecture: Annotated[
         str | None,
-        typer.Option(help=f"Without a checkpoint: {DETECTORS}. It then reads stored features only."),
+        typer.Option(
+            help=f"Without a checkpoint: {DETECTORS}. It then reads stored features only.",
+            show_default="the checkpoint's",
+            autocompletion=names_of("profiles"),
+        ),
     ] = None,
     profile: Annotated[
         str | None,
         typer.Option(
-            help="Recipe: default, or a published one, such as paper; a wrong name lists all. Default: the detector's."
+            help="Recipe: default, few (for a few hundred videos), or a published one, such as paper; a wrong name "
+            "lists all.",
+            show_default="the detector's",
+            autocompletion=profile_names,
         ),
     ] = None,
-    scene: Annotated[str | None, typer.Option(help="Only the videos of this scene.")] = None,
-    split_seed: Annotated[
-        int | None, typer.Option(help="Seed of the random split. Default: 0, or the fixed split.")
-    ] = None,
+    scene: SceneOption = None,
+    split_seed: SplitSeedOption = None,
     audio_path: Annotated[
         AudioPath | None,
-        typer.Option(help="How sound is used (detectors with an audio path). Default: the profile's."),
+        typer.Option(help="How sound is used (detectors with an audio path).", show_default="the profile's"),
     ] = None,
     fusion: FusionOption = None,
     modality: ModalityOption = None,
     frozen_video_stages: Annotated[
-        int | None, typer.Option(help="Parts of its video network that keep their weights, from the input on.")
+        int | None,
+        typer.Option(
+            help="Parts of its video network that keep their weights, from the input on.",
+            show_default="the detector's",
+        ),
     ] = None,
     frozen_audio_stages: Annotated[
-        int | None, typer.Option(help="Parts of its audio network that keep their weights, from the input on.")
+        int | None,
+        typer.Option(
+            help="Parts of its audio network that keep their weights, from the input on.",
+            show_default="the detector's",
+        ),
     ] = None,
     settings: SetOption = None,
-    seed: Annotated[int, typer.Option(help="Seed of new weights and of the order of the videos.")] = 0,
-    epochs: Annotated[int | None, typer.Option(help="Default: the profile's.")] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(help="Videos a step, over all processes; even where half of them are anomalous.")
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of new weights and of the order of the videos.", show_default="0")
     ] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Default: the profile's.")] = None,
-    scheduler: Annotated[Scheduler | None, typer.Option(help="Default: the profile's.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Times that all videos are seen.", show_default="the profile's")
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            help="Videos a step, over all processes; even where half of them are anomalous.",
+            show_default="the profile's",
+        ),
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Highest learning rate.", show_default="the profile's")
+    ] = None,
+    scheduler: Annotated[
+        Scheduler | None, typer.Option(help="How the learning rate goes.", show_default="the profile's")
+    ] = None,
     patience: Annotated[
         int | None,
-        typer.Option(help="Epochs without a better validation figure until it ends. Default: the profile's."),
+        typer.Option(help="Epochs without a better validation figure until it ends.", show_default="the profile's"),
     ] = None,
-    accumulate: Annotated[int, typer.Option(help="Parts that a batch is cut into, for less memory.", min=1)] = 1,
+    accumulate: AccumulateOption = None,
     gradient_checkpointing: Annotated[
-        bool,
+        bool | None,
         typer.Option("--gradient-checkpointing", help="Less memory, for more time (detectors that read videos)."),
-    ] = False,
-    mixed_precision: Annotated[MixedPrecision, typer.Option(help="Precision of the computation.")] = MixedPrecision.no,
+    ] = None,
+    mixed_precision: Annotated[
+        MixedPrecision | None, typer.Option(help="Precision of the computation.", show_default="the profile's, or no")
+    ] = None,
     fine_tune: Annotated[
         bool | None,
         typer.Option(
             "--fine-tune/--new-weights",
-            help="Begin with the weights of --model, or take its architecture alone. Default: as it is published.",
+            help="Begin with the weights of --model, or take its architecture alone.",
+            show_default="as it is published",
         ),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the output folder.")] = False,
     log_with: Annotated[
-        list[str] | None, typer.Option(help="Tracker of Accelerate, tensorboard for example; repeat for several.")
+        list[str] | None,
+        typer.Option(help="Tracker of Accelerate, tensorboard for example; repeat for several.", show_default="none"),
     ] = None,
+    json: JsonOption = None,
 ) -> None:
     """Train a detector on stored features or videos and save the best epoch with its threshold.
 
     Example: avad-hf train features/street -o checkpoints/street --model checkpoints/new
 
-    The best epoch and the threshold are chosen on validation videos; test videos are never looked at. Each epoch
-    leaves a state to --resume from. With several processes or machines: accelerate launch -m avad_hf.cli train ...
+    Example with a file of settings: avad-hf train --config run.toml --epochs 10
+
+    "The profile's" as a default is the value of the recipe that --profile names; --print-config shows it. The best
+    epoch and the threshold are chosen on validation videos; test videos are never looked at. Each epoch leaves a state
+    to --resume from. With several processes or machines: accelerate launch -m avad_hf.cli train ...
     """
-    store, architecture = _store(words, architecture, model)
+    in_file = _read(config)
+    store, architecture = _store(words or [], architecture, model, in_file.pop("data", None))
     model_options = config_settings(
         settings,
         audio_path=audio_path,
@@ -116,11 +185,12 @@ def train(
         frozen_video_stages=frozen_video_stages,
         frozen_audio_stages=frozen_audio_stages,
     )
-    check_checkpoint(model)
-    check_folder(output)
-    given: dict[str, Any] = {
+    if model is not None or architecture is not None:  # either one takes the place of both in the file
+        in_file.pop("model", None)
+        in_file.pop("architecture", None)
+    on_command_line: dict[str, Any] = {
         "model": model,
-        "architecture": architecture if model is None else None,
+        "architecture": architecture,
         "fine_tune": fine_tune,
         "scene": scene,
         "split_seed": split_seed,
@@ -133,54 +203,116 @@ def train(
         "gradient_accumulation_steps": accumulate,
         "gradient_checkpointing": gradient_checkpointing,
         "mixed_precision": mixed_precision,
-        "log_with": tuple(log_with or ()),
+        "log_with": tuple(log_with) if log_with else None,
     }
-    given = {name: getattr(value, "value", value) for name, value in given.items() if value is not None}
+    model_options = in_file.pop("model_options", {}) | model_options
+    output = output or (Path(in_file["output_dir"]) if "output_dir" in in_file else None)
+    chosen = in_file | {
+        name: getattr(value, "value", value) for name, value in on_command_line.items() if value is not None
+    }
+    chosen |= {"data": store, "model_options": model_options}
+    profile = profile or chosen.pop("profile", None)
+    chosen.pop("profile", None)
+    check_checkpoint(chosen.get("model"))
+    if print_config:
+        from avad_hf.training.settings_file import settings_text
 
-    from avad_hf.processes import process_state
+        config, profile = _config(profile, chosen | {"output_dir": "" if output is None else str(output)})
+        try:
+            say(settings_text(config, profile, has_output=output is not None), nl=False)
+        except ValueError as error:
+            refuse(str(error))
+        return
+    if resume and output is None and last_folder("train") is None:
+        refuse(f"There is no run in {RESULTS} to resume. Give its folder: -o DIR.")
+    tell = check_json(json)
+    with output_folder(output, "train", again=last_folder("train") if resume else None) as folder:
+        _run(profile, chosen | {"output_dir": str(folder)}, resume, tell, json)
+
+
+def _read(path: Path | None) -> dict[str, Any]:
+    """Settings of --config."""
+    if path is None:
+        return {}
+    from avad_hf.training.settings_file import read_settings
+
+    try:
+        return read_settings(path)
+    except (OSError, ValueError) as error:
+        refuse(f"--config {path} cannot be read: {error.strerror}." if isinstance(error, OSError) else str(error))
+
+
+def _config(profile: str | None, chosen: dict[str, Any]) -> tuple[Any, str]:
+    """All settings of a run, and the recipe that they are taken over; or a refusal."""
     from avad_hf.training.config import TrainingConfig
-    from avad_hf.training.loop import train as train_detector
 
-    quiet()
+    model, architecture = chosen.get("model"), chosen.get("architecture")
     try:
         if model is None and architecture is None:
-            raise ValueError(_which(store))
+            raise ValueError(_which(chosen["data"]))
         recipe, begins_trained = _recipe(model, architecture)
-        if begins_trained and model is not None:
-            given.setdefault("fine_tune", True)
-        config = TrainingConfig.from_profile(
-            profile or recipe, data=store, output_dir=str(output), model_options=model_options, **given
-        )
+        if model is not None:
+            chosen = chosen | {"architecture": None}  # which is the checkpoint's
+            if begins_trained:
+                chosen.setdefault("fine_tune", True)
+        return TrainingConfig.from_profile(profile or recipe, **chosen), profile or recipe
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
+        stop_for(error)
+
+
+def _run(
+    profile: str | None, chosen: dict[str, Any], resume: bool, tell: Callable[..., None], json: Path | None
+) -> None:
+    """Train, and say what came of it."""
+    from avad_hf.processes import process_state
+    from avad_hf.training.loop import train as train_detector
+
+    hush_libraries()
+    config, _ = _config(profile, chosen)
+    try:
         result = train_detector(config, resume=resume)
     except (OSError, ValueError, TypeError, RuntimeError) as error:
-        refuse(str(error))
+        stop_for(error)
     if process_state().is_main_process:
-        say(
-            f"{output}: epoch {result.best_epoch} of {result.epochs}, validation {result.figure_name} "
+        tell(
+            f"{config.output_dir}: epoch {result.best_epoch} of {result.epochs}, validation {result.figure_name} "
             f"{result.validation[result.figure]:.3f}, threshold {result.threshold:.3f} "
             f"({result.threshold_origin or 'nobody has looked for one'})."
         )
-        notes = list(result.warnings)
-        if model is None:
-            notes.append(
+        if config.model is None:
+            result.warnings.append(
                 "This checkpoint reads stored features only. With --model it gets a processor, and detect runs."
             )
-        for words in notes:
+        for words in result.warnings:
             note(words)
+        write_json(asdict(result), json)
 
 
-def _store(words: list[str], architecture: str | None, model: str | None) -> tuple[str, str | None]:
-    """The store and the architecture of ``STORE``, or of ``ARCHITECTURE STORE`` as it was spelt before."""
+def _store(
+    words: list[str], architecture: str | None, model: str | None, in_file: str | None
+) -> tuple[str, str | None]:
+    """The store and the architecture of ``STORE``, or of ``ARCHITECTURE STORE`` as it was spelt before.
+
+    Args:
+        words: Words of the command line.
+        architecture: Value of --architecture.
+        model: Value of --model.
+        in_file: Store of --config, where no word names one.
+    """
+    if not words:
+        if in_file is None:
+            refuse("Missing argument STORE: the feature store, a folder or its Hub id. Or give --config FILE.")
+        words = [in_file]
     if len(words) > 2 or (len(words) == 2 and architecture is not None):
         refuse(f"Give one STORE, got {' '.join(words)}.")
-    before = words[0] if len(words) == 2 else None
+    first_of_two = words[0] if len(words) == 2 else None
     try:
-        for name in (architecture, before):
+        for name in (architecture, first_of_two):
             if name is not None:
                 find_architecture(name, "profiles", "detector that can be trained")
     except ValueError as error:
-        refuse(f"Give one STORE, got {' '.join(words)}. {error}" if before else str(error))
-    if before is None:
+        refuse(f"Give one STORE, got {' '.join(words)}. {error}" if first_of_two else str(error))
+    if first_of_two is None:
         if (
             model is None
             and architecture is None
@@ -189,11 +321,12 @@ def _store(words: list[str], architecture: str | None, model: str | None) -> tup
         ):
             refuse(f"Missing argument STORE. Say: avad-hf train STORE -o DIR --architecture {words[0]}.")
         return words[0], architecture
-    instead = f"--architecture {before}" if model is None else f"--model {model}"
+    instead = f"--architecture {first_of_two}" if model is None else f"--model {model}"
     note(
-        f"`avad-hf train {before} STORE` is an old spelling, and will go. Say: avad-hf train {words[1]} {instead} ..."
+        f"`avad-hf train {first_of_two} STORE` is an old spelling, and will go. Say: avad-hf train {words[1]} "
+        f"{instead} ..."
     )
-    return words[1], before
+    return words[1], first_of_two
 
 
 def _recipe(model: str | None, architecture: str | None) -> tuple[str, bool]:
@@ -205,15 +338,16 @@ def _recipe(model: str | None, architecture: str | None) -> tuple[str, bool]:
     from avad_hf.training.config import profiles
 
     if model is not None:
+        hush_libraries()
         from transformers import AutoConfig
 
-        found = AutoConfig.from_pretrained(model, trust_remote_code=False).model_type
-        if architecture not in (None, found):
+        model_type = AutoConfig.from_pretrained(model, trust_remote_code=False).model_type
+        if architecture not in (None, model_type):
             raise ValueError(
-                f"{model} is a checkpoint of type '{found}', and no {architecture}. Leave {architecture} out: a "
+                f"{model} is a checkpoint of type '{model_type}', and no {architecture}. Leave {architecture} out: a "
                 "checkpoint has its architecture."
             )
-        architecture = found
+        architecture = model_type
     # A detector of somebody's own has no recipe here.
     name = ARCHITECTURES[architecture].profile if architecture in ARCHITECTURES else "default"
     return name, bool(profiles()[name].get("fine_tune"))
@@ -226,7 +360,7 @@ def _which(store: str) -> str:
     from avad_hf.training.models import detectors
 
     reads = FeatureDataset(store).reads
-    fitting = [name for name, one in detectors().items() if one.load("config")().detector_spec.reads == reads]
+    fitting = [name for name, item in detectors().items() if item.load("config")().detector_spec.reads == reads]
     return (
         f"Say which detector: --model CHECKPOINT, or --architecture NAME. {store} holds {STORED[reads]}, which these "
         f"detectors read: {', '.join(fitting)}."

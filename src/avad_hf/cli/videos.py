@@ -12,28 +12,31 @@ import typer
 
 from avad_hf.files import check_output, shown
 
+from .options import STDOUT
 from .stopping import unstopped
-from .terminal import fail, progress, progress_of_many, quiet, refuse, say
+from .terminal import fail, hush_libraries, inform, is_quiet, progress, progress_of_many, refuse
 
 PLOT_ENDINGS = (".png", ".svg", ".pdf")
-# What --json and --csv call standard output.
-STDOUT = Path("-")
 
-VideosArgument = Annotated[list[str], typer.Argument(help="Paths or URLs of videos.", show_default=False)]
-JsonOption = Annotated[Path | None, typer.Option(help="Write all results to this file; - is standard output.")]
-CsvOption = Annotated[Path | None, typer.Option(help="Write one row a clip to this file; - is standard output.")]
+VideosArgument = Annotated[
+    list[str], typer.Argument(metavar="VIDEO", help="Paths or URLs of videos.", show_default=False)
+]
+CsvOption = Annotated[
+    Path | None,
+    typer.Option(help="Write one row a clip to this file; - is standard output.", show_default="not written"),
+]
 PlotOption = Annotated[
-    Path | None, typer.Option(help="Draw the timeline (PNG, SVG, PDF); a folder for several videos.")
+    Path | None,
+    typer.Option(help="Draw the timeline (PNG, SVG, PDF); a folder for several videos.", show_default="not drawn"),
 ]
 OverlayOption = Annotated[
-    Path | None, typer.Option(help="Write the video with what was found burnt in (MP4); a folder for several videos.")
-]
-BatchSizeOption = Annotated[
-    int | None,
-    typer.Option(help="Clips that go through the encoders together. Default: 1, on a GPU what fits.", min=1),
+    Path | None,
+    typer.Option(
+        help="Write the video with what was found burnt in (MP4); a folder for several videos.",
+        show_default="not written",
+    ),
 ]
 StreamsOption = Annotated[int, typer.Option(help="Videos read at the same time; they share the networks.", min=1)]
-DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps. Default: the first GPU, or cpu.")]
 
 
 class Finder(Protocol):
@@ -65,7 +68,7 @@ def work_through(
         csv: File of one row a clip.
         plot: File of the timeline, or folder for several videos.
         overlay: File of the video with what was found, likewise.
-        options: Of `Finder.interleave`.
+        options: Passed on to `Finder.interleave`.
     """
     videos = list(dict.fromkeys(videos))
     failed = _missing(videos)
@@ -75,28 +78,29 @@ def work_through(
     from avad_hf.report.overlay import render_overlay
     from avad_hf.report.timeline import plot_timeline
 
-    quiet()
+    hush_libraries()
     finder = load()
-    say(f"Networks: {finder.computes_in}.", err=True, dim=True)
-    results, kept = {}, {}
+    inform(f"Networks: {finder.computes_in}.", dim=True)
+    results, opened = {}, {}
     begun = time.monotonic()
     try:
         with progress_of_many([Path(video).name for video in readable]) as move:
             try:
-                found = finder.interleave(_opened(readable, kept), on_progress=move, **options)
+                numbered_results = finder.interleave(_opened(readable, opened), on_progress=move, **options)
             except ValueError as error:
                 refuse(str(error))
             # So that no thread reads on where it is stopped.
-            with closing(found):
-                for number, result in found:
+            with closing(numbered_results):
+                for number, result in numbered_results:
                     video = readable[number]
                     # A night's work must not end at its first odd recording.
-                    stack, media = kept.pop(number)
+                    stack, media = opened.pop(number)
                     try:
                         if isinstance(result, Exception):
                             raise result
                         results[video] = result
-                        print_result(video, result, STDOUT in (json, csv))
+                        if STDOUT not in (json, csv) or not is_quiet():
+                            print_result(video, result, STDOUT in (json, csv))
                         _print_notes(result)
                         plot_path, overlay_path = outputs[video]
                         if plot_path:
@@ -152,7 +156,7 @@ def _write(write: Callable[[dict, Any], None], results: dict[str, dict], path: P
     return True
 
 
-def _opened(videos: list[str], kept: dict[int, tuple[ExitStack, Any]]) -> Iterator[Any]:
+def _opened(videos: list[str], opened: dict[int, tuple[ExitStack, Any]]) -> Iterator[Any]:
     """Each video, open: pictures of it are drawn later, and what comes through a pipe can be read only once.
 
     What cannot be opened is given as it is, and gives its error where it is scored.
@@ -165,7 +169,7 @@ def _opened(videos: list[str], kept: dict[int, tuple[ExitStack, Any]]) -> Iterat
             media = stack.enter_context(open_media(video))
         except Exception:  # which is raised again, and reported, where it is scored
             media = video
-        kept[number] = stack, media
+        opened[number] = stack, media
         yield media
 
 
@@ -219,16 +223,12 @@ def _output_paths(
 def _print_speed(results: dict[str, dict], elapsed: float) -> None:
     seconds = sum(result["read_until"] for result in results.values())
     if seconds:
-        say(
-            f"{seconds:.1f} s of video in {elapsed:.1f} s, {elapsed / seconds:.2f} of their length.",
-            err=True,
-            dim=True,
-        )
+        inform(f"{seconds:.1f} s of video in {elapsed:.1f} s, {elapsed / seconds:.2f} of their length.", dim=True)
 
 
 def _print_notes(result: dict) -> None:
     """Print what one must know to read a result."""
     if result["warnings"]:
-        say("\n".join(f"  Note: {warning}" for warning in result["warnings"]), fg="yellow", err=True)
+        inform("\n".join(f"  Note: {warning}" for warning in result["warnings"]), fg="yellow")
     if result["read"] and result["read"]["remarks"]:
-        say("\n".join(f"  Remark: {remark}" for remark in result["read"]["remarks"]), dim=True, err=True)
+        inform("\n".join(f"  Remark: {remark}" for remark in result["read"]["remarks"]), dim=True)

@@ -261,7 +261,9 @@ def render_world(
                 processes.append(process)
         finally:
             gc.unfreeze()
-        with tqdm(total=len(missing), desc=scene, unit="clip", disable=not progress) as bar:
+        # No word on a bar that is wanted: TQDM_DISABLE, the environment variable, counts for it.
+        hidden = {} if progress else {"disable": True}
+        with tqdm(total=len(missing), desc=scene, unit="clip", **hidden) as bar:
             while readers:
                 for reader in wait(readers):
                     try:
@@ -293,8 +295,8 @@ def gallery(plans: Sequence[ClipPlan], path: str | os.PathLike, columns: int = 4
     """Draw a contact sheet as PNG: for each class one clip's frames, and below them its spectrum over time.
 
     Args:
-        plans: Of one scene; the first of each class is shown.
-        path: Of the PNG.
+        plans: Videos of one scene; the first of each class is shown.
+        path: Name of the PNG.
         columns: Frames a class, spread over the anomaly, or over a normal video.
 
     Raises:

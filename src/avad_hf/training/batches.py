@@ -15,7 +15,7 @@ class BalancedBatches:
     Args:
         labels: 1 for anomalous videos, 0 for normal ones.
         batch_size: Videos of a batch; even.
-        seed: Of the order.
+        seed: Seed of the order.
 
     Raises:
         ValueError: If a class is missing, or for an odd batch size.
@@ -60,7 +60,7 @@ class ShuffledBatches:
     Args:
         num_videos: How many there are.
         batch_size: Videos of a batch; an epoch's batches differ by one at most, so that none is tiny.
-        seed: Of the order.
+        seed: Seed of the order.
     """
 
     def __init__(self, num_videos: int, batch_size: int, seed: int = 0):

@@ -16,7 +16,7 @@ BestBy = Literal["loss", "figure"]
 # What runs did that were begun before there was a choice; they go on so.
 BEFORE = {"scale_features": False, "best_by": "figure"}
 
-# Of a few hundred real videos. Chosen by folds within 27 recordings of fights (`avad_hf.reproduce.cctv_fights`).
+# For a few hundred real videos. Chosen by folds within 27 recordings of fights (`avad_hf.reproduce.cctv_fights`).
 FEW: dict[str, Any] = {"epochs": 20, "learning_rate": 1e-3, "patience": 8}
 
 
@@ -48,8 +48,8 @@ class TrainingConfig:
             scales in the checkpoint: encoders differ in the size of what they give. Not with `fine_tune`, whose
             checkpoint has its own.
         scene: Only the videos of this scene.
-        split_seed: Of the random split, as in [`load_dataset`].
-        seed: Of new weights and of the order of the videos.
+        split_seed: Seed of the random split, as in [`load_dataset`].
+        seed: Seed of new weights and of the order of the videos.
         epochs: Times that all videos are seen; of detectors that learn scores of clips, those of the larger of the two
             classes.
         batch_size: Videos of one step, over all processes; for scores of clips half normal and half anomalous.
@@ -59,8 +59,8 @@ class TrainingConfig:
         optimizer: ``"adam"`` (weight decay in the gradient), ``"adamw"`` or ``"sgd"``.
         learning_rate: At its highest.
         weight_decay: See `optimizer`.
-        momentum: Of ``"sgd"``.
-        scheduler: Of the learning rate over all steps; ``"reduce_lr_on_plateau"`` goes by the validation loss.
+        momentum: Momentum of ``"sgd"``.
+        scheduler: How the learning rate goes over all steps; ``"reduce_lr_on_plateau"`` goes by the validation loss.
         warmup_ratio: Share of the steps in which the rate rises from 0; not with ``"constant"`` and
             ``"reduce_lr_on_plateau"``.
         min_learning_rate: Where ``"reduce_lr_on_plateau"`` ends.

@@ -76,7 +76,7 @@ def train(
     that one process and several learn the same. Each epoch leaves a state to resume from.
 
     Args:
-        config: Of the run.
+        config: Settings of the run.
         train_data: Instead of the store's training videos: published features, for example.
         validation_data: Instead of the store's validation videos.
         model: A detector to train as it is, of whatever class: what keeps the contract of
@@ -175,9 +175,9 @@ def _train(
             accelerator.init_trackers(
                 "avad_hf", {k: v for k, v in config.to_dict().items() if isinstance(v, (int, float, str))}
             )
-    bar = tqdm(
-        total=config.epochs, initial=len(history), unit="epoch", disable=not (progress and accelerator.is_main_process)
-    )
+    # No word on bars that are wanted: TQDM_DISABLE, the environment variable, counts for them.
+    hidden = {} if progress and accelerator.is_main_process else {"disable": True}
+    bar = tqdm(total=config.epochs, initial=len(history), unit="epoch", **hidden)
     while len(history) < config.epochs and not _has_stalled(config, history, best_epoch):
         epoch = len(history) + 1
         # What each process sees of each part of each batch (pairs of videos, or single ones), and how much that is of

@@ -42,7 +42,7 @@ def new_model(
     """The model to train, with new weights from torch's seed or those of a checkpoint, and its processor.
 
     Args:
-        config: Of the run.
+        config: Settings of the run.
         data: Its training videos.
         model: A detector that is there, with its weights; nothing of the config is used then.
         processor: Saved with it.
@@ -89,7 +89,7 @@ def scales_of(data: FeatureDataset, names: Sequence[str]) -> dict[str, float] | 
 
     Args:
         data: Training videos. Of very many some are looked at, evenly spread. Sound that is not there is left out.
-        names: Of the features.
+        names: Names of the features.
     """
     step = max(1, len(data) // MOST_SCALED)
     totals, counts = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0)
@@ -180,7 +180,7 @@ def load_processor(model: str, data: FeatureDataset) -> ProcessorMixin:
     """A checkpoint's processor; raises ``ValueError`` if the data were made by another one."""
     processor = AutoProcessor.from_pretrained(model, trust_remote_code=False)
     if data.recipe:
-        # Of frozen encoders; rounding cannot be undone, so a processor of another precision is a copy.
+        # Frozen encoders are rounded, which cannot be undone, so a processor of another precision is a copy.
         stored = data.recipe.get("video_encoder", {}).get("dtype", "float32")
         maker = processor
         if stored in ("bfloat16", "float16") and "runtime" not in data.recipe["video_encoder"]:

@@ -34,7 +34,7 @@ class RunFolder:
     """A folder that holds one run. Every epoch leaves a whole state; a kill at any moment costs the epoch at most.
 
     Args:
-        config: Of the run.
+        config: Settings of the run.
         data: SHA-256 of its data.
     """
 
