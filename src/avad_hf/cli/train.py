@@ -146,7 +146,7 @@ def train(
     accumulate: AccumulateOption = None,
     gradient_checkpointing: Annotated[
         bool | None,
-        typer.Option("--gradient-checkpointing", help="Less memory, for more time (detectors that read videos)."),
+        typer.Option("--gradient-checkpointing", help="Less memory, for more time."),
     ] = None,
     mixed_precision: Annotated[
         MixedPrecision | None, typer.Option(help="Precision of the computation.", show_default="the profile's, or no")
