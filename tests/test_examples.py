@@ -1,10 +1,14 @@
 """Every example runs, and stays short."""
 
+import sys
 from pathlib import Path
 
+import nbformat
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from nbclient import NotebookClient
+from PIL import Image
 from transformers import AutoProcessor
 
 import avad_hf
@@ -15,7 +19,7 @@ from . import warm
 from .feature_stores import plant
 from .hub_server import HubServer
 from .media_files import frame_times, sound, write_media
-from .test_slowfast import randomise
+from .test_convert_files import save_pytorchvideo, small_slowfast, small_vggish
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 # Before an example: it draws videos of a second, not of four to eight, and no picture of their classes.
@@ -26,6 +30,14 @@ from avad_hf.corpora import synthetic
 from tests import warm
 warm.short_videos(1.0)
 synthetic.gallery = lambda plans, path: None
+"""
+# The same, that expects encoders of few channels.
+SMALL_ENCODERS = f"""
+import sys
+sys.path.insert(1, {str(Path(__file__).parents[1])!r})
+import pytest
+from tests.test_convert_files import expect_small
+expect_small(pytest.MonkeyPatch())
 """
 
 
@@ -112,22 +124,17 @@ def test_own_videos(tiny, tmp_path):
 
 
 def test_convert_encoders(tmp_path):
-    from pytorchvideo.models.slowfast import create_slowfast
-    from torchvggish.torchvggish import VGG, make_layers
-
-    slowfast = create_slowfast(model_depth=50, slowfast_fusion_conv_kernel_size=(7, 1, 1))
-    randomise(slowfast)
-    torch.save({"model_state": slowfast.state_dict()}, tmp_path / "SLOWFAST_8x8_R50.pyth")
-    torch.save(VGG(make_layers(), postprocess=False).state_dict(), tmp_path / "vggish-10086976.pth")
-    files = [tmp_path / "SLOWFAST_8x8_R50.pyth", tmp_path / "vggish-10086976.pth"]
-    lines = run("convert_encoders.py", tmp_path / "made", *files)
-    assert lines[0].startswith("slowfast: 34,566,488 weights of pytorchvideo. Relative error")
-    assert lines[1].startswith("vggish: 72,141,184 weights of torchvggish. Relative error")
+    """By networks of all layers and few channels; `test_convert.py` converts those of the published size."""
+    slowfast, vggish = small_slowfast(), small_vggish()
+    files = [save_pytorchvideo(slowfast, tmp_path / "SLOWFAST_8x8_R50.pyth"), tmp_path / "vggish-10086976.pth"]
+    torch.save(vggish, files[1])
+    lines = run("convert_encoders.py", tmp_path / "made", *files, code=SMALL_ENCODERS)
+    assert lines[0].startswith("slowfast: 595,440 weights of pytorchvideo. Relative error")
+    assert lines[1].startswith("vggish: 6,072 weights of torchvggish. Relative error")
     assert lines[2] == "400 classes from 32 frames of 256 pixels"
     encoder = AutoProcessor.from_pretrained(tmp_path / "made" / "avaca").video_encoder
-    assert torch.equal(
-        encoder.blocks[3].multipathway_fusion.norm.bias, slowfast.blocks[3].multipathway_fusion.norm.bias
-    )
+    for name, tensor in encoder.state_dict().items():
+        assert torch.equal(tensor, slowfast[name]), name
 
 
 def test_two_processes_begin_as_accelerate_launch_begins_them(tmp_path):
@@ -154,6 +161,44 @@ def test_extract_distributed(tiny, tmp_path):
     avad_hf.extract_features(rows, AutoProcessor.from_pretrained(tiny), tmp_path / "alone")
     for file in (tmp_path / "alone").rglob("*.safetensors"):
         assert file.read_bytes() == (store / file.relative_to(tmp_path / "alone")).read_bytes()
+
+
+def test_draw_pictures(tmp_path):
+    # In place of a browser: it draws the page's first line.
+    browser = tmp_path / "browser"
+    browser.write_text(
+        f"""#!{sys.executable}
+import pathlib, sys, urllib.request
+shot = next(word.partition("=")[2] for word in sys.argv if word.startswith("--screenshot="))
+assert b"avad_hf demo" in urllib.request.urlopen(sys.argv[-1]).read()
+from PIL import Image
+Image.new("RGB", (1000, 985)).save(shot)
+"""
+    )
+    browser.chmod(0o755)
+    lines = run("draw_pictures.py", tmp_path / "pictures", "3", browser, code=SHORT, env=cache(tmp_path))
+    assert [line.split(": ")[0].rpartition("/")[2] for line in lines] == ["timeline.png", "overlay.png", "report.png"]
+    assert {Image.open(path).width for path in (tmp_path / "pictures").iterdir()} == {640, 900}
+
+
+def test_the_notebook_runs_and_shows_its_results(tmp_path, monkeypatch):
+    notebook = nbformat.read(EXAMPLES / "from_folder_to_events.ipynb", as_version=4)
+    assert not any(cell.get("outputs") for cell in notebook.cells)  # which would hold paths
+    (parameters,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ())]
+    small = "NUM_VIDEOS, EPOCHS = 16, 2\nENCODERS = {'size': 'tiny'}"
+    parameters.source = "\n".join([parameters.source, SHORT, small])
+    for name, value in cache(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    resources = {"metadata": {"path": str(tmp_path)}}
+    done = NotebookClient(notebook, timeout=120, kernel_name="python3", resources=resources).execute()
+    outputs = [output for cell in done.cells for output in cell.get("outputs", ())]
+    said = "".join(output.text for output in outputs if output.output_type == "stream" and output.name == "stdout")
+    assert "19 videos\n" in said and "16 videos stored, 0 failed" in said and "best epoch" in said
+    assert all(f"new-{label}.mp4: " in said for label in ("normal", "horse", "bus"))
+    shown = [output.data for output in outputs if output.output_type in ("display_data", "execute_result")]
+    assert sum("image/png" in data for data in shown) == 3
+    assert "street/report/report.html" in str(shown) and (tmp_path / "street/report/report.html").exists()
 
 
 def test_examples_are_short():

@@ -1,10 +1,13 @@
-"""The rules of the house: what may import what, and a README that tells the truth about files and commands."""
+"""The rules of the house: what may import what, and pages that tell the truth about files, commands and packages."""
 
 import ast
 import re
+import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from avad_hf import registration
 
@@ -173,19 +176,28 @@ def test_relative_imports_have_one_dot():
             assert not isinstance(node, ast.ImportFrom) or node.level < 2, f"{path}:{node.lineno}"
 
 
-def test_readme_names_every_file_with_a_clause():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    tree = re.search(r"## Files\n\n```text\n(.*?)```", readme, re.DOTALL).group(1)
+def test_the_tree_names_every_file_with_a_clause():
+    page = (ROOT / "examples" / "guides" / "architecture.md").read_text(encoding="utf-8")
+    tree = re.search(r"## Files\n\n```text\n(.*?)```", page, re.DOTALL).group(1)
     listed = {line.split()[0].rstrip("/") for line in tree.splitlines() if line.strip()}
     for line in tree.splitlines():
         assert not line.strip() or len(line.split()) > 3, f"no clause: {line}"
-    folders = {PACKAGE / "models" / name for name in registration.FOLDERS}
-    for folder in folders:  # whose files are called by their role
-        assert f"| `{folder.name}` | " in readme, f"{folder.name} has no row in the table of architectures"
-    for path in [*PACKAGE.rglob("*.py"), *(ROOT / "hub_cards").iterdir(), *(ROOT / "examples").glob("*.py")]:
+    folders = {PACKAGE / "models" / name for name in registration.FOLDERS}  # whose files are called by their role
+    paths = [*PACKAGE.rglob("*.py"), *(ROOT / "hub_cards").iterdir()]
+    for path in [*paths, *(ROOT / "examples").glob("*.py"), *(ROOT / "examples").glob("*.ipynb")]:
         if path.parent in folders or (path.name == "__init__.py" and path.parent != PACKAGE):
             continue
-        assert path.name in listed, f"{path.relative_to(ROOT)} is not in the README's tree"
+        assert path.name in listed, f"{path.relative_to(ROOT)} is not in the tree of architecture.md"
+    # And no file that is gone.
+    names = {path.name for path in [*paths, *(ROOT / "examples").iterdir(), *(ROOT / "tests").iterdir()]}
+    gone = {name for name in listed if name.endswith((".py", ".ipynb")) and "/" not in name} - names
+    assert not gone, f"architecture.md names files that are not there: {gone}"
+
+
+def test_the_readme_has_a_row_for_every_architecture():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name in registration.FOLDERS:
+        assert f"| `{name}` | " in readme, f"{name} has no row in the table of architectures"
 
 
 def test_ci_runs_exactly_the_readmes_test_command():
@@ -193,6 +205,32 @@ def test_ci_runs_exactly_the_readmes_test_command():
     command = re.search(r"passes the tests.*?```bash\n(.*?)\n```", readme, re.DOTALL).group(1)
     assert "pytest" in command
     assert command in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+def test_every_dependency_is_imported():
+    """Where nothing imports one, it would be installed for nothing."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    imported = set()
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                imported.add(node.module.split(".")[0])
+    modules = {"pyyaml": "yaml", "pillow": "PIL"}  # others are called as their packages are
+    for requirement in project["dependencies"]:
+        name = re.match(r"[\w-]+", requirement)[0].lower()
+        assert modules.get(name, name.replace("-", "_")) in imported, f"nothing imports {name}"
+
+
+def test_torch_for_cpus_is_taken_as_it_is():
+    """The versions of the CPU index meet what pip is asked for, so that it replaces neither of both."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = {one.name: one.specifier for one in map(Requirement, project["dependencies"])}
+    line = re.search(r"pip install --index-url \S+/whl/cpu (.*)", (ROOT / "README.md").read_text(encoding="utf-8"))[1]
+    said = [Requirement(word) for word in shlex.split(line)]
+    assert [one.name for one in said] == ["torch", "torchaudio"] and said[0].specifier == wanted["torch"]
+    assert wanted["torch"].contains("2.14.1+cpu") and wanted["torchaudio"].contains("2.11.0+cpu")
 
 
 def test_public_names_have_docstrings():
