@@ -9,11 +9,20 @@ import torch
 from huggingface_hub import ModelCard
 from nbclient import NotebookClient
 from PIL import Image
-from transformers import AutoProcessor
+from transformers import AutoProcessor, pipeline
 
 import avad_hf
-from avad_hf import AvacaForAnomalyDetection, AvrlForVideoClassification, FeatureDataset, evaluate
+from avad_hf import (
+    AvacaForAnomalyDetection,
+    AvrlForVideoClassification,
+    FeatureDataset,
+    SlowFastConfig,
+    SlowFastModel,
+    VideoFeatureExtractor,
+    evaluate,
+)
 from avad_hf.corpora.manifest import write_manifest
+from avad_hf.registration import ARCHITECTURES
 
 from . import warm
 from .feature_stores import plant
@@ -87,6 +96,25 @@ def test_train_with_trainer(tmp_path):
     found = evaluate(model, FeatureDataset(store, "validation"), num_resamples=0)
     assert found.figures["video"]["roc_auc"] == pytest.approx(best, abs=5e-4)
     assert best > 0.7
+
+
+def test_fine_tune_classifier(tmp_path):
+    rows = []
+    for index in range(10):
+        label = ("normal", "fire")[index % 2]
+        video = write_media(tmp_path / f"{index}.mp4", frame_times(25, 0.4))
+        rows.append({"id": str(index), "video": video, "label": label})
+    write_manifest(rows, tmp_path / "manifest.csv")
+    torch.manual_seed(0)
+    network = SlowFastModel(SlowFastConfig(**ARCHITECTURES["slowfast"].tiny))
+    network.save_pretrained(tmp_path / "encoder")
+    VideoFeatureExtractor(num_frames=8, size=(64, 64)).save_pretrained(tmp_path / "encoder")
+    arguments = tmp_path / "manifest.csv", tmp_path / "encoder", tmp_path / "classifier", "1"
+    last = run("fine_tune_classifier.py", *arguments, env=cache(tmp_path))[-1]
+    assert last.startswith("validation accuracy ")
+    classify = pipeline("video-classification", model=str(tmp_path / "classifier"), device="cpu")
+    assert classify.model.config.notice is None  # its classifier has been trained
+    assert {item["label"] for item in classify(str(tmp_path / "0.mp4"))} == {"normal", "fire"}
 
 
 def test_train_and_push(tmp_path):
