@@ -2,8 +2,8 @@
 
 python examples/fine_tune_classifier.py videos/manifest.csv checkpoints/slowfast checkpoints/classifier [epochs]
 
-The checkpoint holds any video encoder of this library and its `VideoFeatureExtractor`; the classifier is new. What comes
-out works with `pipeline("video-classification")`.
+The checkpoint holds a video encoder of this library with its `VideoFeatureExtractor`; the classifier is new. What
+comes out works with `pipeline("video-classification")`.
 """
 
 import sys

@@ -97,6 +97,8 @@ REQUIRED = {
     "manifest": CORPUS | {"title": "T"},
     "feature_store": CORPUS | {"title": "T", "recipe": ["size: 64"]},
     "space": {"title": "T", "model": "alice/m", "facts": []},
+    "metric_anomaly_scores": {"title": "T", "location": "alice/scores"},
+    "metric_event_classes": {"title": "T", "location": "alice/classes"},
 }
 SHOWN = {
     "title": "On `store` (test videos)",
@@ -118,7 +120,9 @@ MINIMAL = [(name, None, values) for name, values in REQUIRED.items()]
 
 
 DATASETS = ("mavad", "shade", "shanghaitech", "synthetic", "manifest", "feature_store")
-KINDS = dict.fromkeys(REQUIRED, "ModelCard") | dict.fromkeys(DATASETS, "DatasetCard") | {"space": "SpaceCard"}
+SPACES = ("space", "metric_anomaly_scores", "metric_event_classes")
+KINDS = dict.fromkeys(REQUIRED, "ModelCard") | dict.fromkeys(DATASETS, "DatasetCard")
+KINDS |= dict.fromkeys(SPACES, "SpaceCard")
 
 
 def test_every_template_is_a_card():
@@ -174,6 +178,7 @@ def test_the_hub_takes_every_card(tmp_path):
         "model feature-extraction",
         "dataset avad-hf",
         "space audio-visual-anomaly",
+        "space evaluate",
     }
 
 
@@ -189,7 +194,7 @@ def test_only_the_marked_parts_are_written_anew(name, metadata, values):
     assert [match[0] for match in MARKED.finditer(text)] == wanted
     assert refreshed(text, name, **values) == text
     threes = dict.fromkeys(("avaca", "avrl", "detector", "feature_store"), 3)
-    assert len(wanted) == (threes | {"part": 1, "space": 0}).get(name, 2)
+    assert len(wanted) == (threes | {"part": 1} | dict.fromkeys(SPACES, 0)).get(name, 2)
 
 
 def test_parts_that_the_owner_has_removed_stay_away():

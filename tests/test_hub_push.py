@@ -132,6 +132,7 @@ detector.model.config.push_to_hub("alice/config")
 detector.processor.feature_extractor.push_to_hub("alice/extractor")
 push_checkpoint(root / "slowfast2", "alice/eyes")
 avad_hf.push_space("alice/avaca", "alice/show", notes=["Untrained."])
+found["metrics"] = [avad_hf.push_metric("anomaly_scores", "alice/scores") for _ in range(2)]
 
 # Corpora, and a store that has lost a video
 rows = load_dataset("manifest", data_dir=root / "corpus")
@@ -206,6 +207,12 @@ for part, rows in datasets.load_dataset("alice/corpus").items():
 found["branch"] = list(datasets.load_dataset("alice/corpus-branch", revision="v2")["test"]["id"])
 found["index"] = datasets.load_dataset("alice/features", split="train").select_columns(["id", "label"]).to_list()
 assert "avad_hf" not in sys.modules and "torch" not in sys.modules
+first = next(iter(datasets.load_dataset("alice/corpus", split="train", streaming=True)))
+found["streamed"] = [first["id"], hashlib.sha256(first["video"]["bytes"]).hexdigest()]
+import evaluate
+metric = evaluate.load("alice/scores")
+found["metric"] = metric.compute(predictions=[0.1, 0.4, 0.35, 0.8], references=[0, 0, 1, 1])
+assert "avad_hf" not in sys.modules
 print(json.dumps(found))
 """
 
@@ -457,6 +464,16 @@ def test_a_space_shows_a_detector(hub, written):
     assert "https://huggingface.co/alice/avaca" in card.text and "Untrained." in card.text
     names = compile(files["app.py"], "app.py", "exec").co_names
     assert "gr" in names and b'"alice/avaca"' in files["app.py"] and b"{{" not in files["app.py"]
+
+
+def test_a_metric_is_loaded_by_its_name(hub, written, plain, root):
+    assert written["metrics"] == [f"{hub.url}/spaces/alice/scores"] * 2
+    files = hub.files("space", "alice/scores")
+    assert files.keys() == {".gitattributes", "README.md", "app.py", "ranking.py", "requirements.txt", "scores.py"}
+    card = SpaceCard(files["README.md"].decode())
+    assert (card.data.sdk, card.data.app_file, card.data.tags[:2]) == ("gradio", "app.py", ["evaluate", "metric"])
+    assert 'evaluate.load("alice/scores")' in card.text
+    assert plain["metric"]["roc_auc"] == 0.75
 
 
 # A class that this library does not know: a child process must import it before it loads a checkpoint.
@@ -733,6 +750,10 @@ def test_what_is_no_report_is_refused(tmp_path, text, words):
 def test_plain_datasets_reads_a_corpus(written, plain):
     assert {part: plain[part] for part in written["corpus"]} == written["corpus"]
     assert [row["id"] for row in plain["train"]] == ["a", "c"] and plain["train"][1]["start"] == 0.04
+
+
+def test_a_corpus_is_streamed(root, plain):
+    assert plain["streamed"] == ["a", hashlib.sha256((root / "corpus" / "a.mp4").read_bytes()).hexdigest()]
 
 
 def test_a_corpus_on_a_branch(hub, plain):

@@ -7,10 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 import torch
 from transformers import AutoProcessor, BertConfig, BertModel, pipeline
+from transformers.pipelines.pt_utils import KeyDataset
 
 from avad_hf import AvacaForAnomalyDetection, AvacaProcessor, MediaError, SlowFastConfig, SlowFastModel
 
@@ -74,6 +76,112 @@ def test_lists_and_batches_equal_single_videos(tmp_path, tiny_pipe, bunny34, bik
     assert [r["duration"] for r in tiny_pipe(tuple(videos))] == [r["duration"] for r in singles]
     assert [r["duration"] for r in tiny_pipe(v for v in videos)] == [r["duration"] for r in singles]
     assert tiny_pipe([]) == []
+
+
+class Listed(torch.utils.data.Dataset):
+    """A map of torch, which has no ``__iter__``."""
+
+    def __init__(self, items):
+        self.items = items
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, number):
+        return self.items[number]
+
+
+class Streamed(torch.utils.data.IterableDataset):
+    def __init__(self, items):
+        self.items = items
+
+    def __iter__(self):
+        return iter(self.items)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Two short videos, each in the folder of its class, as `datasets` reads videofolder."""
+    folder = tmp_path_factory.mktemp("videofolder")
+    for name, seconds in (("fire", 0.4), ("normal", 0.8)):
+        (folder / name).mkdir()
+        write_media(folder / name / "a.mp4", frame_times(25, seconds), sound(0, seconds, 16000), audio_codec="aac")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def rows(folder, tmp_path_factory) -> datasets.Dataset:
+    cache = tmp_path_factory.mktemp("cache")
+    rows = datasets.load_dataset("videofolder", data_dir=folder, split="train", cache_dir=str(cache))
+    return rows.cast_column("video", datasets.Video(decode=False))
+
+
+def streamed(folder: Path) -> datasets.IterableDataset:
+    rows = datasets.load_dataset("videofolder", data_dir=str(folder), split="train", streaming=True)
+    return rows.cast_column("video", datasets.Video(decode=False))
+
+
+SEVERAL = {
+    "a generator": lambda rows, folder, paths: (path for path in paths),
+    "an iterator": lambda rows, folder, paths: map(str, paths),
+    "a data set": lambda rows, folder, paths: rows,
+    "a column": lambda rows, folder, paths: rows["video"],
+    "KeyDataset": lambda rows, folder, paths: KeyDataset(rows, "video"),
+    "a stream": lambda rows, folder, paths: streamed(folder),
+    "a column of a stream": lambda rows, folder, paths: streamed(folder)["video"],
+    "rows made when they are read": lambda rows, folder, paths: datasets.IterableDataset.from_generator(
+        lambda: ({"video": path} for path in paths)
+    ),
+    "a map of torch": lambda rows, folder, paths: Listed(paths),
+    "a stream of torch": lambda rows, folder, paths: Streamed(paths),
+}
+
+
+@pytest.mark.parametrize("several", SEVERAL.values(), ids=SEVERAL)
+def test_whatever_gives_videos(tiny_pipe, rows, folder, several):
+    paths = [str(folder / name / "a.mp4") for name in ("fire", "normal")]
+    found = tiny_pipe(several(rows, folder, paths))
+    assert not isinstance(found, (list, dict))
+    assert [result["duration"] for result in found] == [0.4, 0.8]
+
+
+def test_an_iterable_is_read_as_results_are_asked_for(tiny_pipe, folder):
+    path, taken = str(folder / "fire" / "a.mp4"), []
+
+    def videos():
+        for number in range(9):
+            taken.append(number)
+            yield path
+
+    found = iter(tiny_pipe(videos()))
+    assert next(found)["duration"] == 0.4 and len(taken) <= 2
+
+
+def test_one_that_fails_does_not_lose_the_others(tiny_pipe, folder):
+    """`interleave` goes on, whatever gives the videos; an iterator ends there."""
+    paths = [str(folder / "fire" / "a.mp4"), str(folder / "missing.mp4"), str(folder / "normal" / "a.mp4")]
+    table = datasets.Dataset.from_dict({"video": paths})
+    for videos in (table, table.to_iterable_dataset(), KeyDataset(table, "video"), (path for path in paths)):
+        found = dict(tiny_pipe.interleave(videos, streams=2))
+        assert found[0]["duration"] == 0.4 and found[2]["duration"] == 0.8
+        assert isinstance(found[1], MediaError) and "missing.mp4" in str(found[1])
+    results = iter(tiny_pipe(table))
+    assert next(results)["duration"] == 0.4
+    with pytest.raises(MediaError, match=r"missing\.mp4: no such file"):
+        next(results)
+
+
+def test_several_at_the_same_time_need_a_list(tiny_pipe, rows):
+    for videos in (rows, KeyDataset(rows, "video"), iter(rows)):
+        with pytest.raises(ValueError, match=f"streams=2 needs a list of videos, got a {type(videos).__name__}"):
+            tiny_pipe(videos, streams=2)
+    assert [result["duration"] for result in tiny_pipe(list(rows), streams=2)] == [0.4, 0.8]
+
+
+def test_arrays_and_the_like_are_one_video_that_cannot_be_read(tiny_pipe):
+    for source in (np.zeros((2, 8, 8, 3), np.uint8), torch.zeros(2, 8, 8, 3), bytearray(b"x"), 3):
+        with pytest.raises(TypeError, match=f"Cannot read a {type(source).__name__} as video"):
+            tiny_pipe(source)
 
 
 def test_streaming_equals_the_model_on_all_features(tiny, tiny_pipe, bunny):

@@ -33,9 +33,11 @@ _PUBLIC = {
     "load_dataset": "avad_hf.corpora.loading",
     "push_checkpoint": "avad_hf.hub.push",
     "push_corpus": "avad_hf.corpora.sharing",
+    "push_metric": "avad_hf.evaluation.sharing",
     "push_space": "avad_hf.hub.space",
     "read_published": "avad_hf.features.published.dataset",
     "train": "avad_hf.training.loop",
+    "write_metric": "avad_hf.evaluation.sharing",
 }
 for _one in registration.ARCHITECTURES.values():
     _PUBLIC |= {name: path.rpartition(".")[0] for name, path in _one.public.items()}

@@ -17,7 +17,7 @@ from avad_hf.disks import writing
 try:
     import fcntl
 except ImportError:  # Windows, which moves no open file either: partial names are not locked there
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 # How the name of a file ends that is not finished.
 PARTIAL = ".partial"
@@ -213,8 +213,8 @@ def written_whole(path: str | os.PathLike, follow_links: bool = True) -> Iterato
     Its permissions are those of the file that is replaced, or those of any new file.
 
     Args:
-        path: Of the file.
-        follow_links: Of a link that this user made, replace the file that it leads to; else the link.
+        path: Name of the file.
+        follow_links: Replace the file that a link of this user leads to; otherwise replace the link.
 
     Raises:
         OSError: If there is something other than a regular file, or nothing can be written there.
@@ -250,7 +250,7 @@ def write_file(path: Path, data: bytes) -> None:
 def write_text(path: str | os.PathLike | BinaryIO, text: str) -> None:
     """Write text in UTF-8, with its line ends as they are, to a file that appears whole, or to one open for bytes."""
     data = text.encode("utf-8", "backslashreplace")
-    if hasattr(path, "write"):
+    if not isinstance(path, (str, os.PathLike)):
         path.write(data)
         path.flush()
         return

@@ -103,7 +103,7 @@ def sweep(directory: str | os.PathLike) -> None:
     Args:
         directory: Folder that is known to be this run's.
     """
-    with os.scandir(directory) as entries:
+    with os.scandir(os.fspath(directory)) as entries:
         found = list(entries)
     for entry in found:
         path, is_folder = Path(entry.path), entry.is_dir(follow_symlinks=False)

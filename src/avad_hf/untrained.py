@@ -26,7 +26,7 @@ from avad_hf.models.untrained_parts import SIZES, Untrained
 from avad_hf.registration import architecture as find_architecture
 from avad_hf.registration import architectures
 
-# Of random weights.
+# Licence of random weights.
 LICENSE = "apache-2.0"
 
 

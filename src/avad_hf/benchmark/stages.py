@@ -29,7 +29,7 @@ def media_stages(version: Version, processor: DetectorProcessor, rounds: int) ->
 
     Args:
         version: The file.
-        processor: Of frozen encoders: says to which size frames are scaled, and the windows and rate of the sound.
+        processor: A processor of frozen encoders; it says how frames are scaled, and the windows and rate of sound.
         rounds: Turns.
 
     Returns:

@@ -25,7 +25,7 @@ class Version:
     """One version of the clip: H.264 with AAC in an MP4.
 
     Args:
-        short_side: Of the picture, in pixels: 720 for 720p.
+        short_side: Shorter side of the picture, in pixels: 720 for 720p.
         path: The file.
         short_path: A file of the same kind that is only some clips long.
         width: Width of the picture, in pixels.

@@ -65,7 +65,7 @@ def find(given: str | os.PathLike, patterns: Sequence[str], folder: str | os.Pat
 
     Args:
         given: The file itself, an unpacked folder, or an archive (``.tar.gz``, ``.tgz``, ``.whl``, ``.zip``).
-        patterns: Of its path within, for `fnmatch`.
+        patterns: Patterns of its path in the archive, for `fnmatch`.
         folder: Where to unpack it to.
 
     Raises:

@@ -38,10 +38,10 @@ def groups_of(path: Path) -> dict[str, str]:
     groups: dict[str, str] = {}
     recording = None
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if found := RECORDING.fullmatch(line):
-            recording = found[1]
-        elif (found := CLIP.fullmatch(line)) and recording is not None:
-            name = found[1] + found[2]
+        if match := RECORDING.fullmatch(line):
+            recording = match[1]
+        elif (match := CLIP.fullmatch(line)) and recording is not None:
+            name = match[1] + match[2]
             other = groups.setdefault(name, recording)
             if other != recording:
                 groups = {clip: other if group == recording else group for clip, group in groups.items()}
@@ -79,8 +79,8 @@ class CctvFightsConfig(CorpusConfig):
         for path, label in _clips(folder.absolute()):
             if path.stem not in groups:
                 raise ManifestError(f"{folder / LIST} does not say which recording {path.name} is from.")
-            place = {"video": os.fspath(path), "label": label, "group": groups[path.stem]}
-            rows.append(dict.fromkeys(COLUMNS) | place)
+            known_columns = {"video": os.fspath(path), "label": label, "group": groups[path.stem]}
+            rows.append(dict.fromkeys(COLUMNS) | known_columns)
         return complete(rows, folder.absolute(), str(folder))
 
 

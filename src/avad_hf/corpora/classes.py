@@ -51,8 +51,10 @@ class NameTable:
 
     def find(self, name: str) -> str | None:
         """The canonical name of what somebody wrote, or ``None`` if the table has no such name."""
-        given = normalised(name)
-        return next((known for known, pattern in self.patterns.items() if re.fullmatch(pattern, given)), None)
+        spelling = normalised(name)
+        return next(
+            (canonical for canonical, pattern in self.patterns.items() if re.fullmatch(pattern, spelling)), None
+        )
 
 
 def is_normal(label: str) -> bool:
@@ -135,7 +137,7 @@ def class_table(
 
     Args:
         names: As they are written.
-        corpus: Of `CORPORA`; by default the one that they fit, or ``"own"`` where all are normal and tell none.
+        corpus: A name of `CORPORA`; by default the one that they fit, or ``"own"`` where all are normal and tell none.
         classes: Names of a corpus of one's own.
         as_written: Whether names are one's own and stay as they are written.
 
@@ -157,14 +159,14 @@ def class_table(
 
 
 def _unknown_classes(tables: dict[str, NameTable], names: set[str]) -> str:
-    # Of the corpus that most names fit, those that it does not know.
+    # Unknown names are those of the corpus that most names fit.
     best = max(tables, key=lambda corpus: sum(tables[corpus].find(name) is not None for name in names))
     unknown = sorted({name for name in names if tables[best].find(name) is None})
-    known = "; ".join(f"{corpus}: {', '.join(table.names)}" for corpus, table in tables.items())
+    known_classes = "; ".join(f"{corpus}: {', '.join(table.names)}" for corpus, table in tables.items())
     return (
-        f"Unknown classes: {_listed(unknown)}. Names seen: {_listed(names)}. Known classes: {known}. If the classes "
-        "are your own, say which of them are normal; all others are anomalies then (--normal ok). Or name all of them "
-        "(--classes normal,fire,...), rename the folders, or write a manifest."
+        f"Unknown classes: {_listed(unknown)}. Names seen: {_listed(names)}. Known classes: {known_classes}. If the "
+        "classes are your own, say which of them are normal; all others are anomalies then (--normal ok). Or name "
+        "all of them (--classes normal,fire,...), rename the folders, or write a manifest."
     )
 
 
@@ -184,7 +186,7 @@ def own_anomalies(table: NameTable, normal: Iterable[str]) -> dict[str, int]:
         raise ValueError(f"No class is named as normal. Name one or more (--normal). Names seen: {seen}.")
     for name in normal:
         if table.find(name) is None:
-            spellings = {normalised(known): known for known in table.names}
+            spellings = {normalised(class_name): class_name for class_name in table.names}
             near = get_close_matches(normalised(name), spellings, n=1, cutoff=0.5)
             meant = f" Is {spellings[near[0]]!r} meant?" if near else ""
             raise ValueError(f"--normal {name}: there is no such class.{meant} Names seen: {seen}.")

@@ -26,7 +26,7 @@ class CorpusConfig(datasets.BuilderConfig):
     Args:
         name: Scene or subset.
         data_dir: Folder of the corpus, or a manifest.
-        seed: Of the random split, as in [`~avad_hf.corpora.splits.assign_splits`].
+        seed: Seed of the random split, as in [`~avad_hf.corpora.splits.assign_splits`].
         fps: Frames a second of folders of pictures.
     """
 
@@ -53,21 +53,23 @@ class CorpusConfig(datasets.BuilderConfig):
         """Rows of the whole corpus, from its manifest or, without one, from its folders."""
         if self.data_dir is None:
             raise ManifestError(f"data_dir is needed: the folder of the corpus, or a manifest ({', '.join(FORMATS)}).")
-        place = Path(self.data_dir)
-        if not place.exists():
+        source = Path(self.data_dir)
+        if not source.exists():
             raise ManifestError(
-                f"{place}: no such folder or manifest. `avad-hf scan FOLDER -o manifest.csv` writes a manifest."
+                f"{source}: no such folder or manifest. `avad-hf scan FOLDER -o manifest.csv` writes a manifest."
             )
-        if place.is_dir():
-            manifests = [place / f"manifest{ending}" for ending in FORMATS if (place / f"manifest{ending}").is_file()]
+        if source.is_dir():
+            manifests = [
+                source / f"manifest{ending}" for ending in FORMATS if (source / f"manifest{ending}").is_file()
+            ]
             if len(manifests) > 1:
-                raise ManifestError(f"{place} has {' and '.join(path.name for path in manifests)}. Keep one.")
+                raise ManifestError(f"{source} has {' and '.join(path.name for path in manifests)}. Keep one.")
             if not manifests:
-                return self.read_folder(place)
-            place = manifests[0]
-        rows = read_manifest(place)
-        if Path(self.data_dir) != place:
-            refuse_outside(rows, place.parent, os.fspath(place))
+                return self.read_folder(source)
+            source = manifests[0]
+        rows = read_manifest(source)
+        if Path(self.data_dir) != source:
+            refuse_outside(rows, source.parent, os.fspath(source))
         if self.fps is not None:
             for row in rows:
                 if row["fps"] is None and os.path.isdir(row["video"]):
@@ -149,16 +151,16 @@ class CorpusBuilder(datasets.GeneratorBasedBuilder):
         return sorted(labels, key=lambda label: (labels[label], label))
 
     def _feature_of(self, name: str) -> datasets.Value:
-        kinds = {type(row[name]) for row in self.rows if row.get(name) is not None}
-        if kinds == {int, float}:
-            kinds = {float}
-        if len(kinds) > 1 or not kinds <= VALUE_TYPES.keys():
-            mixed = ", ".join(sorted(kind.__name__ for kind in kinds))
+        types = {type(row[name]) for row in self.rows if row.get(name) is not None}
+        if types == {int, float}:
+            types = {float}
+        if len(types) > 1 or not types <= VALUE_TYPES.keys():
+            mixed = ", ".join(sorted(value_type.__name__ for value_type in types))
             raise ManifestError(
                 f"{self.config.data_dir}: the column {name!r} mixes {mixed}. Give it one kind of value: text, "
                 "numbers, or true and false."
             )
-        return datasets.Value(VALUE_TYPES[kinds.pop()] if kinds else "string")
+        return datasets.Value(VALUE_TYPES[types.pop()] if types else "string")
 
     def select(self) -> list[dict[str, Any]]:
         """Rows of this configuration."""

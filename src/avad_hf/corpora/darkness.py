@@ -18,18 +18,18 @@ def with_darkness(rows: Sequence[dict[str, Any]], measure: bool) -> list[dict[st
     """Fill in ``dark``, and ``dark_source``: ``metadata``, ``hour`` or ``luma``, ``None`` where it is not known.
 
     Args:
-        rows: Of a manifest.
+        rows: Rows of a manifest.
         measure: Whether to open the videos of which neither hour nor darkness is known.
 
     Raises:
         MediaError: If one of these cannot be read.
     """
-    known = [_by_metadata(row) for row in rows]
-    unknown = [row for row in known if row["dark"] is None] if measure else []
+    described = [_by_metadata(row) for row in rows]
+    unmeasured = [row for row in described if row["dark"] is None] if measure else []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for row, luma in zip(unknown, pool.map(_luma, unknown), strict=True):
+        for row, luma in zip(unmeasured, pool.map(_luma, unmeasured), strict=True):
             row |= {"dark": luma < DARK_BELOW_LUMA, "dark_source": "luma"}
-    return known
+    return described
 
 
 def _by_metadata(row: dict[str, Any]) -> dict[str, Any]:

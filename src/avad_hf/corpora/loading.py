@@ -1,24 +1,19 @@
 """`avad_hf.load_dataset`: this library's corpora in the manner of `datasets.load_dataset`."""
 
 import os
+from importlib import import_module
 from typing import Any
 
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 
-from .cctv_fights import CctvFights
-from .corpus import CorpusBuilder, OwnCorpus
-from .mavad import Mavad
-from .shade import Shade
-from .shanghaitech import ShanghaiTech
-from .synthetic import Synthetic
-
-BUILDERS: dict[str, type[CorpusBuilder]] = {
-    "mavad": Mavad,
-    "shade": Shade,
-    "shanghaitech": ShanghaiTech,
-    "synthetic": Synthetic,
-    "cctv-fights": CctvFights,
-    "manifest": OwnCorpus,
+# Corpora, one a line: the file of each in this folder, and its builder.
+BUILDERS = {
+    "mavad": "mavad.Mavad",
+    "shade": "shade.Shade",
+    "shanghaitech": "shanghaitech.ShanghaiTech",
+    "synthetic": "synthetic.Synthetic",
+    "cctv-fights": "cctv_fights.CctvFights",
+    "manifest": "corpus.OwnCorpus",
 }
 
 
@@ -36,18 +31,18 @@ def load_dataset(
     """Load a corpus as a data set whose rows say where each video is and what is known of it.
 
     Args:
-        path: ``"mavad"``, ``"shade"``, ``"shanghaitech"``, ``"synthetic"``, ``"cctv-fights"``, or ``"manifest"``
-            for one's own.
+        path: Name of a corpus: ``"mavad"``, ``"shade"``, ``"shanghaitech"``, ``"synthetic"``, ``"cctv-fights"``; or
+            ``"manifest"`` for one's own.
         name: Part of it: a scene of MAVAD, the synthetic world or one's own (``"all"`` by default, where there is
             one); ``"dark"`` of SHADE; ``"weakly_supervised"`` or ``"original"`` split of ShanghaiTech.
         data_dir: Folder of the corpus, or its manifest (csv, jsonl or parquet). A ``manifest.*`` in the folder counts
             before the folder's layout.
         split: ``"train"``, ``"validation"``, ``"test"``, or an expression such as ``"train[:10%]"``; a dict of all by
             default.
-        seed: Of the random split (`avad_hf.corpora.splits.stratified`). Where a corpus fixes training and test, it
-            holds a quarter of the training set out for validation.
+        seed: Seed of the random split (`avad_hf.corpora.splits.stratified`). Where a corpus fixes training and test,
+            it holds a quarter of the training set out for validation.
         streaming: Whether rows are made when they are read, without a cache.
-        cache_dir: Of `datasets`; its default by default.
+        cache_dir: Cache of `datasets`; its own by default.
         options: ``fps`` of folders of pictures; ``num_videos`` and ``world_seed`` of the synthetic world.
 
     Returns:
@@ -64,7 +59,8 @@ def load_dataset(
             f"{path!r} is none of {', '.join(BUILDERS)}. Data sets on the Hub are loaded by datasets.load_dataset; a "
             'folder of your own by load_dataset("manifest", data_dir=...).'
         )
-    builder = BUILDERS[path](
+    module, _, builder_class = BUILDERS[path].partition(".")
+    builder = getattr(import_module(f".{module}", __package__), builder_class)(
         config_name=name,
         data_dir=None if data_dir is None else os.path.abspath(data_dir),
         seed=seed,

@@ -61,7 +61,7 @@ def read_manifest(path: str | os.PathLike) -> list[dict[str, Any]]:
     """Read and check a manifest.
 
     Args:
-        path: Of a ``.csv``, ``.jsonl`` or ``.parquet`` file.
+        path: A ``.csv``, ``.jsonl`` or ``.parquet`` file.
 
     Returns:
         A dict a row with all of `COLUMNS` (``None`` where a cell is empty), paths made absolute, and the columns that

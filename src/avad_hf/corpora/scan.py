@@ -105,8 +105,8 @@ def scan(
             f"None of the classes {', '.join(classes)} is normal. Name the one that is 'normal', or say which of them "
             "are normal (--normal)."
         )
-    places, listed, splits, layout = _places(tree, labels_needed=not nothing_said)
-    names = {label for label, _ in places.values() if label is not None}
+    labels_and_scenes, listed, splits, layout = _places(tree, labels_needed=not nothing_said)
+    names = {label for label, _ in labels_and_scenes.values() if label is not None}
     try:
         corpus, table = class_table(names, corpus, classes, as_written=normal is not None)
         anomalies = {} if normal is None else own_anomalies(table, normal)
@@ -114,7 +114,7 @@ def scan(
         raise ManifestError(f"{tree.root}: {error}") from None
     rows = []
     for video in tree.videos:
-        label, place = places[video.path]
+        label, scene_name = labels_and_scenes[video.path]
         if (said := listed.get(video.path)) is not None and table.find(said) != table.find(label):
             raise ManifestError(f"{video.path} lies in the folder {label!r}, and a list says {said!r}. Which is it?")
         row = dict.fromkeys(COLUMNS) | {
@@ -123,7 +123,7 @@ def scan(
             "audio": str(tree.audio[video.path]) if video.path in tree.audio else None,
             "label": None if label is None else (label := table.find(label)),
             "anomaly": anomalies.get(label),
-            "scene": place or scene,
+            "scene": scene_name or scene,
             "split": splits.get(video.path),
             "fps": fps if video.path.is_dir() else None,
         }
@@ -140,7 +140,7 @@ def probe(found: Scan, on_progress: Callable[[int], None] | None = None) -> Scan
     Of SHADE's videos without hour and darkness the brightness is measured as well.
 
     Args:
-        found: Of [`scan`].
+        found: What [`scan`] gives.
         on_progress: Called after each video with the number that are done.
     """
 
@@ -332,24 +332,24 @@ def _listed(tree: Tree) -> dict[Path, tuple[str | None, str | None]]:
 
 
 def _found(path: Path, records: list[list[str]], names: dict[str, Path]) -> dict[Path, tuple[str | None, str | None]]:
-    found, missing = {}, []
+    labels, missing = {}, []
     for name, *rest in records:
         video = names.get(Path(name).as_posix())
         if video is None:
             missing.append(name)
             continue
         label, split = (*rest, None, None)[:2]
-        if video in found:
+        if video in labels:
             raise ManifestError(f"{path} lists {name} twice. Keep one line of each video.")
         if split is not None and split.lower() not in SPLIT_ALIASES:
             raise ManifestError(f"{path}: {name} is of split {split!r}, but must be of train, validation or test.")
-        found[video] = (label, split and SPLIT_ALIASES[split.lower()])
+        labels[video] = (label, split and SPLIT_ALIASES[split.lower()])
     if missing:
         raise ManifestError(
             f"{path} lists {len(missing)} videos that are not there, first {missing[0]!r}. Paths count from "
             f"{path.parent}."
         )
-    return found
+    return labels
 
 
 def _name_scenes(rows: list[dict[str, Any]], root: Path) -> None:

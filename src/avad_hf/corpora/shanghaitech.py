@@ -33,9 +33,9 @@ def label_of(video_id: str) -> str:
 
 def recognise(tree: Tree) -> bool:
     """Whether a folder holds ShanghaiTech's videos, by their names and its own folders or lists."""
-    own = {folder for video in tree.videos for folder in video.folders} & {"training", "testing"}
+    set_folders = {folder for video in tree.videos for folder in video.folders} & {"training", "testing"}
     return all(ID.fullmatch(video.stem) for video in tree.videos) and (
-        bool(own) or any(_lists(tree.root, pattern) for pattern in LISTS.values())
+        bool(set_folders) or any(_lists(tree.root, pattern) for pattern in LISTS.values())
     )
 
 
@@ -66,7 +66,7 @@ def rows_of(tree: Tree, fps: float | None = None) -> list[dict[str, Any]]:
     splits = _listed(tree.root, videos)
     if fps is None and any(video.path.is_dir() for video in videos.values()):
         fps = next((rate for video in videos.values() if (rate := _rate(video.path)) is not None), None)
-    masks = next((tree.root / place for place in MASKS if (tree.root / place).is_dir()), None)
+    masks = next((tree.root / folder for folder in MASKS if (tree.root / folder).is_dir()), None)
     rows = []
     for name, video in sorted(videos.items()):
         label = label_of(name)

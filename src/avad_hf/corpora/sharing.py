@@ -32,11 +32,11 @@ def push_corpus(
 
     Args:
         corpus: All splits, or one.
-        repo_id: ``user/name``; made if there is none.
-        private: Whether a new one is; one that is there must be so. There is no default: who is seen in the videos has
-            not been asked.
-        token: Of the account; the saved one by default.
-        revision: Branch to write to; made if there is none.
+        repo_id: ``user/name``; created if it does not exist.
+        private: Create the data set as private. If it exists, it must already be private, or public for ``False``.
+            There is no default: the people in the videos did not consent to publication.
+        token: Token of the account; the saved one by default.
+        revision: Branch to write to; created if it does not exist.
 
     Returns:
         Address of the data set.
@@ -49,8 +49,8 @@ def push_corpus(
     splits = corpus if isinstance(corpus, DatasetDict) else DatasetDict({str(corpus.split or "train"): corpus})
     for rows in splits.values():
         _check_files(rows)
-    videos = Counter(place for rows in splits.values() for place in rows["video"])
-    if shared := [place for place, count in videos.items() if count > 1]:
+    videos = Counter(path for rows in splits.values() for path in rows["video"])
+    if shared := [path for path, count in videos.items() if count > 1]:
         raise ManifestError(
             f"{len(shared)} videos stand in several rows, as stretches, first {shared[0]}: each row would carry the "
             "whole file. Cut them into files of their own first, with ffmpeg for example."
@@ -71,11 +71,13 @@ def push_corpus(
 
 def _check_files(rows: Dataset) -> None:
     for name in FILES:
-        for place in rows[name]:
-            if place is not None and not (isinstance(place, str) and os.path.isfile(place)):
-                found = "a folder of pictures" if isinstance(place, str) and os.path.isdir(place) else "no file here"
+        for path in rows[name]:
+            if path is not None and not (isinstance(path, str) and os.path.isfile(path)):
+                what_it_is = (
+                    "a folder of pictures" if isinstance(path, str) and os.path.isdir(path) else "no file here"
+                )
                 raise ManifestError(
-                    f"{place}: {found}, which cannot be put into a data set. Only video and sound files can; "
+                    f"{path}: {what_it_is}, which cannot be put into a data set. Only video and sound files can; "
                     "Dataset.push_to_hub uploads the table without them."
                 )
 
@@ -97,18 +99,20 @@ def contents(rows: Iterable[dict[str, Any]]) -> str:
     rows = list(rows)
     splits = [name for name in ("train", "validation", "test") if any(row["split"] == name for row in rows)]
     counts = Counter((row["scene"], row["anomaly"], row["label"], row["split"]) for row in rows)
-    kinds = sorted({kind[:3] for kind in counts}, key=lambda kind: tuple((item is not None, item) for item in kind))
+    groups = sorted(
+        {group[:3] for group in counts}, key=lambda group: tuple((item is not None, item) for item in group)
+    )
     lines = [
         f"{len(rows)} videos, {sum(row['anomaly'] == 1 for row in rows)} of them anomalous.",
         "",
         "| scene | class | anomaly | " + " | ".join([*splits, "all"]) + " |",
         "|---" * (4 + len(splits)) + "|",
     ]
-    for kind in kinds:
-        total = sum(count for key, count in counts.items() if key[:3] == kind)
-        scene, anomaly, label = ("" if item is None else plain(item) for item in kind)
+    for group in groups:
+        total = sum(count for key, count in counts.items() if key[:3] == group)
+        scene, anomaly, label = ("" if item is None else plain(item) for item in group)
         called = {"1": "yes", "0": "no"}.get(anomaly, "unknown")
-        cells = [str(counts[*kind, split]) for split in splits]
+        cells = [str(counts[*group, split]) for split in splits]
         lines.append(f"| {scene} | {label} | {called} | {' | '.join([*cells, str(total)])} |")
     return "\n".join(lines)
 

@@ -271,8 +271,8 @@ def assign_splits(rows: Sequence[dict[str, Any]], seed: int | None = None) -> li
     Args:
         rows: With ``id``, ``scene``, ``label`` and ``split``, which is ``None`` where the corpus fixes no split. A
             column ``split_<seed>`` is taken as it stands; without it the rule of `stratified` divides.
-        seed: Of the random split, 0 by default. Of a corpus that fixes training and test alone, a seed holds a quarter
-            of each training class out for validation. Groups stay together in both.
+        seed: Seed of the random split, 0 by default. Where a corpus fixes training and test alone, a seed holds a
+            quarter of each training class out for validation. Groups stay together in both.
 
     Raises:
         ValueError: If a seed is given where the corpus fixes all three, or if the sets that it fixes divide a group.

@@ -21,7 +21,7 @@ class SyntheticConfig(CorpusConfig):
     """A scene of the synthetic world.
 
     Args:
-        name: Of the scene.
+        name: Name of the scene.
         data_dir: Where to render it, in a folder of its own; by default in the cache of `datasets`.
         num_videos: How many.
         world_seed: Another number gives other videos. `seed`, as for every corpus, only divides them.

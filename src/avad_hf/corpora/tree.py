@@ -22,7 +22,7 @@ class FoundVideo:
     """A video in a folder.
 
     Args:
-        path: Of the file, or of the folder of pictures.
+        path: The file, or the folder of pictures.
         folders: Names of the folders between the root and it, without those that name a kind of file.
         stem: Its name without ending.
         in_kind_folder: Whether it lies in a folder such as ``video``.
@@ -79,16 +79,17 @@ def walk(root: Path) -> Tree:
     owners: dict[Path, Path] = {}
     for video in videos:
         # L3: audio folders may leave out the class that video folders have.
-        for found in (beside[video.folders, video.stem], apart[video.folders[:-1], video.stem]):
-            if len(found) > 1:
-                raise ValueError(f"Which sound belongs to {video.path}, {found[0]} or {found[1]}? Keep one.")
-            if found:
-                if found[0] in owners:
+        for candidates in (beside[video.folders, video.stem], apart[video.folders[:-1], video.stem]):
+            if len(candidates) > 1:
+                raise ValueError(f"Which sound belongs to {video.path}, {candidates[0]} or {candidates[1]}? Keep one.")
+            if candidates:
+                if candidates[0] in owners:
                     raise ValueError(
-                        f"{found[0]} would belong to two videos, {owners[found[0]]} and {video.path}. Rename them."
+                        f"{candidates[0]} would belong to two videos, {owners[candidates[0]]} and {video.path}. "
+                        "Rename them."
                     )
-                audio[video.path] = found[0]
-                owners[found[0]] = video.path
+                audio[video.path] = candidates[0]
+                owners[candidates[0]] = video.path
                 break
     return Tree(root, videos, audio, [path for path in sounds if path not in owners])
 
@@ -138,10 +139,10 @@ def _visit(
         else:
             files.append(Path(entry.path))
     kept, in_kind_folder = _without_kind(parts)
-    found = [path for path in files if path.suffix.lower() in VIDEO_SUFFIXES]
-    videos += [FoundVideo(path, kept, path.stem, in_kind_folder) for path in found]
+    video_files = [path for path in files if path.suffix.lower() in VIDEO_SUFFIXES]
+    videos += [FoundVideo(path, kept, path.stem, in_kind_folder) for path in video_files]
     sounds += [path for path in files if path.suffix.lower() in SOUND_SUFFIXES]
-    if pictures and not found and not folders and parts:
+    if pictures and not video_files and not folders and parts:
         kept, in_kind_folder = _without_kind(parts[:-1])
         videos.append(FoundVideo(folder, kept, folder.name, in_kind_folder))
     for entry in folders:

@@ -18,7 +18,7 @@ class Piece:
     """Features that go through the detector together.
 
     Args:
-        features: Of neighbouring clips of one video, of shape `(1, T, ...)` each.
+        features: Features of neighbouring clips of one video, of shape `(1, T, ...)` each.
         times: Start and end in seconds of the clips that are scored.
         first: Number of the first of them among the features' clips: those before and after are only seen.
     """

@@ -49,7 +49,7 @@ class Description:
         classes: Names of what is ``"seen"`` and ``"heard"``, as of `classes_of`; one of them may be missing.
 
     Attributes:
-        clips: Of each clip ``start`` and ``end`` in seconds, and ``seen`` and ``heard``: the most probable names, each
+        clips: For each clip ``start`` and ``end`` in seconds, ``seen`` and ``heard``: the most probable names, each
             with its ``label`` and its ``score``, the probability, the most probable first. A video without sound and
             an encoder without classes give empty lists.
     """
@@ -64,7 +64,7 @@ class Description:
 
         Args:
             times: Start and end of each, in seconds.
-            probabilities: Of the classes of what is seen and heard, of shape `(clips, classes)` each.
+            probabilities: Probabilities of what is seen and heard, of shape `(clips, classes)` each.
 
         Raises:
             ValueError: If they are no numbers.
@@ -87,14 +87,14 @@ class Description:
         return self._names({sense: total / len(self.clips) for sense, total in self._sums.items()})
 
     def _names(self, rows: Mapping[str, Tensor]) -> dict[str, list[dict[str, Any]]]:
-        found: dict[str, list[dict[str, Any]]] = {sense: [] for sense in SENSES}
+        named: dict[str, list[dict[str, Any]]] = {sense: [] for sense in SENSES}
         for sense, row in rows.items():
             scores, numbers = row.topk(min(NUM_NAMES, len(row)))
-            found[sense] = [
+            named[sense] = [
                 {"label": self.classes[sense][number], "score": round(score, 6)}
                 for number, score in zip(numbers.tolist(), scores.tolist(), strict=True)
             ]
-        return found
+        return named
 
 
 class Describer:
@@ -123,7 +123,7 @@ class Describer:
         Args:
             videos: A path, URL, file object, bytes or dict of arrays (`avad_hf.media.sources.ACCEPTED_SOURCES`), or a
                 list of them.
-            options: As of `interleave`.
+            options: Options of `interleave`.
 
         Returns:
             For each video a dict ready for JSON, all times in seconds: ``seen`` and ``heard``, the five most probable
@@ -134,12 +134,12 @@ class Describer:
         Raises:
             MediaError: If a video cannot be read.
         """
-        given = list(videos) if isinstance(videos, (list, tuple)) else [videos]
+        video_list = list(videos) if isinstance(videos, (list, tuple)) else [videos]
         results: dict[int, dict[str, Any]] = {}
-        for number, found in self.interleave(given, **options):
-            if isinstance(found, Exception):
-                raise found
-            results[number] = found
+        for number, result in self.interleave(video_list, **options):
+            if isinstance(result, Exception):
+                raise result
+            results[number] = result
         return [results[number] for number in sorted(results)] if isinstance(videos, (list, tuple)) else results[0]
 
     def interleave(

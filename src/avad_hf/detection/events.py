@@ -20,18 +20,18 @@ class ScoredClip:
     """The score of one clip.
 
     Args:
-        start: Of the clip, in seconds.
-        end: Of the clip, in seconds.
+        start: When the clip begins, in seconds.
+        end: When the clip ends, in seconds.
         score: Between 0 (normal) and 1 (anomalous).
-        label: Of detectors that know classes of events: of a clip that reaches the threshold the most probable of the
-            anomalous classes, of others the most probable of the normal ones. [`detect_events`] fills it in.
-        probabilities: Of every class, of such detectors.
+        label: Name of the event, where the detector knows classes: the most probable anomalous class of a clip that
+            reaches the threshold, and the most probable normal one of other clips. [`detect_events`] fills it in.
+        probabilities: Probability of every class, by name, where the detector knows classes.
         partial: True for a clip at the end of which less than a quarter is video, and the rest its last frame
             repeated: it does not decide the score of a video of several clips, nor begin an event.
         why: Numbers by which the detector explains the score, of detectors that do.
         seen: The most probable names of what is seen, as of [`~avad_hf.detection.describe.Description`], where they
             were asked for.
-        heard: Of what is heard, likewise.
+        heard: The same of what is heard.
     """
 
     start: float
@@ -50,8 +50,8 @@ class Event:
     """Neighbouring clips whose scores reach the threshold, of one class where classes are known.
 
     Args:
-        start: Of the first clip, in seconds.
-        end: Of the last clip, in seconds.
+        start: When the first clip begins, in seconds.
+        end: When the last clip ends, in seconds.
         peak: Middle of the clip with the highest score, in seconds.
         score: The highest score.
         label: ``"anomaly"``, or the most probable of the anomalous classes.
@@ -83,7 +83,7 @@ class Detection:
         events: Stretches over the threshold.
         clips: Score of every clip.
         threshold: Score from which on a clip is anomalous.
-        duration: Of the picture, in seconds, as the file says; if it does not, up to where it was read.
+        duration: Length of the picture, in seconds, as the file says; if it does not, up to where it was read.
         fps: Frames a second, on average.
         has_audio: Whether sound was heard.
         read_until: Up to which second the picture could be read; less than `duration` for damaged files.
@@ -91,7 +91,7 @@ class Detection:
         read: What was read of ``picture`` and ``sound`` (``None`` without): ``start``, ``end`` and ``seconds``, and
             the stretches that are ``missing`` or ``damaged``, in seconds; ``remarks`` on a file in order.
         seen: The most probable names of what is seen, by the mean over the clips, where they were asked for.
-        heard: Of what is heard, likewise.
+        heard: The same of what is heard.
     """
 
     score: float
@@ -186,10 +186,10 @@ def detect_events(
     Args:
         clips: In order, one or more.
         threshold: Score from which on a clip is anomalous.
-        duration: Of the picture, in seconds; ``None`` if the file does not say.
+        duration: Length of the picture, in seconds; ``None`` if the file does not say.
         fps: Frames a second.
         has_audio: Whether sound was heard.
-        warnings: Of the model, passed on.
+        warnings: What the model warns of; passed on.
         problems: Damage that was met while reading.
         normal_labels: Classes that no event is called by, where clips have classes.
         read: What of picture and sound was read, as `Media` says.

@@ -1,13 +1,14 @@
 """`pipeline("audio-visual-anomaly")`: a video in, scores over time out."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from torch.utils.data import Dataset as TorchDataset
 from transformers import AutoProcessor, BatchFeature, PreTrainedConfig, PreTrainedModel, ProcessorMixin
 from transformers.pipelines.base import ChunkPipeline
 from transformers.utils import PROCESSOR_NAME, has_file
@@ -112,8 +113,8 @@ class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
                     f"audio_path is an option of detectors that use sound in several ways, and this one, of type "
                     f"'{self.model.config.model_type}', has none. Leave it out."
                 )
-            if audio_path not in (known := self.model.config.audio_paths):
-                raise ValueError(f"audio_path must be one of {', '.join(known)}, got {audio_path!r}.")
+            if audio_path not in (choices := self.model.config.audio_paths):
+                raise ValueError(f"audio_path must be one of {', '.join(choices)}, got {audio_path!r}.")
             forward["audio_path"] = audio_path
         if clips_per_batch is not None:
             if clips_per_batch < 1:
@@ -135,12 +136,13 @@ class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
         num_workers: int | None = None,
         streams: int = 1,
         **kwargs,
-    ) -> dict | list[dict]:
+    ) -> dict | list[dict] | Iterator[dict]:
         """Score one video or several.
 
         Args:
-            inputs: A path, URL, file object, bytes or dict of arrays (`avad_hf.media.sources.ACCEPTED_SOURCES`), or a
-                list of them.
+            inputs: A path, URL, file object, bytes or dict of arrays (`avad_hf.media.sources.ACCEPTED_SOURCES`). Or
+                several of them: a list, or anything else that gives one after the other, such as a generator, a data
+                set of `datasets` (streamed or not), one of its columns, or transformers' ``KeyDataset``.
             batch_size: Clips that go through the networks together.
             num_workers: Must be 0: FFmpeg decodes in threads of its own, and the encoders cannot be forked.
             streams: How many videos of a list are read at the same time. They share the networks, and take turns.
@@ -152,7 +154,9 @@ class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
                   seconds (``None`` if the file does not say).
 
         Returns:
-            For each video a dict ready for JSON: ``score``, ``label``, ``events``, ``clips``, ``threshold``,
+            A list for a list, and an iterator for whatever else gives several videos: it reads a video when its result
+            is asked for, and ends at the first one that fails (`interleave` goes on). For each video it has
+            a dict ready for JSON: ``score``, ``label``, ``events``, ``clips``, ``threshold``,
             ``duration``, ``fps``, ``has_audio``, ``read_until``, ``read`` and ``warnings``, as in
             [`~avad_hf.detection.events.Detection`]. Of detectors of event classes ``clips`` have ``label`` and
             ``probabilities`` as well. With ``describe`` the result, its clips and its events have ``seen`` and
@@ -161,7 +165,7 @@ class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
 
         Raises:
             MediaError: If a video cannot be read.
-            ValueError: For options that cannot be, and for a source without end if the detector must see whole videos.
+            ValueError: For impossible options, and for a source without end if the detector must see whole videos.
         """
         if num_workers or self._num_workers:
             raise ValueError(
@@ -176,6 +180,14 @@ class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
             inputs = list(inputs)
             if streams > 1:
                 return self._together(inputs, streams, batch_size, kwargs)
+        elif _gives_videos(inputs):
+            if streams > 1:
+                raise ValueError(
+                    f"streams={streams} needs a list of videos, got a {type(inputs).__name__}. Make a list of it, or "
+                    "use interleave, which takes anything that gives videos."
+                )
+            if not isinstance(inputs, TorchDataset):  # which transformers takes as it is
+                inputs = (video for video in inputs)
         # Clips of one video are the batch, not videos: sizes differ between videos, never within one.
         clips = self._batch_size if batch_size is None else batch_size
         if clips is not None:
@@ -253,10 +265,10 @@ class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
         results: list[dict | None] = [None] * len(videos)
         move = kwargs.pop("on_progress", None) or self._preprocess_params.get("on_progress")
         move = None if move is None else lambda number, seconds, whole, then=move: then(seconds, whole)
-        for number, found in self.interleave(videos, streams, batch_size=batch_size, on_progress=move, **kwargs):
-            if isinstance(found, Exception):
-                raise found
-            results[number] = found
+        for number, result in self.interleave(videos, streams, batch_size=batch_size, on_progress=move, **kwargs):
+            if isinstance(result, Exception):
+                raise result
+            results[number] = result
         return results
 
     def preprocess(
@@ -364,6 +376,14 @@ class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
         self.processor.save_pretrained(save_directory, **kwargs)
 
 
+def _gives_videos(inputs: Any) -> bool:
+    """Whether it gives several videos, one after the other, and is not a video itself."""
+    if isinstance(inputs, (str, bytes, bytearray, memoryview, Mapping, Media)) or hasattr(inputs, "read"):
+        return False
+    # Arrays give their rows, which are no videos: a video of arrays is a dict.
+    return isinstance(inputs, (Iterable, TorchDataset)) and not hasattr(inputs, "__array__")
+
+
 class _ScoredVideo:
     """One of the videos that are scored at the same time."""
 
@@ -397,20 +417,20 @@ def _demo_notice() -> str:
 
 def _why_no_processor(model: PreTrainedModel) -> str:
     """Say why: transformers keeps the reason to itself; loading the processor once more shows it."""
-    place = model.name_or_path
+    checkpoint = model.name_or_path
     advice = "Pass processor=AutoProcessor.from_pretrained(...) beside the model."
-    if not place:
+    if not checkpoint:
         return f"audio-visual-anomaly needs a processor too. {advice}"
     try:
-        AutoProcessor.from_pretrained(place)
+        AutoProcessor.from_pretrained(checkpoint)
     except Exception as error:
-        if (reason := explain(error, place)) is None and not has_file(place, PROCESSOR_NAME):
+        if (reason := explain(error, checkpoint)) is None and not has_file(checkpoint, PROCESSOR_NAME):
             return (
-                f"{place} holds no processor: it was trained on stored features, and reads no videos by itself. Pass "
-                "processor=AutoProcessor.from_pretrained(...) of the checkpoint that made the features."
+                f"{checkpoint} holds no processor: it was trained on stored features, and reads no videos by itself. "
+                "Pass processor=AutoProcessor.from_pretrained(...) of the checkpoint that made the features."
             )
-        return f"The processor of {place} cannot be loaded: {reason or error}"
-    return f"The processor of {place} was not loaded. Try again, or pass it: {advice}"
+        return f"The processor of {checkpoint} cannot be loaded: {reason or error}"
+    return f"The processor of {checkpoint} was not loaded. Try again, or pass it: {advice}"
 
 
 __all__ = ["AudioVisualAnomalyPipeline"]

@@ -55,13 +55,13 @@ def interleave(
             # Whatever one file does, the others go on.
             try:
                 if entry is None and number not in failed and isinstance(ended, StopIteration):
-                    one, media = begun.pop(number)
-                    result = one.end(media)
+                    scored, media = begun.pop(number)
+                    result = scored.end(media)
                 elif entry is not None and number not in failed:
                     media, batch = entry
-                    one, _ = begun.get(number) or (begin(), media)
-                    begun[number] = one, media
-                    until = one.add(media, batch)
+                    scored, _ = begun.get(number) or (begin(), media)
+                    begun[number] = scored, media
+                    until = scored.add(media, batch)
             except Exception as error:
                 failed[number] = error
             if entry is None:

@@ -96,7 +96,7 @@ def evaluate(
         video_rule: Which score a video gets from its clips' (`avad_hf.metrics.videos.video_score`).
         tail: What becomes of the frames at a video's end (`avad_hf.metrics.videos.frame_scores`).
         batch_size: Videos that go through the model together; by default 16, and 4 of stored frames.
-        num_resamples: Of videos, for the 95% confidence intervals; 0 for none.
+        num_resamples: How often videos are resampled for the 95% confidence intervals; 0 for none.
         on_progress: Called with the number of videos that this process has scored and their total.
 
     Raises:

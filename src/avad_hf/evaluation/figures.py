@@ -47,8 +47,8 @@ def video_result(
         | ({} if counts else {"partial": True})
         for (start, end), score, counts in zip(times, scores, decides, strict=True)
     ]
-    known = {name: row.get(name) for name in ("id", "label", "anomaly", "scene", "has_audio", "duration")}
-    return known | {"score": video_score(scores, rule, alpha, decides), "clips": clips, "anomalous_frames": None}
+    row_facts = {name: row.get(name) for name in ("id", "label", "anomaly", "scene", "has_audio", "duration")}
+    return row_facts | {"score": video_score(scores, rule, alpha, decides), "clips": clips, "anomalous_frames": None}
 
 
 def _video_score(video: dict[str, Any], rule: VideoRule, alpha: int) -> float:
@@ -208,11 +208,11 @@ def event_figures(
     for video, number, row in zip(videos, called, likelihood, strict=True):
         video["predicted"] = names[number]
         video["probabilities"] = dict(zip(names, row.tolist(), strict=True))
-    found = top1_recall(labels, called, names)
+    recall = top1_recall(labels, called, names)
     return {
-        "top1_accuracy": found.overall,
-        "top1_macro": found.macro,
-        "top1_recall": found.per_class,
+        "top1_accuracy": recall.overall,
+        "top1_macro": recall.macro,
+        "top1_recall": recall.per_class,
         "num_videos": {name: int((np.asarray(labels) == number).sum()) for number, name in enumerate(names)},
         "confusion_matrix": confusion_matrix(labels, called, len(names)).tolist(),
     }

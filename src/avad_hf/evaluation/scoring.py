@@ -72,22 +72,25 @@ def score_clips(
     spec_of(model)
     batch_size = batch_size or (4 if features.holds_videos else 16)
     state: PartialState = process_state()
-    own = list(range(state.process_index, len(features), state.num_processes))
+    process_videos = list(range(state.process_index, len(features), state.num_processes))
     device = next(model.parameters(), torch.empty(0)).device  # exported ones have none, on the CPU
-    parts = ((index, part) for index in own for part in features.parts(index))
-    found: dict[int, list[dict[str, np.ndarray]]] = {}
+    parts = ((index, part) for index in process_videos for part in features.parts(index))
+    scored_parts: dict[int, list[dict[str, np.ndarray]]] = {}
     model.eval()
     while taken := list(islice(parts, batch_size)):
         batch = features.collate([part for _, part in taken])
         with torch.no_grad():
             outputs = model(**inputs_of(model, batch, device), **options)
         for (index, _), scored in zip(taken, _by_video(model, outputs, batch), strict=True):
-            found.setdefault(index, []).append(scored)
+            scored_parts.setdefault(index, []).append(scored)
         if on_progress is not None:
-            on_progress(sum(len(found.get(index, ())) == features.num_parts(index) for index in own), len(own))
+            on_progress(
+                sum(len(scored_parts.get(index, ())) == features.num_parts(index) for index in process_videos),
+                len(process_videos),
+            )
     scored = [
         (index, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
-        for index, parts in found.items()
+        for index, parts in scored_parts.items()
     ]
     everything = dict(gather_object(scored))
     return [everything[index] for index in range(len(features))]

@@ -55,7 +55,7 @@ def calibration_clips(
 
     Args:
         processor: Cuts videos into clips.
-        scenes: Of the synthetic world, where no videos are given.
+        scenes: Scenes of the synthetic world, where no videos are given.
         given: Files or manifests.
         folder: Where synthetic videos are rendered.
         read: Whether to read the clips.

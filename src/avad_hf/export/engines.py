@@ -68,9 +68,9 @@ def export_engines(
         model: Folder or Hub id of a detector's checkpoint with its processor.
         output: New folder.
         format: ``"openvino"`` is the faster one on the processors of Intel and AMD.
-        precision: Of the encoders, or of a detector's own networks that see and hear. ``"bfloat16"`` (OpenVINO only)
-            wants a processor that has it, ``"int8"`` one with VNNI; elsewhere they compute what they can. Detectors of
-            features, and classifiers in int8, stay in floating point.
+        precision: Precision of the encoders, or of a detector's own networks that see and hear. ``"bfloat16"``
+            (OpenVINO only) wants a processor that has it, ``"int8"`` one with VNNI; elsewhere they compute what they
+            can. Detectors of features, and classifiers in int8, stay in floating point.
         calibrate: Videos that are like those to come, for ``"int8"``, and for the comparison: files, or manifests, of
             which the test split is left out. By default videos of the synthetic world.
         labelled: Manifest of videos with labels, of which the area under the curve is computed before and after.

@@ -29,7 +29,7 @@ class Parity:
     Args:
         num_videos: Compared videos.
         num_clips: Their clips.
-        relative_errors: Of each kind of features: norm of the difference over the norm of the checkpoint's.
+        relative_errors: For each kind of features, norm of the difference over the norm of the checkpoint's.
         score_difference: Largest difference of any clip's score.
         labelled: Videos with labels, if some were given: their number, and the area under the curve before and after.
     """

@@ -30,7 +30,7 @@ class FeatureDataset(Dataset):
     Args:
         source: Folder that [`extract_features`] wrote, or the Hub id of a data set that `push_to_hub` wrote.
         split: ``"train"``, ``"validation"`` or ``"test"``; all videos by default.
-        seed: Of the split, as in [`load_dataset`].
+        seed: Seed of the split, as in [`load_dataset`].
         scene: Only the videos of this scene.
         revision: Branch, tag or commit on the Hub.
 
@@ -91,7 +91,7 @@ class FeatureDataset(Dataset):
         """The same videos, with class numbers as labels.
 
         Args:
-            names: Of the classes, in the order of their numbers.
+            names: Names of the classes, in the order of their numbers.
 
         Raises:
             ValueError: If videos have no label, or another one.
@@ -190,7 +190,7 @@ class FeatureDataset(Dataset):
         }
 
     def num_parts(self, index: int) -> int:
-        """Of how many parts a video is scored: 1, or the windows of a long one of whole videos."""
+        """In how many parts a video is scored: 1, or the windows of a long one in a store of whole videos."""
         return self.rows[index].get("num_windows") or 1
 
     def parts(self, index: int) -> Iterator[dict[str, Tensor]]:
@@ -247,11 +247,11 @@ class FeatureDataset(Dataset):
         """Upload the whole store, whatever part of it this object shows, as a data set.
 
         Args:
-            repo_id: ``user/name``; made if there is none.
-            private: Whether a new one is; one that is there must be so. Features can tell who is in a video, and a
-                store of whole videos holds frames of it.
-            token: Of the account; the saved one by default.
-            revision: Branch to write to; made if there is none.
+            repo_id: ``user/name``; created if it does not exist.
+            private: Create the data set as private. If it exists, it must already be private, or public for
+                ``False``. Features can tell who is in a video, and a store of whole videos holds frames of it.
+            token: Token of the account; the saved one by default.
+            revision: Branch to write to; created if it does not exist.
 
         Returns:
             Address of the data set.

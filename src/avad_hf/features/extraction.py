@@ -91,7 +91,7 @@ def extract_features(
             fit into its memory, up to 16.
         decoders: Videos that are decoded at the same time, each in a thread; by default one for encoders on a CPU,
             and for those on a GPU, which wait for pictures, one for every two cores up to four.
-        visual_dtype: Of the stored visual features; sound features are float32, and frames 8 bits.
+        visual_dtype: Type of the stored visual features; sound features are float32, and frames 8 bits.
         on_progress: Called after each video of this process with the number that are done and their total.
 
     Raises:
@@ -129,12 +129,12 @@ def _extract(
         claim(store, recipe)
         if state.is_main_process:
             sweep(store)
-    own = rows[state.process_index :: state.num_processes]
-    pending = [row for row in own if not is_stored(store, row)]
-    done = len(own) - len(pending)
+    process_rows = rows[state.process_index :: state.num_processes]
+    pending = [row for row in process_rows if not is_stored(store, row)]
+    done = len(process_rows) - len(pending)
     failed = []
     if on_progress is not None:
-        on_progress(done, len(own))
+        on_progress(done, len(process_rows))
     cores = share_cores()
     if decoders is None:
         decoders = 1 if processor.device.type == "cpu" else max(1, min(MOST_DECODERS, cores // 2))
@@ -145,7 +145,7 @@ def _extract(
             failed.append({"id": row["id"], "error": str(facts)})
         done += 1
         if on_progress is not None:
-            on_progress(done, len(own))
+            on_progress(done, len(process_rows))
     failed = sorted(gather_object(failed), key=lambda failure: failure["id"])
     num_new = sum(gather_object([len(pending)])) - len(failed)
     if state.is_main_process:
@@ -216,14 +216,14 @@ def verify_features(
     recipe = read_recipe(store)
     kept = {key: recipe[key] for key in ("visual_dtype", "audio_dtype")}
     refuse_other_recipe(store, recipe, kept | processor.recipe())
-    given = {row["id"]: row for row in index_rows(dataset)}
-    stored = [row for row in read_jsonl(store / INDEX) if row["id"] in given]
+    input_rows = {row["id"]: row for row in index_rows(dataset)}
+    stored = [row for row in read_jsonl(store / INDEX) if row["id"] in input_rows]
     if not stored:
-        raise ValueError(f"{store} holds none of the {len(given)} videos of this data set.")
+        raise ValueError(f"{store} holds none of the {len(input_rows)} videos of this data set.")
     for row in stored:
         read_features(store / row["file"], tensors=False)
     step = max(1, len(stored) // num_videos)
-    sample = [given[row["id"]] for row in stored[::step][:num_videos]]
+    sample = [input_rows[row["id"]] for row in stored[::step][:num_videos]]
     differences = {}
     for row, features, facts in _encoded(sample, processor, recipe["visual_dtype"]):
         if not isinstance(facts, dict):

@@ -173,20 +173,20 @@ def fingerprint(row: dict[str, Any]) -> str | None:
     Of each file its size, beginning and end, so that a store of a thousand hours is resumed in seconds.
     """
     digest = hashlib.sha256(json_line({name: row.get(name) for name in ("start", "end")}).encode())
-    for source in SOURCES:
-        place = row.get(source)
-        if isinstance(place, dict):
-            place = place.get("bytes") or place.get("path")
-        if place is None:
+    for column in SOURCES:
+        source = row.get(column)
+        if isinstance(source, dict):
+            source = source.get("bytes") or source.get("path")
+        if source is None:
             continue
         try:
-            if isinstance(place, bytes):
-                digest.update(place)
-            elif os.path.isdir(place):
-                pictures = [(path.name, path.stat().st_size) for path in pictures_in(place)]
+            if isinstance(source, bytes):
+                digest.update(source)
+            elif os.path.isdir(source):
+                pictures = [(path.name, path.stat().st_size) for path in pictures_in(source)]
                 digest.update(json_line({"fps": row.get("fps"), "pictures": pictures}).encode())
             else:
-                with open(place, "rb") as file:
+                with open(source, "rb") as file:
                     size = file.seek(0, os.SEEK_END)
                     digest.update(f"{size} ".encode())
                     for begin in (0, max(0, size - LOOKED_AT)):
@@ -200,19 +200,19 @@ def fingerprint(row: dict[str, Any]) -> str | None:
 def write_index(store: Path, rows: Sequence[dict[str, Any]], failed: list[dict[str, str]]) -> None:
     """List everything that is stored, with what the data set knows of it, and everything that could not be read."""
     broken = {failure["id"] for failure in failed}
-    given = {row["id"] for row in rows}
+    input_ids = {row["id"] for row in rows}
     listed = {row["id"]: row for row in read_jsonl(store / INDEX)} if (store / INDEX).exists() else {}
     for row in rows:
         if row["id"] not in broken:
             file = feature_file(row["id"])
             facts, _ = read_features(store / file, tensors=False)
-            known = {"label": None, "anomaly": None, "scene": None, "split": None}
-            known |= {key: value for key, value in row.items() if key not in SOURCES}
+            row_facts = {"label": None, "anomaly": None, "scene": None, "split": None}
+            row_facts |= {key: value for key, value in row.items() if key not in SOURCES}
             facts = {key: value for key, value in facts.items() if key not in ("id", "source_sha256")}
-            listed[row["id"]] = known | facts | {"file": file}
+            listed[row["id"]] = row_facts | facts | {"file": file}
     write(store / INDEX, "".join(json_line(listed[key]) + "\n" for key in sorted(listed)).encode())
     if (store / FAILED).exists():  # those of other parts of a corpus stay
-        failed = [*failed, *(failure for failure in read_jsonl(store / FAILED) if failure["id"] not in given)]
+        failed = [*failed, *(failure for failure in read_jsonl(store / FAILED) if failure["id"] not in input_ids)]
     if failed:
         failed.sort(key=lambda failure: failure["id"])
         write(store / FAILED, "".join(json_line(failure) + "\n" for failure in failed).encode())

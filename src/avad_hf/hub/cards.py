@@ -81,12 +81,12 @@ def card(template: str, metadata: dict[str, Any] | None = None, **values: Any) -
         ValueError: If the template needs a value that is not given, or the metadata are not valid.
     """
     fixed, _ = _read(template)
-    given = {name: value for name, value in (metadata or {}).items() if value is not None}
+    added = {name: value for name, value in (metadata or {}).items() if value is not None}
     try:
         text = _jinja.get_template(template).render(values)
     except jinja2.UndefinedError as error:
         raise ValueError(f"The card {template} has a place without a value: {error}.") from error
-    return f"---\n{_kind_of(fixed)(**fixed | given).to_yaml()}\n---\n{text}"
+    return f"---\n{_kind_of(fixed)(**fixed | added).to_yaml()}\n---\n{text}"
 
 
 def card_values(config: Any) -> dict[str, Any]:
@@ -117,6 +117,12 @@ def space_app(model: str) -> str:
     return text.replace('"{{ model }}"', literal(model))
 
 
+def metric_app(name: str) -> str:
+    """The program of a Space that shows a metric, whose code is ``name.py`` beside it."""
+    text = (template_folder() / "metric_app.py").read_text(encoding="utf-8")
+    return text.replace('"{{ code }}"', literal(f"{name}.py"))
+
+
 def refreshed(text: str, template: str, only: Sequence[str] | None = None, **values: Any) -> str:
     """Write the blocks of a card anew; everything else of it stays.
 
@@ -143,4 +149,14 @@ def _kind_of(fixed: dict[str, Any]) -> type[CardData]:
     return SpaceCardData if "sdk" in fixed else DatasetCardData
 
 
-__all__ = ["card", "card_values", "code", "literal", "plain", "refreshed", "space_app", "template_folder"]
+__all__ = [
+    "card",
+    "card_values",
+    "code",
+    "literal",
+    "metric_app",
+    "plain",
+    "refreshed",
+    "space_app",
+    "template_folder",
+]

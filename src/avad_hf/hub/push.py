@@ -54,10 +54,10 @@ def push_checkpoint(
 
     Args:
         directory: Checkpoint folder (detector or encoder) that ``init``, ``train`` or ``convert`` wrote.
-        repo_id: ``user/name``; made if there is none.
+        repo_id: ``user/name``; created if it does not exist.
         private: Create the repository as private. If it exists, it must already be private.
         token: Token of the account; the saved one by default.
-        revision: Branch to write to; made if there is none.
+        revision: Branch to write to; created if it does not exist.
         subfolder: Folder of the repository to write to; then without the figures' metadata, which belong to the whole
             repository.
         reports: Folders that ``avad-hf evaluate`` wrote, whose figures the card shall show.
@@ -72,71 +72,74 @@ def push_checkpoint(
         ValueError: If it is no whole checkpoint, or a report is of other weights; nothing is uploaded then.
         HubError: If the Hub refuses or cannot be reached.
     """
-    place = Path(directory)
-    model = _load(place)
+    checkpoint_dir = Path(directory)
+    model = _load(checkpoint_dir)
     sha256 = weights_hash(model)
-    found = [read_report(report, sha256) for report in dict.fromkeys(Path(report).resolve() for report in reports)]
-    files = _files(place)
+    figures = [read_report(report, sha256) for report in dict.fromkeys(Path(report).resolve() for report in reports)]
+    files = _files(checkpoint_dir)
     for name in (*files, "README.md"):  # what a link leads to would be published
-        inside(place, name, "a file")
+        inside(checkpoint_dir, name, "a file")
     prefix = "" if subfolder is None else f"{subfolder}/"
     validate_repo_id(repo_id)
     api = HfApi(token=token)
     with hub_errors(repo_id, "model", "uploaded"):
         # Before there is a repository: the Hub may not know the licence, for example.
-        _validate(ModelCard(_card(place, model, repo_id, subfolder, found, license)))
+        _validate(ModelCard(_card(checkpoint_dir, model, repo_id, subfolder, figures, license)))
         repo = open_repository(api, repo_id, "model", private, revision)
-        files["README.md"] = _card(place, model, repo, subfolder, found, license).encode()
-        entries = [entry for report in found if (entry := report.entry()) is not None]
+        files["README.md"] = _card(checkpoint_dir, model, repo, subfolder, figures, license).encode()
+        entries = [entry for report in figures if (entry := report.entry()) is not None]
         if entries and not prefix:
             files[RESULTS] = yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False).encode()
-        # Of another checkpoint: its weights might be loaded in place of these, and its figures be claimed for them.
+        # Files of a previous checkpoint: its weights might be loaded in place of these, its figures claimed for them.
         stale = [*WEIGHTS, *ENGINES, *CONFIGS, *(f"{part}/*" for part in PARTS)]
         commit = commit_files(
             api,
             repo,
             {f"{prefix}{name}": content for name, content in files.items()},
             [*(f"{prefix}{name}" for name in stale), *([] if prefix else [RESULTS])],
-            f"{type(model).__name__} with figures of {len(found)} reports",
+            f"{type(model).__name__} with figures of {len(figures)} reports",
             revision,
         )
     return str(commit.commit_url)
 
 
-def _files(place: Path) -> dict[str, str | bytes]:
+def _files(checkpoint_dir: Path) -> dict[str, str | bytes]:
     """What is uploaded besides the card: names in the repository, and paths here."""
-    folders = [place, *(place / part for part in PARTS if (place / part / "config.json").is_file())]
+    folders = [
+        checkpoint_dir,
+        *(checkpoint_dir / part for part in PARTS if (checkpoint_dir / part / "config.json").is_file()),
+    ]
     patterns = (*CONFIGS, *WEIGHTS, *ENGINES, *LICENSES)
     paths = sorted({path for folder in folders for pattern in patterns for path in folder.glob(pattern)})
-    return {path.relative_to(place).as_posix(): str(path) for path in paths}
+    return {path.relative_to(checkpoint_dir).as_posix(): str(path) for path in paths}
 
 
-def _load(place: Path) -> PreTrainedModel:
+def _load(checkpoint_dir: Path) -> PreTrainedModel:
     """The model of a whole checkpoint, whose processor and card can be read too."""
-    if not place.is_dir():
-        raise FileNotFoundError(f"{place}: no such folder. Give the folder of a checkpoint.")
-    if not (place / "config.json").is_file():
-        raise ValueError(f"{place} holds no checkpoint: config.json is missing.")
+    if not checkpoint_dir.is_dir():
+        raise FileNotFoundError(f"{checkpoint_dir}: no such folder. Give the folder of a checkpoint.")
+    if not (checkpoint_dir / "config.json").is_file():
+        raise ValueError(f"{checkpoint_dir} holds no checkpoint: config.json is missing.")
     try:
-        check_checkpoint(place)
-        config = AutoConfig.from_pretrained(place, trust_remote_code=False)
+        check_checkpoint(checkpoint_dir)
+        config = AutoConfig.from_pretrained(checkpoint_dir, trust_remote_code=False)
         if not isinstance(config, PushedWithCard):
             raise ValueError(f"it holds a model of type '{config.model_type}', which is none of this library's.")
-        model, info = _auto_class(config).from_pretrained(place, output_loading_info=True)
+        model, info = _auto_class(config).from_pretrained(checkpoint_dir, output_loading_info=True)
         if foreign := sorted(info["unexpected_keys"]):
             raise ValueError(f"its weights hold what is no part of {type(model).__name__}: {', '.join(foreign[:3])}.")
-        if (place / "processor_config.json").is_file():
-            AutoProcessor.from_pretrained(place, trust_remote_code=False)
-        if (place / "preprocessor_config.json").is_file():
-            AutoFeatureExtractor.from_pretrained(place, trust_remote_code=False)
+        if (checkpoint_dir / "processor_config.json").is_file():
+            AutoProcessor.from_pretrained(checkpoint_dir, trust_remote_code=False)
+        if (checkpoint_dir / "preprocessor_config.json").is_file():
+            AutoFeatureExtractor.from_pretrained(checkpoint_dir, trust_remote_code=False)
     # A broken checkpoint raises whatever its reader does.
     except Exception as error:
-        raise ValueError(f"{place} is no whole checkpoint, and nothing was uploaded: {error}") from error
-    if (place / "README.md").is_file():
+        raise ValueError(f"{checkpoint_dir} is no whole checkpoint, and nothing was uploaded: {error}") from error
+    if (checkpoint_dir / "README.md").is_file():
         try:
-            ModelCard.load(place / "README.md")
+            ModelCard.load(checkpoint_dir / "README.md")
         except Exception as error:
-            raise ValueError(f"The metadata of {place / 'README.md'} cannot be read: {error}") from error
+            raise ValueError(f"The metadata of {checkpoint_dir / 'README.md'} cannot be read: {error}") from error
     return model
 
 
@@ -148,16 +151,16 @@ def _auto_class(config: PreTrainedConfig) -> type:
     return AutoModelForVideoClassification if is_head else AutoModel
 
 
-def _named_encoders(place: Path) -> list[str]:
+def _named_encoders(checkpoint_dir: Path) -> list[str]:
     """Names on the Hub of the encoders that a checkpoint does not carry itself."""
-    path = place / "processor_config.json"
+    path = checkpoint_dir / "processor_config.json"
     settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     named = (settings.get(part) for part in PARTS)
     return [name.partition("@")[0] for name in named if name is not None and not name.startswith("./")]
 
 
 def _card(
-    place: Path,
+    checkpoint_dir: Path,
     model: PreTrainedModel,
     repo_id: str,
     subfolder: str | None,
@@ -169,8 +172,8 @@ def _card(
     Figures of other weights are dropped, whoever wrote them. The card of a subfolder is not the repository's, and has
     no metadata of results.
     """
-    has_processor = (place / "processor_config.json").is_file()
-    path = place / "README.md"
+    has_processor = (checkpoint_dir / "processor_config.json").is_file()
+    path = checkpoint_dir / "README.md"
     text = path.read_text(encoding="utf-8") if path.is_file() else plain_card(model.config, repo_id, has_processor)
     if reports and "<!-- results -->" not in text:
         text = f"{text.rstrip()}\n\n## Results\n\n<!-- results -->\n<!-- /results -->\n"
@@ -188,7 +191,7 @@ def _card(
     )
     if license is not None:
         filled.data.license = license
-    if named := _named_encoders(place):
+    if named := _named_encoders(checkpoint_dir):
         filled.data.base_model = named
     _claim(filled, [] if subfolder else reports, repo_id)
     return str(filled)
@@ -250,12 +253,12 @@ class PushedWithCard:
         """Upload to the Hub, with a card.
 
         Args:
-            repo_id: ``user/name``; made if there is none.
+            repo_id: ``user/name``; created if it does not exist.
             commit_message: Title of the commit.
             commit_description: Text of the commit.
             private: Create the repository as private. If it exists, it must already be private.
             token: Token of the account; the saved one by default.
-            revision: Branch to write to; made if there is none.
+            revision: Branch to write to; created if it does not exist.
             create_pr: Whether to propose it and not to do it.
             max_shard_size: Largest size of a file of weights.
             tags: Added to the card's.

@@ -23,7 +23,7 @@ def open_repository(
         repo_id: ``user/name``, or ``name`` of one's own.
         kind: ``"model"``, ``"dataset"`` or ``"space"``.
         private: What it must be; ``None`` takes it as it is, and makes a public one.
-        revision: Branch; made if there is none.
+        revision: Branch; created if it does not exist.
         space_sdk: Kit of a new Space.
 
     Returns:
@@ -34,10 +34,10 @@ def open_repository(
     """
     repo = api.create_repo(repo_id, repo_type=kind, private=private, exist_ok=True, space_sdk=space_sdk).repo_id
     if private is not None and api.repo_info(repo, repo_type=kind).private != private:
-        found, wanted = ("public", "private") if private else ("private", "public")
+        actual, wanted = ("public", "private") if private else ("private", "public")
         raise HubError(
-            f"The {NAMES[kind]} {repo} is there already and is {found}, not {wanted}; nothing was uploaded. Change it "
-            "in its settings on the Hub, or give another name."
+            f"The {NAMES[kind]} {repo} is there already and is {actual}, not {wanted}; nothing was uploaded. Change "
+            "it in its settings on the Hub, or give another name."
         )
     if revision is not None:
         api.create_branch(repo, repo_type=kind, branch=revision, exist_ok=True)

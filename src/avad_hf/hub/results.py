@@ -55,14 +55,14 @@ class Report:
     @property
     def found(self) -> list[tuple[str, str, str, float]]:
         """Where each figure stands (two names), what it is, and its value; without those that are not defined."""
-        rows = [(place, name, words, (self.figures.get(place) or {}).get(name)) for place, name, words in SHOWN]
+        rows = [(part, name, words, (self.figures.get(part) or {}).get(name)) for part, name, words in SHOWN]
         return [row for row in rows if row[3] is not None]
 
     def shown(self) -> dict[str, Any]:
         """The figures as the template ``results`` shows them."""
         rows = []
-        for place, name, words, value in self.found:
-            low, high = self.figures[place].get(f"{name}_interval_95") or (None, None)
+        for part, name, words, value in self.found:
+            low, high = self.figures[part].get(f"{name}_interval_95") or (None, None)
             interval = "" if low is None else f"{low:.3f} to {high:.3f}"
             rows.append({"name": words, "shown": f"{value:.3f}", "interval": interval})
         threshold = f"Threshold {self.figures['threshold']:.4f}: {self.figures['threshold_origin'] or 'not chosen'}."
@@ -76,7 +76,11 @@ class Report:
     def model_index(self) -> list[EvalResult]:
         """The figures for the card's metadata."""
         data = self.data
-        given = {"split_seed": data["split_seed"], "scene": data["scene"], "audio_path": self.figures["audio_path"]}
+        selection = {
+            "split_seed": data["split_seed"],
+            "scene": data["scene"],
+            "audio_path": self.figures["audio_path"],
+        }
         return [
             EvalResult(
                 task_type="video-classification",
@@ -85,7 +89,7 @@ class Report:
                 dataset_name=f"{data['name']}, {data['split'] or 'all'} videos",
                 dataset_split=data["split"] or "all",
                 dataset_revision=data["revision"],
-                dataset_args={name: value for name, value in given.items() if value is not None} or None,
+                dataset_args={name: value for name, value in selection.items() if value is not None} or None,
                 metric_type=name,
                 metric_name=words,
                 metric_value=value,
@@ -95,7 +99,7 @@ class Report:
 
     def entry(self) -> EvalResultEntry | None:
         """The main figure for the model's page; ``None`` if the data set is not on the Hub, or it is not defined."""
-        figures = {(place, name): (words, value) for place, name, words, value in self.found}
+        figures = {(part, name): (words, value) for part, name, words, value in self.found}
         main = figures.get(("events", "top1_accuracy")) or figures.get(("video", "roc_auc"))
         if main is None or self.data["hub_id"] is None:
             return None

@@ -26,7 +26,7 @@ def push_space(
 
     Args:
         model_id: ``user/name`` of a detector's checkpoint with its processor.
-        repo_id: ``user/name`` of the Space; made if there is none.
+        repo_id: ``user/name`` of the Space; created if it does not exist.
         private: Create the Space as private.
         token: Token of the account; the saved one by default.
         notes: What its page says of the weights.

@@ -2,10 +2,10 @@
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 PATIENCE_S = 5.0
 
 
-def read_ahead(items: Iterator[T], depth: int) -> Iterator[T]:
+def read_ahead(items: Iterator[T], depth: int) -> Generator[T, None, None]:
     """Run a generator in a thread, some items ahead of whoever reads it.
 
     Args:
@@ -31,7 +31,7 @@ def read_ahead(items: Iterator[T], depth: int) -> Iterator[T]:
 
 def read_together(
     generators: Iterable[Iterator[T]], at_once: int, depth: int
-) -> Iterator[tuple[int, T | None, BaseException | None]]:
+) -> Generator[tuple[int, Any, BaseException | None], None, None]:
     """Run several generators in threads, and give whatever is there first: a slow one holds up no other.
 
     Args:
@@ -43,11 +43,11 @@ def read_together(
         The generator's number, from 0, an item, and ``None``; at its end ``None`` and what ended it, which is
         ``StopIteration`` for one that is through.
     """
-    found: queue.SimpleQueue = queue.SimpleQueue()
+    ready_items: queue.SimpleQueue = queue.SimpleQueue()
     stopped = threading.Event()
     waiting, lock = enumerate(generators), threading.Lock()
 
-    def run(number: int, items: Iterator[T], room: threading.Semaphore) -> BaseException:
+    def run(number: int, items: Any, room: threading.Semaphore) -> BaseException:
         try:
             with closing(items):
                 for item in items:
@@ -56,7 +56,7 @@ def read_together(
                             return StopIteration()
                     if stopped.is_set():
                         return StopIteration()
-                    found.put((number, item, None, room))
+                    ready_items.put((number, item, None, room))
         except BaseException as error:  # whatever it is, the reader gets it
             return error
         return StopIteration()
@@ -70,11 +70,11 @@ def read_together(
                 if job is None:
                     break
                 number, items = job
-                found.put((number, None, run(number, items, room), None))
+                ready_items.put((number, None, run(number, items, room), None))
         except BaseException as error:  # of the list of generators itself
-            found.put((None, None, error, None))
+            ready_items.put((None, None, error, None))
         finally:
-            found.put(None)
+            ready_items.put(None)
 
     threads = [threading.Thread(target=work, name="read_ahead", daemon=True) for _ in range(at_once)]
     for thread in threads:
@@ -82,7 +82,7 @@ def read_together(
     try:
         running = len(threads)
         while running:
-            entry = found.get()
+            entry = ready_items.get()
             if entry is None:
                 running -= 1
                 continue
@@ -99,7 +99,7 @@ def read_together(
                 thread.join(PATIENCE_S)
 
 
-def batches(items: Iterator[T], size: int) -> Iterator[list[T]]:
+def batches(items: Generator[T, None, None], size: int) -> Iterator[list[T]]:
     """Lists of so many items of a generator, and a shorter one of what is left. It is closed with this one."""
     with closing(items):
         while batch := list(islice(items, size)):

@@ -24,10 +24,12 @@ class MediaArrays:
         fps: Frames a second, where `times` are not given.
         times: When each frame appears, in seconds, of shape `(F,)`, rising.
         waveform: Sound of shape `(samples,)` or `(channels, samples)` that begins at 0 s.
-        sampling_rate: Of the waveform, in Hz.
+        sampling_rate: Sampling rate of the waveform, in Hz.
     """
 
-    def __init__(self, frames, fps=None, times=None, waveform=None, sampling_rate=None):
+    def __init__(
+        self, frames: Any, fps: Any = None, times: Any = None, waveform: Any = None, sampling_rate: Any = None
+    ) -> None:
         self.problems: list[str] = []
         try:
             frames = np.asarray(frames)
@@ -41,7 +43,7 @@ class MediaArrays:
         if (fps is None) == (times is None):
             raise MediaError("Frames in arrays need either fps (frames a second) or times (seconds, one a frame).")
         if times is None:
-            if not isinstance(fps, Real) or not 0 < fps < math.inf:
+            if not isinstance(fps, Real) or not 0 < float(fps) < math.inf:
                 raise MediaError(f"fps must be a number above 0, got {fps!r}.")
             times = np.arange(len(frames)) / fps
         times = np.asarray(times, dtype=np.float64)
@@ -63,7 +65,7 @@ class MediaArrays:
         )
 
     @staticmethod
-    def _checked_sound(waveform, sampling_rate) -> np.ndarray | None:
+    def _checked_sound(waveform: Any, sampling_rate: Any) -> np.ndarray | None:
         if waveform is None:
             return None
         if not isinstance(sampling_rate, (int, np.integer)) or sampling_rate <= 0:
@@ -87,7 +89,7 @@ class MediaArrays:
     def read(self) -> dict[str, Any]:
         """What there is of picture and sound, for a result."""
         picture, sound = Coverage("picture"), None
-        picture.add(float(self._times[0]), self.info.duration)
+        picture.add(float(self._times[0]), float(self._times[-1] + self._period))
         if self._waveform is not None:
             sound = Coverage("sound")
             sound.add(0.0, len(self._waveform) / self._rate)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -67,7 +68,7 @@ def to_mono(samples: np.ndarray) -> np.ndarray:
     return mono.astype(np.float32)
 
 
-def _torchaudio():
+def _torchaudio() -> Any:
     try:
         import torchaudio
     except (ImportError, OSError, RuntimeError) as error:
@@ -110,12 +111,12 @@ def _resample_by_definition(waveform: Tensor, orig_rate: int, new_rate: int) -> 
     reach = _reach(orig, new)
     padded = np.pad(waveform.numpy(), [(0, 0)] * (waveform.dim() - 1) + [(reach, reach + 1)])
     # The same distances come again with every `new` samples.
-    known = _all_weights(orig, new) if new * reach <= MOST_WEIGHTS else None
+    all_weights = _all_weights(orig, new) if new * reach <= MOST_WEIGHTS else None
     pieces = []
     count = -(-waveform.shape[-1] * new // orig)
     for begin in range(0, count, 4000):
         index = np.arange(begin, min(begin + 4000, count))
-        weights = _weights(orig, new, index % new) if known is None else known[index % new]
+        weights = _weights(orig, new, index % new) if all_weights is None else all_weights[index % new]
         neighbours = (index * orig // new)[:, None] + np.arange(1 - reach, reach + 1)
         pieces.append((padded[..., neighbours + reach] * weights).sum(axis=-1))
     return torch.from_numpy(np.concatenate(pieces, axis=-1)).to(waveform.dtype)
@@ -154,7 +155,7 @@ class StreamResampler:
         self.orig, self.new = orig_rate // common, new_rate // common
         # Units on either side that the filter reaches into.
         self.context = math.ceil(CROSSINGS / min(self.orig, self.new)) + 1
-        self.kernel = None if orig_rate == new_rate else _resampler(orig_rate, new_rate, torch.float32)
+        self.kernel: Any = None if orig_rate == new_rate else _resampler(orig_rate, new_rate, torch.float32)
         # A call of the kernel costs more than a few samples: wait for about a quarter of a second.
         self.batch = max(1, orig_rate // 4 // self.orig)
         # Samples that are held back at most.
@@ -255,7 +256,7 @@ class SoundTrack:
         """Sound at the wanted rate; of long silence the number of samples."""
         resampler, current = None, None
         for samples, rate in self._contiguous():
-            if rate != current:
+            if resampler is None or rate != current:
                 if resampler is not None:
                     yield resampler.flush()
                 resampler, current = StreamResampler(rate, self.rate), rate
@@ -278,7 +279,7 @@ class SoundTrack:
 
         Args:
             end: Where the window ends, in seconds. A window may not start before the one cut last.
-            length: Of the window, in seconds.
+            length: Length of the window, in seconds.
 
         Returns:
             `torch.Tensor` of shape `(round(length * rate),)`, float32.
@@ -294,7 +295,7 @@ class SoundTrack:
             out[low - start : high - start] = self._held[low - self._offset : high - self._offset]
         return torch.from_numpy(out)
 
-    def _next_piece(self, start: float, stop: float) -> np.ndarray | None:
+    def _next_piece(self, start: int, stop: int) -> np.ndarray | None:
         """The next samples, of a long silence those up to a sample; what lies before another is left out of it."""
         if not self._silent:
             piece = next(self._pieces, None)
@@ -316,10 +317,11 @@ class SoundTrack:
         pieces, count = [self._held], len(self._held)
         piece: np.ndarray | int | None = self._silent
         while piece is not None:
+            samples: np.ndarray = piece
             if isinstance(piece, int):
-                piece = np.zeros(int(min(piece, max(0, most - count))), dtype=np.float32)
-            pieces.append(piece)
-            count += len(piece)
+                samples = np.zeros(int(min(piece, max(0, most - count))), dtype=np.float32)
+            pieces.append(samples)
+            count += len(samples)
             piece = next(self._pieces, None) if count < most else None
         return torch.from_numpy(np.concatenate(pieces)[: None if most == math.inf else most])
 

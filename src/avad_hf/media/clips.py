@@ -84,12 +84,12 @@ class SteadyClock:
 
     def __init__(self, rising: bool = False):
         self.jumps: list[float] = []  # seconds at which the timestamps began anew
-        # Of timestamps that were wrong by more than `JUMP_S`: the first with where it is placed, and the latest.
+        # Timestamps that were wrong by more than `JUMP_S`: the first, with where it is placed, and the latest.
         self.first_stray: tuple[float, float] | None = None
         self.latest_stray = -math.inf
         self._rising = rising
         self._shift = self._longest_pause = 0.0
-        self._last: float | None = None
+        self._last = -math.inf  # before the first item
         self._expected = 0.0
 
     def place(self, items: Iterable[tuple[float | None, float, Item]]) -> Iterator[tuple[float, float, Item]]:
@@ -113,7 +113,7 @@ class SteadyClock:
     def _is_doubtful(self, mark: float | None) -> bool:
         if mark is None:
             return False
-        if self._last is None:
+        if self._last == -math.inf:
             return True
         time = mark + self._shift
         return time > self._expected + JITTER_S or time < self._last + (SAME_S if self._rising else 0.0)
@@ -121,7 +121,7 @@ class SteadyClock:
     def _next(self, held: deque[tuple[float | None, float, Item]]) -> tuple[float, float, Item]:
         """Take the first of the held items and place it."""
         mark, length, item = held.popleft()
-        # Of those after it that have timestamps: seconds from its start by their lengths, and times.
+        # For those after it that have timestamps: seconds from its start by their lengths, and times.
         ahead, elapsed = [], length
         for other, lasts, _ in held:
             if other is not None:
@@ -134,7 +134,7 @@ class SteadyClock:
     def _start(self, time: float | None, ahead: list[tuple[float, float]]) -> float:
         if time is None:
             return self._expected
-        if self._last is None:
+        if self._last == -math.inf:
             return self._first_start(time, ahead)
         late = time - self._expected
         if late > JITTER_S and ahead:
@@ -265,7 +265,7 @@ def sound_window(end: float, sound_start: float, length: float, rate: int) -> tu
     Args:
         end: Where the window ends, in seconds (AVACA IV-C: exactly at the time of its frame).
         sound_start: When sample 0 sounds, in seconds, on the same clock.
-        length: Of the window, in seconds.
+        length: Length of the window, in seconds.
         rate: Samples a second, in Hz.
 
     Returns:

@@ -63,7 +63,7 @@ class SoundFile:
     """A file with sound, which may have a picture too. All times count from the start of the container.
 
     Args:
-        path: Of a local file.
+        path: A local file.
         name: For messages, where it is not the path.
     """
 
@@ -90,7 +90,7 @@ class SoundFile:
         elif not self.ending.known:
             self.remarks.append("the container does not say where it ends: a missing end would not show")
 
-    def _look(self, container) -> None:
+    def _look(self, container: Any) -> None:
         """Read what else is to be known of a container, or refuse it."""
         if not self.has_audio:
             raise MediaError(f"{self.name} has no sound. Give the sound file that belongs to the video, or none.")
@@ -130,25 +130,28 @@ class SoundFile:
     def _size_and_time(self) -> tuple[int, int] | None:
         """Size and time of the file, which tell whether someone is writing it."""
         try:
-            found = os.stat(self.path)
+            status = os.stat(self.path)
         except OSError:  # removed while it is read, which harms nobody who has it open
             return None
-        return found.st_size, found.st_mtime_ns
+        return status.st_size, status.st_mtime_ns
 
     def _note_growth(self) -> None:
         """Note a file that is not what it was when it was opened."""
-        if (now := self._size_and_time()) is not None and now != self._stamp:
+        now = self._size_and_time()
+        if now is not None and self._stamp is not None and now != self._stamp:
             self._note(
                 f"the file was written to while it was read ({self._stamp[0]:,} bytes at first, {now[0]:,} at the "
                 "end): what came later is missing"
             )
 
-    def sound_stream(self, container):
+    def sound_stream(self, container: Any) -> Any:
         """The sound stream to listen to, or ``None`` if there is none that can be decoded."""
         stream = container.streams.best("audio")
         return None if stream is None or stream.codec_context is None else stream
 
-    def decode(self, container, stream, what: str, log: PacketLog | None = None, beside: Sequence = ()) -> Iterator:
+    def decode(
+        self, container: Any, stream: Any, what: str, log: PacketLog | None = None, beside: Sequence = ()
+    ) -> Iterator:
         """Decode what can be decoded, noting damage instead of stopping at it.
 
         Args:

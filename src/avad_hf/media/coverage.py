@@ -69,7 +69,7 @@ class Coverage:
     def is_skipped(self, start: float) -> bool:
         """Whether an item that begins now comes later than the steps between those before let expect."""
         count = self._steps.total()
-        return count >= 10 and start - self.last > 1.8 * (self.last - self.start) / count
+        return count >= 10 and self.start is not None and start - self.last > 1.8 * (self.last - self.start) / count
 
     def damage(self, time: float, is_damaged: bool) -> None:
         """Note from when on what was read is damaged, or in order again."""
@@ -127,13 +127,13 @@ class Coverage:
 
     def problems(self) -> list[str]:
         """What is missing and damaged, in words; empty for a stream in order."""
-        found = []
+        problems = []
         for stretches, words in ((self.missing, "there is no"), (self.damaged, "there is only damaged")):
             if stretches:
                 listed = ", ".join(f"{start:.2f} to {end:.2f} s" for start, end in stretches[:3])
                 more = len(stretches) - 3 + self._num_more
-                found.append(f"{words} {self.what} from {listed}{f' and {more} more times' if more > 0 else ''}")
-        return found
+                problems.append(f"{words} {self.what} from {listed}{f' and {more} more times' if more > 0 else ''}")
+        return problems
 
     def to_dict(self) -> dict[str, Any]:
         """For a result: from when to when there was something, and what was missing and damaged within."""

@@ -34,10 +34,10 @@ class MediaInfo:
 
     Args:
         name: Path, URL or description, for messages.
-        width: Of the picture as shown, in pixels.
-        height: Of the picture as shown, in pixels.
+        width: Width of the picture as shown, in pixels.
+        height: Height of the picture as shown, in pixels.
         fps: Frames a second, on average.
-        duration: Of the picture, in seconds; ``None`` if the container does not say.
+        duration: Length of the picture, in seconds; ``None`` if the container does not say.
         has_audio: Whether there is a sound stream. Whether it can be decoded shows in `Media.sound`.
         is_synthetic: Whether the file says that this library has drawn it. Pictures and arrays say nothing.
     """
@@ -58,12 +58,13 @@ class MediaFile(SoundFile):
     container interleaves them. All times count from the start of the container, whichever stream begins first.
 
     Args:
-        path: Of a local file.
+        path: A local file.
         name: For messages, where it is not the path.
         side_sound: A file beside it whose sound is heard in place of its own; both begin together.
     """
 
     kind = "video"
+    info: MediaInfo
 
     def __init__(self, path: str, name: str | None = None, side_sound: SoundFile | None = None):
         # What was seen when the frames were read last, and whether that went up to their end.
@@ -76,14 +77,16 @@ class MediaFile(SoundFile):
     @property
     def problems(self) -> list[str]:
         """What was met while reading: damage, pauses, a missing end. Empty for a file in order."""
-        found = [*self._notes, *self.seen.problems(), *self.heard.problems()]
+        problems = [*self._notes, *self.seen.problems(), *self.heard.problems()]
         if self.sound_file is not self:
-            found += self.sound_file.problems
+            problems += self.sound_file.problems
         heard = self.sound_file.heard
         pause = max(NOTABLE_S, self.seen.usual_pause)
         if self.seen_all and self.sound_file.heard_all and 0 < heard.end < self.seen.end - pause:
-            found.append(f"the sound ends at {heard.end:.2f} s, {self.seen.end - heard.end:.2f} s before the picture")
-        return list(dict.fromkeys(found))
+            problems.append(
+                f"the sound ends at {heard.end:.2f} s, {self.seen.end - heard.end:.2f} s before the picture"
+            )
+        return list(dict.fromkeys(problems))
 
     @property
     def read(self) -> dict[str, Any]:
@@ -94,7 +97,7 @@ class MediaFile(SoundFile):
             "remarks": list(dict.fromkeys(self.remarks + self.sound_file.remarks)),
         }
 
-    def _look(self, container) -> None:
+    def _look(self, container: Any) -> None:
         stream = self.video_stream(container)
         rate = stream.average_rate or stream.guessed_rate or 25
         width, height = stream.codec_context.width, stream.codec_context.height
@@ -131,7 +134,7 @@ class MediaFile(SoundFile):
         """Decode the sound, mixed to mono and resampled: its own, or that of the file beside it."""
         return super().sound(rate) if self.sound_file is self else self.sound_file.sound(rate)
 
-    def video_stream(self, container):
+    def video_stream(self, container: Any) -> Any:
         """The stream that is the picture; raises [`MediaError`] if there is none."""
         # A picture on the cover of a sound file is a video stream too, but FFmpeg ranks it last.
         stream = container.streams.best("video")
@@ -148,7 +151,7 @@ class MediaFile(SoundFile):
             )
         return stream
 
-    def _duration(self, container, stream) -> float | None:
+    def _duration(self, container: Any, stream: Any) -> float | None:
         """When the picture ends, in seconds on our clock, as far as the container says."""
         if self._is_live():
             return None
@@ -160,8 +163,8 @@ class MediaFile(SoundFile):
             hours, minutes, seconds = stream.metadata["DURATION"].split(":")
             return int(hours) * 3600 + int(minutes) * 60 + float(seconds) - self.start
         # What the whole container says may be the length of the sound.
-        known = container.duration is not None and not container.streams.audio
-        return container.duration / av.time_base if known else None
+        is_known = container.duration is not None and not container.streams.audio
+        return container.duration / av.time_base if is_known else None
 
     def num_frames(self, limit: int | None = None) -> int:
         """Count the frames without decoding them: exact for files in order, and an estimate for others.
@@ -226,7 +229,7 @@ class MediaFile(SoundFile):
             for start, length, frame in clock.place(marked):
                 self._note_jumps(clock, "picture")
                 turns = quarter_turns(frame)
-                size_shown = (frame.width, frame.height)[:: -1 if turns % 2 else 1]
+                size_shown = (frame.height, frame.width) if turns % 2 else (frame.width, frame.height)
                 if shown is None:
                     shown, scaled = size_shown, asked_size(*size_shown, size)
                     self._note_late_start(log, start, "picture")
@@ -238,7 +241,9 @@ class MediaFile(SoundFile):
                 if start >= begin and (picked is None or picked(number)):
                     try:
                         # Scaled first and turned then.
-                        pixels = scaled_pixels(frame, reformatter, scaled[:: -1 if turns % 2 else 1], resize)
+                        width, height = scaled
+                        unturned = (height, width) if turns % 2 else (width, height)
+                        pixels = scaled_pixels(frame, reformatter, unturned, resize)
                     except Exception:  # a frame that contradicts itself
                         log.num_errors += 1
                         self._note("some pictures could not be scaled")

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
+from typing import Any
 
 import av
 import numpy as np
@@ -33,7 +34,7 @@ def write_video(
     """Write pictures as H.264 in an MP4; nothing is left under its name if that fails.
 
     Args:
-        path: Of the MP4.
+        path: Name of the MP4.
         pictures: Time in seconds and RGB of shape `(H, W, 3)`, uint8, in order.
         size: Width and height, even numbers.
         fps: Frames a second, on average; the pictures' own times count.
@@ -80,7 +81,7 @@ def write_video(
             waiting = next(sound, None)
 
 
-def _sound_packets(container, media: SoundFile) -> Iterator[tuple[float, av.Packet]]:
+def _sound_packets(container: Any, media: SoundFile) -> Iterator[tuple[float, av.Packet]]:
     """Packets for a new stream in `container`, with their times in seconds; copied where the format allows it."""
     with media.open() as source:
         stream = media.sound_stream(source)
@@ -101,7 +102,7 @@ def _sound_frames(samples: np.ndarray, rate: int) -> Iterator[av.AudioFrame]:
         yield frame
 
 
-def _copied(packets: Iterable[av.Packet], stream, start: float) -> Iterator[tuple[float, av.Packet]]:
+def _copied(packets: Iterable[av.Packet], stream: Any, start: float) -> Iterator[tuple[float, av.Packet]]:
     marked = (
         (
             None if packet.pts is None else float(packet.pts * packet.time_base) - start,
@@ -119,7 +120,7 @@ def _copied(packets: Iterable[av.Packet], stream, start: float) -> Iterator[tupl
         yield time, packet
 
 
-def _encoded(frames: Iterable[av.AudioFrame], container, start: float) -> Iterator[tuple[float, av.Packet]]:
+def _encoded(frames: Iterable[av.AudioFrame], container: Any, start: float) -> Iterator[tuple[float, av.Packet]]:
     marked = (
         (None if frame.time is None else frame.time - start, frame.samples / frame.sample_rate, frame)
         for frame in frames

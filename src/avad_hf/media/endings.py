@@ -8,7 +8,7 @@ import os
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 # Boxes of an MP4's top level.
 _BOXES = {b"ftyp", b"styp", b"moov", b"mdat", b"moof", b"mfra", b"sidx", b"ssix", b"free", b"skip", b"wide", b"meta"}
@@ -47,7 +47,7 @@ class _Bytes:
         self._file.seek(position)
         return self._file.read(length)
 
-    def number(self, position: int, length: int, order: str = "big") -> int | None:
+    def number(self, position: int, length: int, order: Literal["big", "little"] = "big") -> int | None:
         """An unsigned number; ``None`` where the file has no such bytes."""
         data = self.read(position, length)
         return int.from_bytes(data, order) if len(data) == length else None
@@ -72,7 +72,7 @@ def _short(have: int, claimed: int, what: str) -> Ending:
 
 
 def _longer(file: _Bytes, end: int, known: bool = True) -> Ending:
-    """Of a file in order up to `end`; recorders fill up with zeros, but anything else has been put in somewhere."""
+    """A file in order up to `end`. Recorders fill up with zeros; anything else has been put in somewhere."""
     if file.read(end, 1 << 16).strip(b"\0"):
         return Ending(f"the file is damaged: it holds {file.size - end:,} bytes more than its header says", known)
     return Ending(None, known)
@@ -117,7 +117,7 @@ def _matroska(file: _Bytes) -> Ending:
         head = file.read(position, 16)
         identity = _vint(head, keep_marker=True)
         size = None if identity is None else _vint(head[identity[1] :], keep_marker=False)
-        if size is None:
+        if identity is None or size is None:
             break
         begin = position + identity[1] + size[1]
         if identity[0] == 0x18538067:  # Segment, which holds everything
@@ -153,7 +153,7 @@ def damage_within(path: str, container: str) -> str | None:
             head = file.read(position, 16)
             identity = _vint(head, keep_marker=True)
             length = None if identity is None else _vint(head[identity[1] :], keep_marker=False)
-            if length is None or identity[0] not in _ELEMENTS:
+            if identity is None or length is None or identity[0] not in _ELEMENTS:
                 is_filling = not file.read(position, 1 << 16).strip(b"\0")
                 return None if is_filling else f"the file is damaged after {position:,} bytes"
             begin = position + identity[1] + length[1]

@@ -22,13 +22,13 @@ PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 
 def pictures_in(folder: str | os.PathLike) -> list[Path]:
     """Pictures directly inside a folder, in the order of the numbers in their names (2.jpg before 10.jpg)."""
-    found = [
+    pictures = [
         Path(entry.path)
-        for entry in os.scandir(folder)
+        for entry in os.scandir(os.fspath(folder))
         # Hidden ones are leftovers of archives from macOS.
         if entry.name.lower().endswith(PICTURE_SUFFIXES) and not entry.name.startswith(".")
     ]
-    return sorted(found, key=_by_numbers)
+    return sorted(pictures, key=_by_numbers)
 
 
 def _by_numbers(path: Path) -> list[str | int]:
@@ -40,7 +40,7 @@ class FrameFolder:
     """A folder of pictures, one a frame, with the manner of a [`MediaFile`].
 
     Args:
-        path: Of the folder.
+        path: The folder.
         fps: Frames a second, which pictures do not say themselves.
         side_sound: The sound that belongs to them and begins with the first one.
 
@@ -83,9 +83,9 @@ class FrameFolder:
     @property
     def problems(self) -> list[str]:
         """What was met while reading: pictures that cannot be read, damage of the sound beside them."""
-        found = [f"{len(self._broken)} pictures cannot be read, first {self._broken[0]}"] if self._broken else []
-        found += self._seen.problems()
-        return found if self.sound_file is None else found + self.sound_file.problems
+        problems = [f"{len(self._broken)} pictures cannot be read, first {self._broken[0]}"] if self._broken else []
+        problems += self._seen.problems()
+        return problems if self.sound_file is None else problems + self.sound_file.problems
 
     @property
     def read(self) -> dict[str, Any]:

@@ -20,7 +20,7 @@ MAX_SOUND_RATE = 768_000
 MIN_SOUND_RATE = 1_000
 # 7.1.4 has twelve channels, ambisonics of the seventh order 64.
 MAX_SOUND_CHANNELS = 64
-# Of one file. Broadcast multiplexes have some dozens.
+# Streams of one file. Broadcast multiplexes have some dozens.
 MAX_STREAMS = 256
 # Bytes fetched from an address, or copied from a pipe, for one video, after gzip is unpacked. The copy lies among the
 # temporary files.
@@ -35,15 +35,15 @@ def limit(name: str) -> float:
     Raises:
         MediaError: If the variable is no number above 0.
     """
-    given = os.environ.get(f"AVAD_HF_{name}")
-    if given is None:
+    text = os.environ.get(f"AVAD_HF_{name}")
+    if text is None:
         return globals()[name]
     try:
-        value = float(given)
+        value = float(text)
     except ValueError:
         value = math.nan
     if not 0 < value < math.inf:
-        raise MediaError(f"AVAD_HF_{name}={given} is no bound. Give a number above 0, or unset it.")
+        raise MediaError(f"AVAD_HF_{name}={text} is no bound. Give a number above 0, or unset it.")
     return value
 
 
@@ -51,7 +51,7 @@ def check_limit(name: str, found: float, what: str) -> None:
     """Raise [`MediaError`] for more than a bound allows.
 
     Args:
-        name: Of the bound.
+        name: Name of the bound.
         found: What was found.
         what: What was found, in words, with its place: "x.mp4: a picture of 2 x 2000 pixels".
     """

@@ -37,6 +37,7 @@ def mean_luma(media: Media) -> float:
         values = [
             (frame.pixels.float().mean(dim=(1, 2)) * torch.tensor(LUMA)).sum().item()
             for frame in islice(media.frames(32), NUM_SAMPLES)
+            if frame.pixels is not None
         ]
     if not values:
         raise MediaError(f"{media.info.name}: no frame can be decoded, so its brightness is not known.")

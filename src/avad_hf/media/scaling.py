@@ -22,8 +22,8 @@ def asked_size(width: int, height: int, size: int | tuple[int, int] | None) -> t
     """Width and height of scaled frames.
 
     Args:
-        width: Of the picture as shown, in pixels.
-        height: Of the picture as shown, in pixels.
+        width: Width of the picture as shown, in pixels.
+        height: Height of the picture as shown, in pixels.
         size: Short side, which keeps the proportion; or height and width, which may not; or ``None`` for no scaling.
 
     Raises:

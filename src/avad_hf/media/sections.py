@@ -53,8 +53,8 @@ class Section:
 
     def num_frames(self, limit: int | None = None) -> int:
         """About how many frames there are, by the mean rate, or the limit."""
-        known = self.info.duration is not None
-        count = round((self.info.duration - self._start) * self.info.fps) if known else self._media.num_frames()
+        end = self.info.duration
+        count = self._media.num_frames() if end is None else round((end - self._start) * self.info.fps)
         return count if limit is None else min(limit, count)
 
     def frames(

@@ -32,14 +32,15 @@ class Media(Protocol):
     A source that never ends has an attribute ``is_endless`` that is true. One that knows has ``read``: what of picture
     and sound was read the last time, in seconds: ``picture`` and ``sound`` with ``start``, ``end``, ``seconds``, and
     lists of stretches ``missing`` and ``damaged``; ``remarks`` on a file in order.
-
-    Attributes:
-        info: What it says of itself before it is decoded.
-        problems: What was met while reading: damage, pauses, a missing end. Empty where all is in order.
     """
 
-    info: MediaInfo
-    problems: list[str]
+    @property
+    def info(self) -> MediaInfo:
+        """What it says of itself before it is decoded."""
+
+    @property
+    def problems(self) -> list[str]:
+        """What was met while reading: damage, pauses, a missing end. Empty where all is in order."""
 
     def num_frames(self, limit: int | None = None) -> int:
         """About how many frames there are, or the limit."""

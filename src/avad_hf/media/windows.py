@@ -53,11 +53,11 @@ def read_whole(media: Media, num_frames: int, size: int | tuple[int, int], rate:
     step = max(1, media.num_frames() // num_frames)
     while True:
         picks: list[Frame] = []
-        count, start, end = 0, None, 0.0
+        count, start, end = 0, 0.0, 0.0
         for frame in media.frames(size, picked=_every(step, most=num_frames)):
             if frame.pixels is not None:
                 picks.append(frame)
-            start = frame.start if start is None else start
+            start = start if count else frame.start
             count, end = count + 1, max(end, frame.end)
         # Files whose frames cannot be counted without decoding are read again.
         if (right := max(1, count // num_frames)) == step:
@@ -65,7 +65,7 @@ def read_whole(media: Media, num_frames: int, size: int | tuple[int, int], rate:
         step = right
     sound = None
     if rate is not None and (track := media.sound(rate)).has_sound:
-        # Of a stretch what is heard during it; of a file everything, up to a length that fits into memory.
+        # For a stretch, what is heard during it; for a file, everything up to a length that fits into memory.
         is_part = isinstance(media, Section) or end - start > LONGEST_SOUND_S
         sound = track.window(end, min(end - start, LONGEST_SOUND_S)) if is_part else track.read(end + SOUND_AFTER_S)
     pixels = [picks[index % len(picks)].pixels for index in range(num_frames)]
@@ -82,7 +82,7 @@ def read_windows(media: Media, num_frames: int, length_s: float, size: tuple[int
     Args:
         media: The video.
         num_frames: Frames to pick of each window.
-        length_s: Of a window, in seconds.
+        length_s: Length of a window, in seconds.
         size: Height and width of the frames, in pixels.
         rate: Samples a second of the sound, in Hz.
 
@@ -129,8 +129,8 @@ def normalised(frames: Tensor, rescale_factor: float, mean: Sequence[float], std
     Args:
         frames: `torch.Tensor` of shape `(..., 3, H, W)`.
         rescale_factor: What pixels are multiplied by first.
-        mean: Of each channel, after that.
-        std: Of each channel, after that.
+        mean: Mean of each channel, subtracted then.
+        std: Standard deviation of each channel, which divides then.
 
     Returns:
         `torch.Tensor` of the same shape, float32.

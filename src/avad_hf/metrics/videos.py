@@ -23,7 +23,7 @@ def video_score(scores: ArrayLike, rule: VideoRule = "max", alpha: int = 4, deci
     """One score for a video.
 
     Args:
-        scores: Of its clips, shape `(T,)`.
+        scores: Scores of its clips, shape `(T,)`.
         rule: ``"max"``, the highest; ``"topk_mean"``, the mean of the ``max(1, T // alpha)`` highest, which is what
             the DMIL loss trains; ``"mean"``. There is no common standard: name the rule with the figure.
         alpha: As of the DMIL loss.
@@ -136,8 +136,8 @@ def per_video_auc(labels: Sequence[ArrayLike], scores: Sequence[ArrayLike]) -> f
     """Mean of the ROC AUC of single videos (macro), over those that hold both classes; NaN if none does.
 
     Args:
-        labels: Of the frames of each video.
-        scores: Of the frames of each video.
+        labels: Labels of the frames of each video.
+        scores: Scores of the frames of each video.
     """
     values = [roc_auc(one, other) for one, other in zip(labels, scores, strict=True)]
     values = [value for value in values if not np.isnan(value)]
@@ -150,7 +150,7 @@ def per_class_auc(classes: Sequence[str], labels: ArrayLike, scores: ArrayLike) 
     Args:
         classes: Name of each video's class.
         labels: 1 for anomalous videos, 0 for normal ones, shape `(N,)`.
-        scores: Of the videos, shape `(N,)`.
+        scores: Scores of the videos, shape `(N,)`.
 
     Returns:
         By class, in the order of their names; NaN where there is no normal video.
@@ -180,10 +180,10 @@ def bootstrap_interval(
         labels: 1 for anomalous samples, 0 for normal ones, shape `(N,)`.
         scores: Shape `(N,)`.
         videos: Which video each sample belongs to, shape `(N,)`; each to its own by default.
-        statistic: Of a [`Ranking`] and the samples' weights; the ROC AUC by default.
+        statistic: Takes a [`Ranking`] and the samples' weights; the ROC AUC by default.
         confidence: Share of resamples within the interval.
         num_resamples: How many are drawn. Those that hold one class only are left out.
-        seed: Of the drawing.
+        seed: Seed of the drawing.
 
     Returns:
         [`Interval`]; NaN if half of the resamples or more hold one class only.

@@ -49,7 +49,8 @@ class Architecture:
 
     def path(self, part: str) -> str | None:
         """Where a part is: ``avad_hf.module.Name``; ``None`` if there is no such part."""
-        return self._whole(getattr(self, part))
+        name = getattr(self, part)
+        return None if name is None else self._whole(name)
 
     def load(self, part: str) -> Any:
         """A part itself, imported now; ``None`` if there is no such part."""
@@ -62,8 +63,8 @@ class Architecture:
         parts = (self.config, self.model, self.head, self.feature_extractor, self.processor, *self.others)
         return {part.rpartition(".")[2]: self._whole(part) for part in parts if part is not None}
 
-    def _whole(self, name: str | None) -> str | None:
-        return name if name is None or name.startswith("avad_hf.") else f"{self.folder}.{name}"
+    def _whole(self, name: str) -> str:
+        return name if name.startswith("avad_hf.") else f"{self.folder}.{name}"
 
 
 def load_object(path: str) -> Any:

@@ -108,12 +108,12 @@ class DetectorConfig(CheckpointConfig):
         """Inputs as an exported network can take them."""
         return inputs
 
-    def validate_threshold(self):
+    def validate_threshold(self) -> None:
         """Check that scores can reach the threshold."""
         if not 0.0 <= self.threshold <= 1.0:
             raise ValueError(f"threshold must be between 0 and 1, got {self.threshold}.")
 
-    def validate_feature_scales(self):
+    def validate_feature_scales(self) -> None:
         """Check that scales are numbers above 0."""
         for name, scale in (self.feature_scales or {}).items():
             if not 0.0 < scale < math.inf:

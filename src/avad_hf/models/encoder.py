@@ -260,9 +260,11 @@ def check_normalisation(mean: Any, std: Any) -> None:
 
 def normalise(pixels: Tensor, mean: float | Sequence[float], std: float | Sequence[float]) -> Tensor:
     """Pixels of shape `(..., 3, H, W)` from 0 to 255, as ``(x / 255 - mean) / std`` in float32."""
+    shift: Any = mean
+    scale: Any = std
     if isinstance(mean, (list, tuple)) or isinstance(std, (list, tuple)):
-        mean, std = (torch.as_tensor(value, device=pixels.device).expand(3).view(3, 1, 1) for value in (mean, std))
-    return pixels.to(torch.float32, copy=True).div_(255.0 * std).sub_(mean / std)
+        shift, scale = (torch.as_tensor(value, device=pixels.device).expand(3).view(3, 1, 1) for value in (mean, std))
+    return pixels.to(torch.float32, copy=True).div_(255.0 * scale).sub_(shift / scale)
 
 
 class VideoNetwork(CheckpointModel):
@@ -362,9 +364,9 @@ def encoder_for(
     settings = settings or {}
     try:
         if isinstance(encoder, (str, os.PathLike)):
-            is_folder = os.path.isdir(encoder)
-            load = load_encoder if is_folder else encoder_from_hub
-            encoder = load(encoder if is_folder else os.fspath(encoder), reads, settings=settings)
+            place = os.fspath(encoder)
+            load = load_encoder if os.path.isdir(place) else encoder_from_hub
+            encoder = load(place, reads, settings=settings)
         made = encoder_of(encoder, reads, **settings)
     except TypeError as error:
         raise TypeError(f"{role} cannot be used: {error}") from error

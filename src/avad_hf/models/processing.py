@@ -1,10 +1,11 @@
 """What the processors of all detectors have in common: reading ahead, loading, and the words for what went wrong."""
 
+import os
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Self
 
 import av
 import torch
@@ -52,7 +53,7 @@ class DetectorProcessor(PushedWithCard, ProcessorMixin):
         """Everything that what is stored depends on, besides the video: for telling stores apart that differ."""
 
     @abstractmethod
-    def to(self, device: str | torch.device | None = None, dtype: torch.dtype | str | None = None):
+    def to(self, device: str | torch.device | None = None, dtype: torch.dtype | str | None = None) -> Self:
         """Move what computes to a device, and choose what it computes in."""
 
     @property
@@ -103,7 +104,13 @@ class DetectorProcessor(PushedWithCard, ProcessorMixin):
         return versions | {"ffmpeg": av.ffmpeg_version_info}
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *args, dtype=None, **kwargs):
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike,
+        *args: Any,
+        dtype: torch.dtype | str | None = None,
+        **kwargs: Any,
+    ) -> Self:
         """Load the processor, with its networks if it has some, which compute in `dtype`, as for `to`."""
         check_checkpoint(pretrained_model_name_or_path, kwargs.get("subfolder"))
         with hub_errors(str(pretrained_model_name_or_path), "model", "loaded"):
@@ -111,7 +118,9 @@ class DetectorProcessor(PushedWithCard, ProcessorMixin):
         return processor.to(dtype=dtype)
 
     @classmethod
-    def get_processor_dict(cls, pretrained_model_name_or_path, **kwargs) -> tuple[dict[str, Any], dict[str, Any]]:
+    def get_processor_dict(
+        cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Read ``processor_config.json``; raises ``ValueError`` for that of another processor."""
         processor_dict, rest = super().get_processor_dict(pretrained_model_name_or_path, **kwargs)
         if not processor_dict:

@@ -16,7 +16,7 @@ from avad_hf.media.sources import open_media
 
 from .timeline import score_edges
 
-# Of the written picture, in pixels.
+# Size of the written picture, in pixels.
 LEAST_HEIGHT = 360
 # The most probable names that are written below the picture: more could not be read while it moves.
 SHOWN_NAMES = 3
@@ -35,9 +35,9 @@ def render_overlay(
     it hides nothing.
 
     Args:
-        result: Of the pipeline, or of `avad_hf.describe`.
+        result: Result of the pipeline, or of `avad_hf.describe`.
         source: The video it was made from; a file, not arrays.
-        path: Of the MP4.
+        path: Name of the MP4.
         on_progress: Called after each frame with its time in seconds.
 
     Raises:

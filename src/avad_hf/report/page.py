@@ -94,10 +94,10 @@ def write_report(
     """Write an evaluation as `report.html`, which holds its pictures and refers to nothing outside it.
 
     Args:
-        figures: Of an evaluation.
-        videos: Of the same evaluation.
-        directory: Of the page; made if it is not there.
-        title: Of the page.
+        figures: Figures of an evaluation.
+        videos: Videos of the same evaluation.
+        directory: Folder of the page; it is created if it does not exist.
+        title: Title of the page.
         num_worst: How many false alarms and how many misses are shown with their score over time.
 
     Returns:

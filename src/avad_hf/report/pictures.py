@@ -77,7 +77,7 @@ def histogram_image(scores: Mapping[str, np.ndarray], threshold: float) -> str:
     """Scores of normal and of anomalous videos, one above the other, with the threshold.
 
     Args:
-        scores: Of shape `(N,)`, by ``"normal"`` and ``"anomalous"``.
+        scores: Scores of shape `(N,)`, by ``"normal"`` and ``"anomalous"``.
         threshold: Score from which on a video is called anomalous.
     """
     values = np.concatenate([[threshold], *scores.values()])
@@ -100,7 +100,7 @@ def confusion_image(matrix: np.ndarray, names: Sequence[str]) -> str:
 
     Args:
         matrix: Counts of shape `(N, N)`: rows are what videos are, columns what they are called.
-        names: Of the classes.
+        names: Names of the classes.
     """
     names = [shown(name) for name in names]
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
@@ -124,7 +124,7 @@ def timeline_image(video: dict[str, Any], threshold: float) -> str:
     """Score of one video over time, with its labelled anomalous stretches shaded where they are known.
 
     Args:
-        video: Of an evaluation.
+        video: One video of an evaluation.
         threshold: Score from which on a clip is called anomalous.
     """
     values, edges = [clip["score"] for clip in video["clips"]], score_edges(video["clips"])

@@ -60,9 +60,9 @@ def plot_timeline(result: dict[str, Any], source: Any, path: str | os.PathLike, 
     """Draw the score over time with the events, what is most seen and heard, and the level of the sound below it.
 
     Args:
-        result: Of the pipeline, or of `avad_hf.describe`.
+        result: Result of the pipeline, or of `avad_hf.describe`.
         source: The video it was made from, for the sound.
-        path: Of the picture; its ending says the format (PNG, SVG, PDF).
+        path: Name of the picture; its ending says the format (PNG, SVG, PDF).
         title: Above the picture; the video's name by default.
     """
     # Not pyplot: it keeps state, and may look for a screen.

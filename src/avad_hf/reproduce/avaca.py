@@ -20,7 +20,7 @@ from .protocol import Figure, Protocol, held, load, write_tables
 
 AUDIO_PATHS = ("zeroed", "focused", "plain")
 STREETS = ("crossing", "underpass", "overlook")
-# Of detectors of the synthetic world, as the demonstration model has them: the videos are few and their maps small.
+# Detectors of the synthetic world, as the demonstration model has them: the videos are few and their maps small.
 SYNTHETIC_WIDTHS = {"hidden_size": 32, "intermediate_size": 64}
 # AUC in per cent as published, mean and standard deviation over three splits (Tables III and V); Table IV.
 PAPER = {
@@ -215,14 +215,14 @@ def reproduce(
     Args:
         corpus: Which one.
         processor: Makes the features: frozen encoders, on their device.
-        output_dir: Of all stages, of ``tables.md``, and of each run's checkpoint and figures.
-        data_dir: Of the corpus, or where the synthetic world is to be rendered.
+        output_dir: Folder of all stages, of ``tables.md``, and of each run's checkpoint and figures.
+        data_dir: Folder of the corpus, or where the synthetic world is to be rendered.
         raw_dir: MAVAD's videos before they were anonymised, for Table V.
         match_by: Column of both manifests that says which raw video is which anonymised one; the id by default.
-        profile: Of training; the published one by default, and the default one for the synthetic world.
+        profile: Training profile; the published one by default, and the default one for the synthetic world.
         seeds: One split each.
         num_videos: A scene of the synthetic world.
-        settings: Of training, counting before the profile's.
+        settings: Training settings, which count before the profile's.
         on_stage: Told in words what is done next.
 
     Returns:

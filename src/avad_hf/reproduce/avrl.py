@@ -25,7 +25,7 @@ MODALITIES = ("visual", "audio", "audio_visual")
 FUSIONS = ("concat", "concat_norm", "concat_scaled", "add", "low_level")
 # Share of frames, or of each frame, that is black; the paper's figure goes up to 80%.
 RATIOS = (0.2, 0.4, 0.6, 0.8)
-# Of the synthetic crowd, whose small networks learn from nothing. Chosen by the training losses and the validation
+# For the synthetic crowd, whose small networks learn from nothing. Chosen by the training losses and the validation
 # videos of its world 0, where the sound's network did not begin to learn with the profile's weight decay.
 SYNTHETIC_SETTINGS = {
     "epochs": 50,
@@ -68,7 +68,7 @@ def temporal_patch(frames: Tensor, ratio: float, rng: np.random.Generator) -> Te
     """Blacken a share of the frames, chosen at random (V-C).
 
     Args:
-        frames: Of shape `(F, 3, H, W)`, uint8.
+        frames: Frames of shape `(F, 3, H, W)`, uint8.
         ratio: Share, between 0 and 1.
         rng: Chooses them.
     """
@@ -82,7 +82,7 @@ def spatial_patch(frames: Tensor, ratio: float, rng: np.random.Generator) -> Ten
     """Blacken a share of each frame, in patches at random places that differ from frame to frame (V-C).
 
     Args:
-        frames: Of shape `(F, 3, H, W)`, uint8.
+        frames: Frames of shape `(F, 3, H, W)`, uint8.
         ratio: Share, between 0 and 1.
         rng: Chooses the patches among the cells of a grid of 12 x 12: the paper gives no size, and cells that do not
             overlap hide exactly what is asked for.
@@ -277,19 +277,19 @@ def reproduce_shade(
     on where it was.
 
     Args:
-        output_dir: Of all stages, of ``tables.md``, and of each run's checkpoint and figures.
+        output_dir: Folder of all stages, of ``tables.md``, and of each run's checkpoint and figures.
         model: Checkpoint that training begins with, and whose processor stores the videos. The synthetic crowd needs
             none: small networks with new weights learn from it.
-        data_dir: Of SHADE, or where the synthetic crowd is to be rendered.
+        data_dir: Folder of SHADE, or where the synthetic crowd is to be rendered.
         studies: ``"modality"`` (Table V, and the baselines of Table II), ``"fusion"`` (Table III), ``"dark"`` (Table
             IV) and ``"patches"`` (Figure 6).
-        profile: Of training; the published one by default, and the default one for the synthetic crowd.
+        profile: Training profile; the published one by default, and the default one for the synthetic crowd.
         seeds: One split each.
         dark_from: ``"test"``, or ``"all"`` for dark videos of all sets: that the paper counts 377 of them says that
             videos of its training set are among them.
         ratios: Shares that are hidden in Figure 6, between 0 and 1.
-        num_videos: Of the synthetic crowd; SHADE by default.
-        settings: Of training, counting before the profile's.
+        num_videos: Videos of the synthetic crowd; SHADE by default.
+        settings: Training settings, which count before the profile's.
         on_stage: Told in words what is done next.
 
     Returns:

@@ -57,7 +57,7 @@ CORPUS = "cctv-fights"
 SEEDS, NUM_FOLDS = (0, 1, 2, 3, 4), 5
 # Seed and number of the fold whose tested recordings no choice has seen.
 HELD_BACK = (0, 0)
-# Of every detector: its architecture, and its settings besides.
+# For every detector its architecture, and its settings besides.
 DETECTORS: dict[str, dict[str, Any]] = {
     "AVACA, focused": {"architecture": "avaca", "options": {"audio_path": "focused"}},
     "AVACA, plain": {"architecture": "avaca", "options": {"audio_path": "plain"}},
@@ -126,8 +126,8 @@ class Study:
 
     Args:
         protocol: The folder, seeds, settings, and who is told of the stages.
-        features: Of all clips.
-        loudness: Of `peaks`.
+        features: Features of all clips.
+        loudness: What `peaks` gives.
     """
 
     def __init__(self, protocol: Protocol, features: FeatureDataset, loudness: dict[str, float]):
@@ -299,11 +299,11 @@ def reproduce_cctv_fights(
 
     Args:
         processor: Makes the features: frozen encoders, on their device.
-        output_dir: Of all stages and of ``tables.md``.
+        output_dir: Folder of all stages and of ``tables.md``.
         data_dir: A checkout of fight-detection-surv-dataset, or a manifest with the column ``group``.
-        profile: Of training; ``"few"`` by default.
-        seeds: Of the repeats.
-        settings: Of training, counting before the profiles'.
+        profile: Training profile; ``"few"`` by default.
+        seeds: Seeds of the repeats.
+        settings: Training settings, which count before the profiles'.
         on_stage: Told in words what is done next.
 
     Returns:

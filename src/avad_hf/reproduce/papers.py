@@ -18,7 +18,7 @@ class Paper:
         needs: What a checkpoint is needed for.
         num_videos: Videos of a synthetic corpus, which needs no checkpoint and no folder; ``None`` for a real one.
         encoders: Names of the published encoders that are got where no checkpoint is given.
-        seeds: Of the splits, or of the repeats.
+        seeds: Seeds of the splits, or of the repeats.
     """
 
     architecture: str

@@ -51,10 +51,10 @@ class Protocol:
     """What is trained and how, in all cells of a table.
 
     Args:
-        output_dir: Of all stages.
-        profile: Of training.
-        settings: Of training, counting before the profile's.
-        seeds: Of splits and weights.
+        output_dir: Folder of all stages.
+        profile: Training profile.
+        settings: Training settings, which count before the profile's.
+        seeds: Seeds of splits and weights.
         on_stage: Told in words what is done next.
     """
 
@@ -86,9 +86,9 @@ class Protocol:
         Args:
             store: Features, or videos.
             scene: Only the videos of this scene.
-            seed: Of the split, of new weights and of the order of the videos.
-            name: Of the detector's folder.
-            options: Of the model's config.
+            seed: Seed of the split, of new weights and of the order of the videos.
+            name: Name of the detector's folder.
+            options: Options of the model's config.
             described: The detector in words.
         """
         place = self.trained(store, scene, seed, name, options, described)

@@ -74,7 +74,7 @@ class Estimate:
     Args:
         value: Mean over the repeats.
         interval: 95% of the resamples lie within.
-        values: Of the resamples, for differences; those that hold one class only are NaN.
+        values: Values of the resamples, for differences; NaN for those that hold one class only.
     """
 
     value: float
@@ -93,9 +93,9 @@ def draws(recordings: Sequence[str], num_resamples: int = 2000, seed: int = 0) -
     """Weights of videos when recordings are drawn with replacement.
 
     Args:
-        recordings: Of each video, shape `(N,)`.
+        recordings: Recording of each video, shape `(N,)`.
         num_resamples: How many times.
-        seed: Of the drawing.
+        seed: Seed of the drawing.
 
     Returns:
         How often each video is there in each resample, shape `(num_resamples, N)`.
@@ -111,7 +111,7 @@ def estimate(repeats: Sequence[Repeat], weights: np.ndarray, statistic: Callable
 
     Args:
         repeats: The same videos each.
-        weights: Of `draws`; a video may be left out by weights of 0 in every draw.
+        weights: What `draws` gives; a video may be left out by weights of 0 in every draw.
         statistic: ``Repeat.roc_auc`` and the like.
     """
     counted = (weights.sum(axis=0) > 0).astype(float)

@@ -52,7 +52,7 @@ class MeanRegression:
         """Learn from videos.
 
         Args:
-            means: Of `mean_features`, of these videos.
+            means: What `mean_features` gives for these videos.
             rows: What is known of them: ``anomaly``, ``group`` and what `grouped_folds` needs.
         """
         labels = np.array([int(row["anomaly"]) for row in rows])
@@ -74,7 +74,7 @@ class MeanRegression:
         return self
 
     def scores(self, means: dict[str, np.ndarray]) -> np.ndarray:
-        """Of videos, shape `(N,)`; they are logits, on the scale of `threshold`."""
+        """Scores of videos, shape `(N,)`; they are logits, on the scale of `threshold`."""
         return self.model.decision_function(self._inputs(means))
 
     def _inputs(self, means: dict[str, np.ndarray]) -> np.ndarray:

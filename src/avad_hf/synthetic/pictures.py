@@ -248,7 +248,7 @@ class Painter:
 
     Args:
         scene: A key of `LAYOUTS`.
-        hour: Of the day, 0 to 23.
+        hour: Hour of the day, 0 to 23.
         weather: clear, rain or fog.
         dark: Whether there is little light, at any hour.
         rng: For what differs from clip to clip: light, wind, sensor.

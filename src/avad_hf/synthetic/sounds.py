@@ -15,7 +15,7 @@ class Source:
     """A sound and where it comes from.
 
     Args:
-        signal: Of shape `(samples,)`, as loud as it is at ten metres.
+        signal: Samples of shape `(samples,)`, as loud as it is at ten metres.
         start_s: When it begins.
         x: To the right, in metres, one value a frame.
         y: Away from the camera, in metres, one value a frame.

@@ -81,7 +81,7 @@ class Actor:
         heading: Radians, 0 along +x.
         gait: Phase of legs and wheels in radians.
         colours: Main and second colour.
-        pose: Of a person, one name a frame.
+        pose: Pose of a person, one name a frame.
         blink: Whether hazard lights, an indicator, a beacon or a muzzle flash is lit, one value a frame.
     """
 
@@ -100,16 +100,16 @@ class ClipPlan:
     """All that decides one clip.
 
     Args:
-        stem: Of the file's name; it says nothing of the label.
+        stem: Stem of the file's name; it says nothing of the label.
         scene: A key of `SCENES`.
         label: One of the scene's classes.
-        seed: Of what is drawn at random; no other plan has it.
+        seed: Seed of what is drawn at random; no other plan has it.
         fps: Frames a second, 25 or 30.
-        duration_s: Of picture and sound.
+        duration_s: Length of picture and sound.
         event_start_s: When the anomaly begins; ``None`` for a normal video.
         event_end_s: When it is over, or the video is; ``None`` for a normal video.
         event_whole_s: How long it would take if the video went on; ``None`` for a normal video.
-        hour: Of the day, 0 to 23.
+        hour: Hour of the day, 0 to 23.
         weather: clear, rain or fog.
         dark: Whether there is little light: at night, and on some gloomy days.
     """

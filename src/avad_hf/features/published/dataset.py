@@ -110,9 +110,10 @@ def read_published(
         root: Folder that the features were unpacked in.
         split: ``"train"``, ``"validation"`` or ``"test"``; all videos by default.
         crop: As in [`PublishedFeatures`].
-        seed: Of a validation set, held out of the training set where a corpus fixes training and test alone.
+        seed: Seed of a validation set, held out of the training set where a corpus fixes training and test alone.
         scene: Only the videos of this scene.
-        options: Of the kind: ``fps`` (rtfm, ar_net, npy), ``stream`` (ar_net), ``clip_length``, ``crop_axis`` (npy).
+        options: Options of the kind: ``fps`` (rtfm, ar_net, npy), ``stream`` (ar_net), ``clip_length`` and
+            ``crop_axis`` (npy).
 
     Raises:
         FileNotFoundError: If the folder does not hold such features.
@@ -130,9 +131,9 @@ def read_published(
             "out for validation."
         )
     # Before crops become rows, so that all crops of a video are in one split.
-    found = PublishedFeatures(select(videos, split, seed, scene, os.fspath(root)), crop)
-    found.selection = described(root, split, seed, scene)
-    return found
+    features = PublishedFeatures(select(videos, split, seed, scene, os.fspath(root)), crop)
+    features.selection = described(root, split, seed, scene)
+    return features
 
 
 def _rows(video: Video, crop: int | str, sizes: dict[str, tuple[int, str]]) -> list[dict[str, Any]]:
