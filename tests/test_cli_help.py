@@ -126,7 +126,7 @@ def test_an_option_has_one_form_in_all_verbs():
     with_output = {verb for verb, option in shown_parameters() if "--output" in option.opts and "-o" in option.opts}
     assert with_output == set(COMMANDS) - {"detect", "describe", "push"}
     with_json = {verb for verb, option in shown_parameters() if "--json" in option.opts}
-    assert with_json == set(COMMANDS) - {"demo", "reproduce"}
+    assert with_json == set(COMMANDS) - {"demo"}
 
 
 def test_brackets_are_no_markup():

@@ -14,7 +14,7 @@ from avad_hf.corpora.splits import with_split_columns
 from avad_hf.features.dataset import FeatureDataset
 from avad_hf.reproduce import protocol
 from avad_hf.reproduce.avaca import AUDIO_PATHS, paired, reproduce
-from avad_hf.reproduce.protocol import Figure
+from avad_hf.reproduce.protocol import Figure, tables_of
 from avad_hf.runs import only_run
 
 from .layouts import Media, shanghaitech_tree
@@ -71,6 +71,10 @@ def test_table_iii_has_every_cell_with_the_papers_beside(tables):
             assert cell.strip().startswith(expected)
     assert "(paper 89.76 ± 1.33)" in rows["mgarr"][1]
     assert "(paper 78.6 ± 6.82)" in rows["zejtun_field"][2]
+    # The same for programs.
+    first = tables_of(text)[0]
+    assert first["title"].startswith("Table III") and "highest clip" in first["caption"]
+    assert [list(row.values()) for row in first["rows"]] == [[scene, *map(str.strip, rows[scene])] for scene in SCENES]
     # No frame has a label here, so there is no table of frames.
     assert "Clips, each with its video's label" in text
     assert "Frames, each" not in text

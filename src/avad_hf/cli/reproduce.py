@@ -9,9 +9,9 @@ import typer
 from avad_hf.registration import ARCHITECTURES
 from avad_hf.reproduce.papers import PAPERS, Paper
 
-from .options import AccumulateOption, DeviceOption, DType, profile_names
-from .results import RESULTS, output_folder
-from .terminal import check_checkpoint, check_device, hush_libraries, refuse, say, stage, stop_for, stoppable
+from .options import AccumulateOption, DeviceOption, DType, JsonOption, profile_names
+from .results import RESULTS, check_json, output_folder, write_json
+from .terminal import check_checkpoint, check_device, hush_libraries, refuse, stage, stop_for, stoppable
 
 # Corpora with a published table, and the synthetic ones.
 Corpus = StrEnum("Corpus", {name: name for name in PAPERS})
@@ -113,6 +113,7 @@ def reproduce(
     ] = None,
     device: DeviceOption = None,
     dtype: Annotated[DType, typer.Option(help="Precision of the encoders.")] = DType.float32,
+    json: JsonOption = None,
 ) -> None:
     """Run a paper's protocol and print its tables with the paper's numbers beside.
 
@@ -125,6 +126,7 @@ def reproduce(
     What was done before is not done again.
     """
     paper = PAPERS[corpus.value]
+    tell = check_json(json)
     special = {
         "raw_dir": raw_dir,
         "match_by": match_by,
@@ -156,7 +158,10 @@ def reproduce(
             **special,
         )
     if text is not None:
-        say(f"\n{text}\nWritten to {folder / 'tables.md'}")
+        from avad_hf.reproduce.protocol import tables_of
+
+        write_json({"folder": str(folder), "tables": tables_of(text)}, json)
+        tell(f"\n{text}\nWritten to {folder / 'tables.md'}")
 
 
 def _run(corpus: str, folder: Path, model: str | None, num_videos: int | None, **options: Any) -> str | None:

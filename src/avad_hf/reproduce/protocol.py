@@ -183,4 +183,28 @@ def write_tables(protocol: Protocol, parts: Sequence[str]) -> str:
     return text
 
 
-__all__ = ["Figure", "Protocol", "held", "load", "write_tables"]
+def tables_of(text: str) -> list[dict[str, Any]]:
+    """The tables of what `write_tables` returns.
+
+    Returns:
+        For each table ``title``, the heading above it, ``caption``, the line above it, ``columns``, and ``rows``: a
+        dict of texts by column.
+    """
+    tables: list[dict[str, Any]] = []
+    title, caption, columns = "", "", None
+    for line in text.splitlines():
+        if line.startswith("#"):
+            title = line.lstrip("# ")
+        if not line.startswith("|"):
+            columns, caption = None, line.lstrip("# ") or caption
+            continue
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
+        if columns is None:
+            columns = cells
+            tables.append({"title": title, "caption": caption, "columns": columns, "rows": []})
+        elif not all(set(cell) <= {"-", ":"} for cell in cells):
+            tables[-1]["rows"].append(dict(zip(columns, cells, strict=True)))
+    return tables
+
+
+__all__ = ["Figure", "Protocol", "held", "load", "tables_of", "write_tables"]
