@@ -35,7 +35,7 @@ from avad_hf import (
 )
 from avad_hf.features.store import recipe_sha256
 from avad_hf.hub.folders import weights_hash
-from avad_hf.models.avaca import processing_avaca
+from avad_hf.models.avaca import features_avaca
 
 from .data.make_before import CLIPS, clip, digest, settings, write_rows
 
@@ -62,7 +62,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def portrait_as_before(monkeypatch):
     """Maps of portrait videos were squeezed to the landscape grid; that they are turned now is the one difference."""
 
-    monkeypatch.setattr(processing_avaca, "maps_on_grid", torch.nn.functional.adaptive_avg_pool2d)
+    monkeypatch.setattr(features_avaca, "maps_on_grid", torch.nn.functional.adaptive_avg_pool2d)
 
 
 @pytest.fixture(scope="module")
