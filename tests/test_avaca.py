@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 from torch import nn
-from transformers import AutoModel, AutoModelForVideoClassification
 
 from avad_hf import AvacaConfig, AvacaForAnomalyDetection, SlowFastConfig, SlowFastModel
 from avad_hf.models.avaca.modeling_avaca import AvacaAttentionBlock
@@ -179,18 +178,6 @@ def test_a_few_steps_lower_the_loss():
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.2 * losses[0]
-
-
-def test_round_trip_through_auto_classes(tmp_path):
-    detector, inputs = model(threshold=0.3), features()
-    detector.save_pretrained(tmp_path)
-    again = AutoModelForVideoClassification.from_pretrained(tmp_path)
-    assert isinstance(again, AvacaForAnomalyDetection) and again.config.threshold == 0.3
-    for name, tensor in detector.state_dict().items():
-        assert torch.equal(again.state_dict()[name], tensor)
-    torch.testing.assert_close(again(*inputs).logits, detector(*inputs).logits)
-    body = AutoModel.from_pretrained(tmp_path)
-    torch.testing.assert_close(body(*inputs).clip_states, detector.avaca(*inputs).clip_states)
 
 
 def test_golden_scores():

@@ -1,6 +1,7 @@
 """The study on real recordings: its corpus, its folds and figures, and a whole run of it on small files."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -182,6 +183,7 @@ def test_sound_of_others_is_of_another_recording_and_never_silent():
 
 def test_the_whole_study(checkout, tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(cctv_fights, "NUM_FOLDS", 2)
+    monkeypatch.setattr(cctv_fights, "draws", partial(draws, num_resamples=100))
     arguments = ["reproduce", "cctv-fights", "--data-dir", str(checkout), "--model", tiny, "-o", str(tmp_path / "out")]
     arguments += ["--seeds", "0", "--epochs", "1"]
     done = CliRunner().invoke(app, arguments)

@@ -12,6 +12,8 @@ import torch
 from torch import nn
 from transformers import AttentionInterface, AutoConfig, AutoModel, AutoModelForVideoClassification
 
+from avad_hf import I3dConfig
+from avad_hf.models.i3d import modeling_i3d
 from avad_hf.registration import ARCHITECTURES
 from avad_hf.training.models import detectors
 
@@ -24,6 +26,13 @@ WHOLE = [(name, "head" if one.head else "model") for name, one in ARCHITECTURES.
 every_network = pytest.mark.parametrize(("name", "part"), NETWORKS, ids=map("-".join, NETWORKS))
 every_whole_network = pytest.mark.parametrize(("name", "part"), WHOLE, ids=map("-".join, WHOLE))
 every_head = pytest.mark.parametrize("name", HEADS)
+
+
+@pytest.fixture(autouse=True)
+def narrow_i3d(monkeypatch):
+    """I3D has no setting for its width: two of its blocks are left, of two channels a branch."""
+    monkeypatch.setattr(modeling_i3d, "MIXED", dict.fromkeys(("Mixed_4b", "Mixed_5b"), (2, 2, 2, 2, 2, 2)))
+    monkeypatch.setattr(I3dConfig, "hidden_size", 8)
 
 
 def build(name: str, part: str = "model", **settings: Any) -> nn.Module:
@@ -157,10 +166,13 @@ def test_saving_and_loading(name, part, tmp_path):
         check_equal(placed(**given), expected)
     half = type(network).from_pretrained(tmp_path, dtype=torch.bfloat16)
     assert {tensor.dtype for tensor in half.parameters()} == {torch.bfloat16}
-    if part == "model":
-        assert type(AutoModel.from_pretrained(tmp_path)) is type(network)
-    elif network.main_input_name != "input_features":
+    if part == "head" and network.main_input_name != "input_features":
         assert type(AutoModelForVideoClassification.from_pretrained(tmp_path)) is type(network)
+    body = AutoModel.from_pretrained(tmp_path)
+    assert type(body) is ARCHITECTURES[name].load("model")
+    expected = getattr(network, network.base_model_prefix, network).state_dict()
+    for key, tensor in body.state_dict().items():
+        assert torch.equal(tensor, expected[key]), key
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -373,7 +385,7 @@ def test_padding_changes_nothing(name, part):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision(name, part, dtype):
     network = build(name, part)
-    given = inputs(network)
+    given = inputs(network, batch=1)
     with torch.no_grad():
         expected = tensors(network(**given))
         half = {key: value.to(dtype) if value.is_floating_point() else value for key, value in given.items()}

@@ -4,7 +4,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoModelForVideoClassification
 
 from avad_hf import ResNet3dConfig, ResNet3dForVideoClassification, ResNet3dModel
 
@@ -225,28 +224,6 @@ def test_begins_as_the_original_does():
         elif isinstance(module, nn.BatchNorm3d):
             assert (module.weight == 1).all() and (module.bias == 0).all()
     assert (model.fc.bias == 0).all()
-
-
-@pytest.mark.parametrize("shortcut", ["A", "B"])
-@torch.no_grad()
-def test_round_trip_through_auto_classes(tmp_path, shortcut):
-    fields = {"rescale_factor": 1, "image_mean": [114.7748, 107.7354, 99.475], "image_std": [1.0, 1.0, 1.0]}
-    model = ResNet3dForVideoClassification(ResNet3dConfig(**TINY, **fields, shortcut_type=shortcut, num_labels=2))
-    randomise(model)
-    model.eval().save_pretrained(tmp_path)
-    config = AutoConfig.from_pretrained(tmp_path)
-    assert isinstance(config, ResNet3dConfig)
-    assert (config.shortcut_type, config.num_labels, config.stem_width) == (shortcut, 2, 8)
-    assert {name: getattr(config, name) for name in fields} == fields
-    frames = torch.randn(1, 6, 3, 40, 40)
-    again = AutoModelForVideoClassification.from_pretrained(tmp_path)
-    body = AutoModel.from_pretrained(tmp_path)
-    assert isinstance(again, ResNet3dForVideoClassification) and isinstance(body, ResNet3dModel)
-    for name, tensor in model.state_dict().items():
-        assert torch.equal(again.state_dict()[name], tensor)
-    assert again(frames).logits.shape == (1, 2)
-    torch.testing.assert_close(again(frames).logits, model(frames).logits)
-    torch.testing.assert_close(body(frames).feature_map, model.resnet3d(frames).feature_map)
 
 
 def trained(checkpointing: bool, shortcut: str, steps: int = 2):

@@ -1,6 +1,5 @@
 """RTFM: network and losses against their definitions, padding, refusals, and what generic code makes of it."""
 
-import json
 import math
 from itertools import pairwise
 from types import SimpleNamespace
@@ -9,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoModelForVideoClassification, AutoProcessor, pipeline
+from transformers import AutoModelForVideoClassification, AutoProcessor, pipeline
 
 from avad_hf import FeatureDataset, RtfmConfig, RtfmForAnomalyDetection, RtfmModel, TrainingConfig, evaluate, train
 from avad_hf.models.detector import WHOLE_VIDEO
@@ -509,20 +508,6 @@ def test_config_fits_stored_features(tmp_path):
     assert (heard.inputs, heard.input_size) == ("audio", 5)
     seen = RtfmConfig.for_data({"visual_features": item["visual_features"]}, data.rows, None)
     assert (seen.inputs, seen.input_size) == ("visual", 7)
-
-
-@torch.no_grad()
-def test_saved_and_loaded_by_auto_classes(tmp_path):
-    detector = model(inputs="both")
-    detector.save_pretrained(tmp_path)
-    loaded = AutoModelForVideoClassification.from_pretrained(tmp_path)
-    assert type(loaded) is RtfmForAnomalyDetection and type(AutoConfig.from_pretrained(tmp_path)) is RtfmConfig
-    assert json.loads(loaded.config.to_json_string()) == json.loads(detector.config.to_json_string())
-    visual, audio, mask = features()
-    assert torch.equal(loaded.eval()(visual, audio, mask).logits, detector(visual, audio, mask).logits)
-    body = AutoModel.from_pretrained(tmp_path).eval()
-    assert type(body) is RtfmModel
-    assert torch.equal(body(visual, audio, mask).clip_states, detector.rtfm(visual, audio, mask).clip_states)
 
 
 @pytest.mark.parametrize("inputs", ["visual", "audio", "both"])

@@ -5,7 +5,6 @@ import copy
 import pytest
 import torch
 from pytorchvideo.models.slowfast import create_slowfast
-from transformers import AutoModel, AutoModelForVideoClassification
 
 from avad_hf import SlowFastConfig, SlowFastForVideoClassification, SlowFastModel
 from avad_hf.models.checkpoints import weights_state
@@ -27,40 +26,34 @@ def randomise(model: torch.nn.Module) -> None:
             torch.nn.init.kaiming_normal_(tensor, nonlinearity="relu", generator=generator)
 
 
-def pair_of(stem_width: int):
-    """pytorchvideo's SlowFast and ours with the same weights."""
-    original = create_slowfast(
-        model_depth=50, slowfast_fusion_conv_kernel_size=(7, 1, 1), stem_dim_outs=(stem_width, stem_width // 8)
-    ).eval()
-    randomise(original)
-    ours = SlowFastForVideoClassification(SlowFastConfig(stem_width=stem_width)).eval()
-    weights = {
+def original_of(stem_width: int) -> torch.nn.Module:
+    """pytorchvideo's SlowFast."""
+    widths = (stem_width, stem_width // 8)
+    return create_slowfast(model_depth=50, slowfast_fusion_conv_kernel_size=(7, 1, 1), stem_dim_outs=widths)
+
+
+def renamed(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The original's weights under our names."""
+    return {
         name.replace("blocks.6.proj", "proj") if name.startswith("blocks.6") else f"slowfast.{name}": tensor
-        for name, tensor in original.state_dict().items()
+        for name, tensor in weights.items()
     }
-    ours.load_state_dict(weights, strict=True)
-    return original, ours
 
 
 @pytest.fixture(scope="module")
 def pair():
-    """Of the published width."""
-    return pair_of(64)
+    """pytorchvideo's SlowFast and ours of all layers with the same weights, an eighth as wide as published."""
+    original = original_of(8).eval()
+    randomise(original)
+    ours = SlowFastForVideoClassification(SlowFastConfig(stem_width=8)).eval()
+    ours.load_state_dict(renamed(original.state_dict()), strict=True)
+    return original, ours
 
 
-@pytest.fixture(scope="module")
-def thin_pair():
-    return pair_of(8)
-
-
-@pytest.mark.parametrize(
-    ("which", "size", "cells"),
-    [("pair", (193, 225), (1, 2)), ("thin_pair", (256, 256), (2, 2)), ("thin_pair", (256, 455), (2, 9))],
-)
+@pytest.mark.parametrize(("size", "cells"), [((193, 225), (1, 2)), ((256, 256), (2, 2)), ((256, 455), (2, 9))])
 @torch.no_grad()
-def test_equals_pytorchvideo(which, size, cells, request):
-    """Of the published width on few pixels, and on those of the published sizes with fewer channels."""
-    original, ours = request.getfixturevalue(which)
+def test_equals_pytorchvideo(pair, size, cells):
+    original, ours = pair
     video = torch.randn(1, 32, 3, *size)
     channels_first = video.transpose(1, 2)
     expected_map = [channels_first[:, :, SLOW_FRAMES], channels_first]
@@ -81,31 +74,14 @@ def test_equals_pytorchvideo(which, size, cells, request):
         assert (value - expected).norm() / expected.norm() < 1e-5
 
 
-def test_has_the_published_size(pair):
-    _, ours = pair
+def test_weights_are_pytorchvideos():
+    """Of the published width."""
+    with torch.device("meta"):
+        original, ours = original_of(64), SlowFastForVideoClassification(SlowFastConfig())
     assert sum(parameter.numel() for parameter in ours.parameters()) == 34_566_488
-    assert len(ours.state_dict()) == 662
-
-
-def test_round_trip_through_auto_classes(tmp_path):
-    model = SlowFastForVideoClassification(SlowFastConfig(**TINY, num_labels=5)).eval()
-    model.save_pretrained(tmp_path)
-    video = torch.randn(1, 32, 3, 224, 224)
-    again = AutoModelForVideoClassification.from_pretrained(tmp_path)
-    body = AutoModel.from_pretrained(tmp_path)
-    assert isinstance(again, SlowFastForVideoClassification) and isinstance(body, SlowFastModel)
-    assert all(
-        torch.equal(a, b) for a, b in zip(again.state_dict().values(), model.state_dict().values(), strict=True)
-    )
-    torch.testing.assert_close(again(video).logits, model(video).logits)
-    torch.testing.assert_close(body(video).feature_map, model.slowfast(video).feature_map)
-
-
-def test_learns_with_labels():
-    model = SlowFastForVideoClassification(SlowFastConfig(**TINY, num_labels=5))
-    outputs = model(torch.randn(2, 32, 3, 193, 193), labels=torch.tensor([0, 4]))
-    outputs.loss.backward()
-    assert all(parameter.grad is not None for parameter in model.parameters())
+    shapes = {name: tensor.shape for name, tensor in ours.state_dict().items()}
+    assert shapes == {name: tensor.shape for name, tensor in renamed(original.state_dict()).items()}
+    assert len(shapes) == 662
 
 
 def test_residual_branches_start_as_zero():

@@ -1,14 +1,13 @@
 """X3D against pytorchvideo's, with the same random weights; and as an encoder, in a processor and converted."""
 
 import copy
-import json
 import warnings
 
 import numpy as np
 import pytest
 import torch
 from huggingface_hub import ModelCard
-from transformers import AutoFeatureExtractor, AutoModel, AutoModelForVideoClassification
+from transformers import AutoFeatureExtractor, AutoModelForVideoClassification
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -159,28 +158,9 @@ def test_maps_of_any_frames(height, width, grid):
     torch.testing.assert_close(found.pooler_output, found.feature_map.mean(dim=(2, 3)))
 
 
-def test_round_trip_through_auto_classes(tmp_path):
-    model = X3dForVideoClassification(X3dConfig(**TINY, num_labels=2)).eval()
-    randomise(model)
-    model.save_pretrained(tmp_path)
-    video = torch.randn(1, 16, 3, 64, 64)
-    again = AutoModelForVideoClassification.from_pretrained(tmp_path)
-    body = AutoModel.from_pretrained(tmp_path)
-    assert isinstance(again, X3dForVideoClassification) and isinstance(body, X3dModel)
-    assert again.config.num_labels == 2 and json.dumps(again.config.facts()) == json.dumps(model.config.facts())
-    assert all(
-        torch.equal(a, b) for a, b in zip(again.state_dict().values(), model.state_dict().values(), strict=True)
-    )
-    torch.testing.assert_close(again(video).logits, model(video).logits)
-    torch.testing.assert_close(body(video).feature_map, model.x3d(video).feature_map)
-
-
-def test_learns_with_labels():
-    model = X3dForVideoClassification(X3dConfig(**TINY, num_labels=5))
-    assert all((m.norm_c.weight == 0).all() for m in model.modules() if hasattr(m, "norm_c"))
-    randomise(model)  # branches that are zero have no gradients
-    model(torch.randn(2, 16, 3, 64, 64), labels=torch.tensor([0, 4])).loss.backward()
-    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in model.parameters())
+def test_residual_branches_start_as_zero():
+    last = [module.norm_c.weight for module in X3dModel(X3dConfig(**TINY)).modules() if hasattr(module, "norm_c")]
+    assert len(last) == sum(TINY["depths"]) and all((weight == 0).all() for weight in last)
 
 
 def test_without_squeeze_and_excitation():
