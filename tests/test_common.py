@@ -132,10 +132,10 @@ def test_new_weights_are_finite_and_come_from_the_seed(name, part):
     torch.manual_seed(1)
     first = one.load(part)(config)
     torch.manual_seed(1)
-    second = one.load(part)(config)
+    second = one.load(part)(config).state_dict()
     for key, tensor in first.state_dict().items():
         assert torch.isfinite(tensor).all(), key
-        assert torch.equal(tensor, second.state_dict()[key]), key
+        assert torch.equal(tensor, second[key]), key
 
 
 @every_whole_network
@@ -309,9 +309,12 @@ def test_training_reaches_every_weight(name):
 @every_head
 def test_gradient_checkpointing_changes_nothing(name):
     network = build(name, "head")
-    assert network.supports_gradient_checkpointing
+    assert network.supports_gradient_checkpointing and build(name).supports_gradient_checkpointing
     given = inputs(network)
     expected = learn(copy.deepcopy(network), given)
+    network.activation_checkpointing_enable({"use_reentrant": True})
+    with pytest.raises(ValueError, match="Call activation_checkpointing_enable"):
+        learn(copy.deepcopy(network), given)
     network.activation_checkpointing_enable()
     computed = []
     for module in network.modules():
@@ -431,6 +434,28 @@ def test_a_head_from_a_bare_body_says_so(name, tmp_path, caplog):
             parameter.add_(1e-3)
     loaded.save_pretrained(tmp_path / "trained")
     assert one.load("head").from_pretrained(tmp_path / "trained").config.notice is None
+
+
+@every_head
+def test_a_new_head_for_other_classes_says_so(name, tmp_path):
+    head = build(name, "head")
+    if name in detectors():  # their classes are other settings too
+        return
+    head.save_pretrained(tmp_path)
+    kind, count = type(head), head.config.num_labels + 1
+    with pytest.raises(ValueError, match="to train a new head for them, give ignore_mismatched_sizes=True"):
+        kind.from_pretrained(tmp_path, num_labels=count)
+    loaded = kind.from_pretrained(tmp_path, num_labels=count, ignore_mismatched_sizes=True)
+    assert "are new and untrained: those of its checkpoint had other shapes" in loaded.config.notice
+    assert loaded.config.num_labels == count
+
+
+@every_head
+def test_what_a_call_returns_is_not_saved(name, tmp_path):
+    head = build(name, "head", return_dict=False)
+    head.save_pretrained(tmp_path)
+    assert head.config.return_dict is False
+    assert type(head).from_pretrained(tmp_path).config.return_dict is True
 
 
 @every_head

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from transformers import AutoFeatureExtractor, AutoProcessor, AutoVideoProcessor, pipeline
 
 from avad_hf.media.sources import open_media
@@ -89,6 +90,11 @@ def test_extractors_give_what_is_asked_for(name, videos):
         torch.testing.assert_close(value[0], features[key][0][: value.shape[1]])
     with pytest.raises(TypeError, match="unexpected keyword argument"):
         made(inputs, retrun_tensors="pt")
+    if not reads_videos(name):
+        check_features(made(audio=inputs), features)
+        check_features(made(waveform=inputs), features)  # as it was called before
+        with pytest.raises(ValueError, match="Give the waveform as audio, once"):
+            made()
 
 
 @pytest.mark.parametrize("name", EXTRACTORS)
@@ -106,7 +112,8 @@ def test_frames_in_arrays_are_videos(name, videos):
         frames = np.stack([frame.pixels.permute(1, 2, 0).numpy() for frame in media.frames(None)])
     expected = made({"frames": frames, "fps": 25})
     channels_first = torch.as_tensor(frames).permute(0, 3, 1, 2)
-    for form in (frames, channels_first, list(frames), [frames], frames[None]):
+    pictures = [Image.fromarray(frame) for frame in frames]
+    for form in (frames, channels_first, list(frames), pictures, [frames], [pictures], frames[None]):
         check_features(made(form), expected)
     picked = frames[:: max(1, len(frames) // made.num_frames)][: made.num_frames]
     check_features(made(picked, do_sample_frames=False), expected)
@@ -176,6 +183,7 @@ def test_frames_and_waveforms_in_arrays(name, processors):
     check_features(processor(frames, **arguments), expected)
     check_features(processor([list(frames)], **{**arguments, "audio": [wave]}), expected)
     check_features(processor(torch.as_tensor(frames).permute(0, 3, 1, 2), **arguments), expected)
+    check_features(processor(frames[None], **{**arguments, "audio": wave[None]}), expected)
     assert not processor(frames, fps=25)["has_audio"].any()
     with pytest.raises(ValueError, match="one sound a video: got 2 of them for 1 videos"):
         processor(frames, **{**arguments, "audio": [wave, wave]})

@@ -1,5 +1,7 @@
 """AVACA with its encoders inside: from pixels and waveforms to scores, as by features."""
 
+import copy
+
 import pytest
 import torch
 
@@ -9,13 +11,16 @@ from avad_hf import (
     AvacaProcessor,
     SlowFastConfig,
     SlowFastModel,
+    TrainingConfig,
     VggishConfig,
     VggishModel,
     YamnetConfig,
     YamnetModel,
+    train,
 )
 from avad_hf.registration import ARCHITECTURES
 
+from .feature_stores import plant
 from .media_files import frame_times, sound, write_media
 
 GIVEN = ("pixels", "waveforms", "clip_mask", "has_audio")
@@ -171,8 +176,72 @@ def test_refuses_another_normalisation(detector, processor):
         ({"video_config": {"model_type": "bert"}, "audio_config": VggishConfig()}, "got one of type 'bert'"),
         ({"video_config": {"model_type": "none"}, "audio_config": YamnetConfig()}, "video_config cannot be read"),
         ({"feature_grid": [2]}, "must be rows and columns"),
+        ({"video_config": {}, "audio_config": VggishConfig()}, "whose model_type says which one"),
     ],
 )
 def test_refuses_configs(settings, message):
     with pytest.raises(Exception, match=message):
         AvacaConfig(**settings)
+
+
+def test_refuses_encoders_in_each_others_place():
+    config = AvacaConfig(video_config=VggishConfig(), audio_config=YamnetConfig())
+    with pytest.raises(ValueError, match="video_config must be that of an encoder that reads pixels"):
+        AvacaForAnomalyDetection(config)
+
+
+def test_padding_teaches_nothing(detector, processor, videos):
+    """Neither the loss nor the batch norms of the encoders see clips that are padding, or sound that is none."""
+    first, second = (detector.with_encoders(processor).train() for _ in range(2))
+    raw = {name: value for name, value in processor.pixels_and_sound(videos[0]).items() if name in GIVEN}
+    padded = copy.copy(raw)
+    for name in ("pixels", "waveforms", "clip_mask"):
+        padded[name] = torch.cat([raw[name], torch.zeros_like(raw[name])], dim=1)
+    loss = first(**raw, labels=torch.tensor([1])).loss
+    torch.testing.assert_close(second(**padded, labels=torch.tensor([1])).loss, loss, rtol=1e-4, atol=1e-4)
+    for (name, found), (_, expected) in zip(second.named_buffers(), first.named_buffers(), strict=True):
+        torch.testing.assert_close(found, expected, msg=name)
+    heard = detector.with_encoders(processor).train()
+    heard(**{**raw, "has_audio": torch.tensor([False])}, labels=torch.tensor([1])).loss.backward()
+    assert all(parameter.grad is None for parameter in heard.encoders.audio_encoder.parameters())
+
+
+def test_an_encoder_may_be_wrapped(detector, processor, raw):
+    """Adapters put a module of their own in its place, and copies for several GPUs have encoders of their own."""
+
+    class Wrapper(torch.nn.Module):
+        def __init__(self, network):
+            super().__init__()
+            self.network, self.config, self.device = network, network.config, network.device
+
+        def on_pixels(self, *inputs):
+            self.calls = getattr(self, "calls", 0) + 1
+            return self.network.on_pixels(*inputs)
+
+    whole = detector.with_encoders(processor).eval()
+    with torch.no_grad():
+        expected = whole(**raw).logits
+        whole.encoders.video_encoder = Wrapper(whole.encoders.video_encoder)
+        torch.testing.assert_close(whole(**raw).logits, expected)
+    assert whole.encoders.video_encoder.calls == 1
+
+
+def test_types_are_kept(detector, processor):
+    half = copy.deepcopy(detector).to(torch.bfloat16)
+    assert half.with_encoders(processor).dtype == torch.bfloat16
+
+
+def test_training_on_stored_features_leaves_the_encoders_out(detector, processor, tmp_path):
+    """New weights are for the detector alone; encoders within would be new and random too."""
+    whole = detector.with_encoders(processor)
+    whole.save_pretrained(tmp_path / "whole")
+    widths = processor.widths
+    shape = (widths["visual_features"], 1, 2)
+    store = plant(tmp_path / "store", num_videos=24, shape=shape, audio_size=widths["audio_features"])
+    settings = {"data": str(store), "model": str(tmp_path / "whole"), "epochs": 1, "batch_size": 8}
+    for name, fine_tune in (("new", False), ("tuned", True)):
+        train(TrainingConfig(output_dir=str(tmp_path / name), fine_tune=fine_tune, **settings), progress=False)
+        trained = AvacaForAnomalyDetection.from_pretrained(tmp_path / name)
+        assert (trained.encoders is None) == (trained.config.video_config is None) == (not fine_tune)
+    for name, tensor in whole.encoders.state_dict().items():
+        assert torch.equal(trained.encoders.state_dict()[name], tensor), name

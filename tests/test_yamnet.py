@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import os
 import zipfile
 from types import SimpleNamespace
@@ -24,6 +25,7 @@ from avad_hf import (
     VggishModel,
     YamnetConfig,
     YamnetFeatureExtractor,
+    YamnetForAudioClassification,
     YamnetModel,
     extract_features,
     train,
@@ -509,3 +511,51 @@ def test_a_bicycle_bell_is_heard_where_it_is(trained, recording):
     is_bell = [any(start <= middle < end for start, end in bells) for middle in middles]
     assert (len(is_bell), sum(is_bell)) == (119, 70)
     assert roc_auc_score(is_bell, probabilities[:, CLASSES.index("Bicycle bell")]) > 0.92
+
+
+def classifier(**settings) -> YamnetForAudioClassification:
+    torch.manual_seed(0)
+    return YamnetForAudioClassification(YamnetConfig(hidden_sizes=(8, 16), strides=(2, 2), **settings)).eval()
+
+
+def test_a_sound_is_classified_by_the_mean_of_its_windows():
+    """Windows of 96 frames that begin every 48, as in the original; what is padding counts for nothing."""
+    network = classifier()
+    sounds = torch.randn(2, 250, 64)
+    mask = torch.ones(2, 250, dtype=torch.bool)
+    mask[1, 150:] = False
+    with torch.no_grad():
+        found = network(sounds, mask).logits.sigmoid()
+        for sound, length, probabilities in zip(sounds, (250, 150), found, strict=True):
+            begins = range(0, length - 95, 48)
+            windows = torch.stack([sound[begin : begin + 96] for begin in begins])
+            expected = YamnetModel.forward(network, windows).logits.sigmoid().mean(dim=0)
+            torch.testing.assert_close(probabilities, expected)
+        torch.testing.assert_close(network(sounds[:1]).logits, network(sounds, mask).logits[:1])
+        short = sounds[:1, :50]
+        quiet = torch.full((1, 46, 64), math.log(YamnetFeatureExtractor.log_offset))
+        expected = YamnetModel.forward(network, torch.cat([short, quiet], dim=1)).logits
+        torch.testing.assert_close(network(short).logits, expected)
+        # Whatever padding holds.
+        mask = torch.arange(96).unsqueeze(0) < 50
+        torch.testing.assert_close(network(sounds[:1, :96], mask).logits, expected)
+
+
+def test_losses_of_one_class_and_of_several():
+    sounds = torch.randn(2, 96, 64)
+    several, one = classifier(num_labels=3), classifier(num_labels=3, problem_type="single_label_classification")
+    targets = torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
+    with torch.no_grad():
+        outputs = several(sounds, labels=targets)
+        expected = torch.nn.functional.binary_cross_entropy(outputs.logits.sigmoid(), targets)
+        torch.testing.assert_close(outputs.loss, expected)
+        outputs = one(sounds, labels=torch.tensor([2, 0]))
+        expected = -outputs.logits.softmax(dim=1)[[0, 1], [2, 0]].log().mean()
+        torch.testing.assert_close(outputs.loss, expected)
+    with pytest.raises(ValueError, match=r"labels must be of shape \(2, 3\) .* single_label_classification"):
+        several(sounds, labels=torch.tensor([2, 0]))
+    with pytest.raises(ValueError, match="problem_type must be one of"):
+        classifier(problem_type="regression")
+    for shape in ((96, 64), (1, 0, 64)):
+        with pytest.raises(ValueError, match="with 1 or more frames, got"):
+            several(torch.zeros(shape))

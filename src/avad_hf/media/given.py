@@ -4,6 +4,7 @@ import os
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from .errors import MediaError
 
@@ -15,10 +16,11 @@ def as_sources(
 
     Args:
         videos: One of `avad_hf.media.sources.ACCEPTED_SOURCES`; frames as an array or tensor of 8 bits, of shape
-            `(F, H, W, 3)` or `(F, 3, H, W)`, or as a list of pictures of shape `(H, W, 3)`; or a list of such videos,
+            `(F, H, W, 3)` or `(F, 3, H, W)`, or as a list of pictures (of PIL, or of shape `(H, W, 3)`); or a list of such videos,
             or one array of shape `(B, F, H, W, 3)`.
         audio: Sound beside the videos, one or a list: the path of a file beside the path of a video, a waveform of
-            shape `(samples,)` or `(channels, samples)` beside frames; ``None`` for a video without.
+            shape `(samples,)` or `(channels, samples)` beside frames; ``None`` for a video without. Beside an array
+            of videos also one of shape `(B, samples)` or `(B, channels, samples)`.
         fps: Frames a second of frames in arrays.
         sampling_rate: Samples a second of waveforms, in Hz.
 
@@ -31,7 +33,8 @@ def as_sources(
         raise ValueError("No video was given.")
     sounds = [None] * len(sources) if audio is None else list(audio) if isinstance(audio, (list, tuple)) else None
     if sounds is None:
-        sounds = list(audio) if _rank(audio) == 3 else [audio]
+        is_batch = _rank(videos) == 5 and _rank(audio) in (2, 3)
+        sounds = list(audio) if is_batch else [audio]
     if len(sounds) != len(sources):
         raise ValueError(f"audio must have one sound a video: got {len(sounds)} of them for {len(sources)} videos.")
     return [_source(*pair, fps, sampling_rate) for pair in zip(sources, sounds, strict=True)]
@@ -47,14 +50,15 @@ def _as_list(videos: Any) -> list[Any]:
         return list(videos)
     if not isinstance(videos, (list, tuple)):
         return [videos]
-    if videos and all(_rank(picture) == 3 for picture in videos):  # the pictures of one video
-        return [np.stack([np.asarray(picture) for picture in videos])]
+    if videos and all(isinstance(picture, Image.Image) or _rank(picture) == 3 for picture in videos):
+        return [list(videos)]  # the pictures of one video
     return list(videos)
 
 
 def _source(video: Any, sound: Any, fps: float | None, sampling_rate: int | None) -> Any:
     if isinstance(video, (list, tuple)):
-        video = np.stack([np.asarray(picture) for picture in video])
+        pictures = [one.convert("RGB") if isinstance(one, Image.Image) else one for one in video]
+        video = np.stack([np.asarray(picture) for picture in pictures])
     if _rank(video) is not None:
         frames = np.asarray(video)
         if frames.ndim == 4 and frames.shape[1] == 3 and frames.shape[3] != 3:  # as torch has them

@@ -22,6 +22,11 @@ class CheckpointedModule(nn.Module):
         """``function(*inputs)``, which must use no other module with parameters than parts of this one."""
         if not (self.gradient_checkpointing and self.training and torch.is_grad_enabled()):
             return function(*inputs)
+        if getattr(self._gradient_checkpointing_func, "keywords", {}).get("use_reentrant"):
+            raise ValueError(
+                "use_reentrant=True would count what is computed twice twice in the statistics of batch norms. Call "
+                "activation_checkpointing_enable() without it, or leave it out of gradient_checkpointing_kwargs."
+            )
         return self._gradient_checkpointing_func(
             function, *inputs, context_fn=lambda: (nullcontext(), _statistics_kept(self))
         )

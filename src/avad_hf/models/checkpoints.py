@@ -310,8 +310,9 @@ class CheckpointModel(PushedWithCard, PreTrainedModel):
             name, found, needed = differing[0]
             raise ValueError(
                 f"{pretrained_model_name_or_path}: {len(differing)} weights have another shape than this "
-                f"{cls.__name__} needs, first {name}: it is {tuple(found)}, and must be {tuple(needed)}. The weights "
-                "and config.json belong to different networks: copy or download both again."
+                f"{cls.__name__} needs, first {name}: it is {tuple(found)}, and must be {tuple(needed)}. Either the "
+                "weights and config.json belong to different networks: copy or download both again. Or you have asked "
+                "for other classes: to train a new head for them, give ignore_mismatched_sizes=True."
             )
         _refuse_whole_numbers(model, pretrained_model_name_or_path, kwargs)
         if missing := sorted(info["missing_keys"]):
@@ -321,7 +322,12 @@ class CheckpointModel(PushedWithCard, PreTrainedModel):
                     f"({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}). Give a complete {cls.__name__} "
                     f"checkpoint; to start from new weights, build {cls.__name__}(config) instead."
                 )
-            model._begin_untrained(pretrained_model_name_or_path, missing)
+            body = getattr(model, model.base_model_prefix)
+            why = f"its checkpoint held the body alone ({type(body).__name__})"
+            model._begin_untrained(pretrained_model_name_or_path, missing, why)
+        elif differing:
+            names = [name for name, _, _ in differing]
+            model._begin_untrained(pretrained_model_name_or_path, names, "those of its checkpoint had other shapes")
         asked = kwargs.get("dtype", kwargs.get("torch_dtype"))
         if isinstance(asked, torch.dtype) or (isinstance(asked, str) and asked != "auto"):
             model.asked_dtype = asked, model.dtype
@@ -337,26 +343,33 @@ class CheckpointModel(PushedWithCard, PreTrainedModel):
             and not any(name.startswith(f"{self.base_model_prefix}.") for name in missing)
         )
 
-    def _begin_untrained(self, place: str | os.PathLike, names: list[str]) -> None:
+    def _begin_untrained(self, checkpoint: str | os.PathLike, names: list[str], why: str) -> None:
         """Say which weights are new, here, in the log, and in every result until they have been trained."""
         weights = self.state_dict()
         notice = (
-            f"The weights {', '.join(names)} of this {type(self).__name__} are new and untrained: its checkpoint held "
-            f"a {self.config.architectures[0]} alone. Train it first; until then its scores mean nothing."
+            f"The weights {', '.join(names)} of this {type(self).__name__} are new and untrained: {why}. Train it "
+            "first; until then its scores mean nothing."
         )
-        logger.warning("%s: %s", place, notice)
+        logger.warning("%s: %s", checkpoint, notice)
         self._untrained = notice, {name: weights[name].detach().cpu().clone() for name in names}
         self.config.notice = " ".join(filter(None, [self.config.notice, notice]))
 
     def save_pretrained(self, *args, **kwargs):
-        """Write the checkpoint; without the notice of untrained weights once they have been trained."""
+        """Write the checkpoint; without the notice of untrained weights once they have been trained.
+
+        What a call is asked to return (``return_dict``) is no part of it.
+        """
         if self._untrained is not None:
             notice, before = self._untrained
             now = self.state_dict()
             if not any(torch.equal(now[name].detach().cpu(), tensor) for name, tensor in before.items()):
                 self.config.notice = (self.config.notice or "").replace(notice, "").strip() or None
                 self._untrained = None
-        return super().save_pretrained(*args, **kwargs)
+        return_dict, self.config.return_dict = self.config.return_dict, True
+        try:
+            return super().save_pretrained(*args, **kwargs)
+        finally:
+            self.config.return_dict = return_dict
 
     @classmethod
     def _engine(cls, place: str | os.PathLike, config: PreTrainedConfig | None = None, **kwargs) -> EngineModel | None:

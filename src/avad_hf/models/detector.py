@@ -65,6 +65,8 @@ class DetectorConfig(CheckpointConfig):
     pipeline_tag: ClassVar[str] = "video-classification"
 
     later_settings: ClassVar[dict[str, Any]] = {"feature_scales": None}
+    # Settings of encoders within the model, all ``None`` where it holds none.
+    encoder_settings: ClassVar[tuple[str, ...]] = ()
 
     threshold: float | int = 0.5
     threshold_origin: str | None = None

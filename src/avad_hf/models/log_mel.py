@@ -13,6 +13,7 @@ from transformers import BatchFeature, PreTrainedModel, SequenceFeatureExtractor
 from avad_hf.hub.push import PushedWithCard
 
 from .encoder import Encoder, EncoderSpec
+from .processing import in_tensors
 from .settings import Bounds, check_arguments, refuse_parts_of_class
 
 # Windows of sound are encoded by so many, or twice that, and so on: matrices of other numbers of rows are multiplied
@@ -142,12 +143,12 @@ class LogMelFeatureExtractor(PushedWithCard, SequenceFeatureExtractor):
         """
         offsets = torch.arange(num_frames) * self.hop_length
         begins = torch.as_tensor(first_samples).unsqueeze(1) + offsets
-        unique, place = begins.unique(return_inverse=True)
+        unique, frame_index = begins.unique(return_inverse=True)
         # Any of the windows that hold a frame will do.
         holder = torch.empty(len(unique), dtype=torch.long)
-        holder[place.flatten()] = torch.arange(begins.numel())
+        holder[frame_index.flatten()] = torch.arange(begins.numel())
         framed = windows.unfold(-1, self.window_length, self.hop_length)[:, :num_frames]
-        return self._log_mel_of_frames(framed[holder // num_frames, holder % num_frames])[place]
+        return self._log_mel_of_frames(framed[holder // num_frames, holder % num_frames])[frame_index]
 
     def examples(self, log_mel: Tensor, num_frames: int = 96) -> Tensor:
         """Cut log-mel frames into examples that do not overlap; an incomplete one at the end is dropped.
@@ -164,17 +165,19 @@ class LogMelFeatureExtractor(PushedWithCard, SequenceFeatureExtractor):
 
     def __call__(
         self,
-        waveform: Tensor | np.ndarray | list,
+        audio: Tensor | np.ndarray | list | None = None,
         sampling_rate: int | None = None,
         return_tensors: str | None = "pt",
+        waveform: Tensor | np.ndarray | list | None = None,
     ) -> BatchFeature:
         """Compute the log-mel spectrograms of one waveform or of several, which may differ in length.
 
         Args:
-            waveform: Mono samples within -1 and 1: an array of shape `(samples,)` or `(N, samples)`, or a list of N
+            audio: Mono samples within -1 and 1: an array of shape `(samples,)` or `(N, samples)`, or a list of N
                 arrays of shape `(samples,)`.
-            sampling_rate: Samples a second of the waveform, in Hz. Must be the extractor's own.
+            sampling_rate: Samples a second of the waveforms, in Hz. Must be the extractor's own.
             return_tensors: ``"pt"`` or ``"np"``.
+            waveform: An older name of `audio`.
 
         Returns:
             [`BatchFeature`] with ``input_features`` of shape `(N, frames, 64)`, the shorter ones padded, and
@@ -183,6 +186,9 @@ class LogMelFeatureExtractor(PushedWithCard, SequenceFeatureExtractor):
         Raises:
             ValueError: For another sampling rate, several channels, integers, values that are not finite, or nothing.
         """
+        if (audio is None) == (waveform is None):
+            raise ValueError("Give the waveform as audio, once.")
+        waveform = audio if waveform is None else waveform
         if sampling_rate is not None and sampling_rate != self.sampling_rate:
             raise ValueError(
                 f"This feature extractor needs sound at {self.sampling_rate} Hz, got sampling_rate={sampling_rate}. "
@@ -206,8 +212,7 @@ class LogMelFeatureExtractor(PushedWithCard, SequenceFeatureExtractor):
         lengths = torch.tensor([len(item) for item in spectrograms])
         padded = torch.nn.utils.rnn.pad_sequence(spectrograms, batch_first=True, padding_value=self.padding_value)
         mask = torch.arange(padded.shape[1]).unsqueeze(0) < lengths.unsqueeze(1)
-        features = BatchFeature({"input_features": padded, "audio_frame_mask": mask})
-        return features if return_tensors == "pt" else BatchFeature(dict(features), tensor_type=return_tensors)
+        return in_tensors(BatchFeature({"input_features": padded, "audio_frame_mask": mask}), return_tensors)
 
 
 class LogMelEncoder(Encoder):
@@ -242,10 +247,10 @@ class LogMelEncoder(Encoder):
 
     def configure(self, **settings: Any) -> "LogMelEncoder":
         """Set ``feature_extractor``, as `Encoder.configure` says."""
-        given = settings.get("feature_extractor")
-        if given is not None and not isinstance(given, self.extractor):
+        new_extractor = settings.get("feature_extractor")
+        if new_extractor is not None and not isinstance(new_extractor, self.extractor):
             raise TypeError(
-                f"{self.title} needs a {self.extractor.__name__}, got a {type(given).__name__}. Leave "
+                f"{self.title} needs a {self.extractor.__name__}, got a {type(new_extractor).__name__}. Leave "
                 "feature_extractor out, and every encoder gets its own."
             )
         super().configure(**settings)
@@ -253,14 +258,14 @@ class LogMelEncoder(Encoder):
         num_frames = 1 + (round(self.spec.window_s * extractor.sampling_rate) - extractor.window_length) // max(
             1, extractor.hop_length
         )
-        for what, found, fits in (
+        for setting, value, fits in (
             ("feature_size", extractor.feature_size, extractor.feature_size == config.num_mel_bins),
             ("sampling_rate", extractor.sampling_rate, extractor.sampling_rate == self.spec.sampling_rate),
             ("hop_length and window_length", num_frames, num_frames >= config.num_frames),
         ):
             if not fits:
                 raise ValueError(
-                    f"The feature extractor's {what} ({found}) does not fit the {self.title} network, which reads "
+                    f"The feature extractor's {setting} ({value}) does not fit the {self.title} network, which reads "
                     f"{config.num_frames} frames of {config.num_mel_bins} bands a second, at "
                     f"{self.spec.sampling_rate} Hz. Use the extractor that belongs to its weights."
                 )

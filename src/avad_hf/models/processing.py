@@ -141,17 +141,17 @@ def note_silence(media: Media, has_sound: bool, logger: Any) -> None:
         logger.info("%s: %s; its sound features are zero.", media.info.name, found)
 
 
-def in_tensors(features: BatchFeature, return_tensors: str) -> BatchFeature:
-    """Features as tensors of a library, ``"pt"`` or ``"np"``.
+def in_tensors(features: BatchFeature, return_tensors: str | None) -> BatchFeature:
+    """Features as tensors of torch, ``"pt"`` or ``None``, or as arrays of numpy, ``"np"``.
 
     Raises:
         ValueError: For another library.
     """
-    if return_tensors not in ("pt", "np"):
+    if return_tensors not in ("pt", "np", None):
         raise ValueError(f"return_tensors must be 'pt' or 'np', got {return_tensors!r}.")
-    return (
-        features if return_tensors == "pt" else BatchFeature({name: value.numpy() for name, value in features.items()})
-    )
+    if return_tensors != "np":
+        return features
+    return BatchFeature({name: value.cpu().numpy() for name, value in features.items()})
 
 
 def padded(items: Sequence[dict[str, Tensor]], names: Sequence[str]) -> dict[str, Tensor]:

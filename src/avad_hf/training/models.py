@@ -143,6 +143,8 @@ def _config_of(
         settings.pop("label2id")  # which is that of the classes before
     if model_config.threshold_origin is not None and "threshold" not in config.model_options:
         settings["threshold"] = type(model_config).threshold  # found for other weights
+    if data.reads == "features" and not config.fine_tune:
+        settings |= dict.fromkeys(model_config.encoder_settings)  # stored features teach the detector alone
     return type(model_config).from_dict(settings), processor
 
 

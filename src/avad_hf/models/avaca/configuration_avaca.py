@@ -56,6 +56,7 @@ class AvacaConfig(DetectorConfig):
         "audio_config": None,
         "feature_grid": None,
     }
+    encoder_settings: ClassVar[tuple[str, ...]] = ("video_config", "audio_config", "feature_grid")
     sub_configs: ClassVar[dict[str, type]] = {"video_config": AutoConfig, "audio_config": AutoConfig}
     audio_paths: ClassVar[tuple[str, ...]] = get_args(AudioPath)
     # For Trainer, which takes all other outputs for predictions.

@@ -20,9 +20,6 @@ from .configuration_avaca import AudioPath, AvacaConfig
 from .end_to_end_avaca import AvacaEncoders
 from .layers_avaca import AvacaAttentionBlock, AvacaConvLayer, through
 
-# What AvacaEncoders calls a processor's encoders.
-SLOTS = {"video_encoder": "seeing", "audio_encoder": "hearing"}
-
 
 @dataclass
 class AvacaModelOutput(ModelOutput):
@@ -213,6 +210,8 @@ class AvacaModel(AvacaPreTrainedModel):
                 visual = visual.masked_fill(~is_real[:, None, None, None], 0.0)
                 audio = audio.masked_fill(~is_real[:, None, None], 0.0)
         else:
+            if not clip_mask.any():
+                raise ValueError("clip_mask is false throughout: no clip is real. Leave such videos out.")
             visual, audio = visual_features[clip_mask], audio_features[clip_mask]
         _refuse_nan("visual_features", visual)
         _refuse_nan("audio_features", audio)
@@ -294,15 +293,15 @@ class AvacaForAnomalyDetection(AvacaPreTrainedModel, DetectorModel):
         model = type(self)(config)
         model.load_state_dict(self.state_dict(), strict=False)
         for role, network in networks.items():
-            own, made = processor.encoders[role], getattr(model.encoders, SLOTS[role])
+            before, within = processor.encoders[role], model.encoders.readers[role]
             for setting in ("image_mean", "image_std", "feature_extractor"):
-                if str(getattr(own, setting, None)) != str(getattr(made, setting, None)):
+                if str(getattr(before, setting, None)) != str(getattr(within, setting, None)):
                     raise ValueError(
                         f"The processor's {setting} is not the {role}'s own: a model that holds its encoders has no "
                         "other. Make the features with the encoder's own normalisation first."
                     )
             getattr(model.encoders, role).load_state_dict(network.state_dict())
-        return model.to(self.device)
+        return model.to(self.device, self.dtype)
 
     @network_forward
     def forward(
@@ -348,7 +347,7 @@ class AvacaForAnomalyDetection(AvacaPreTrainedModel, DetectorModel):
                     "pixels take the place of features, in a model that holds its encoders. Give features alone, or "
                     "make such a model by with_encoders(processor)."
                 )
-            visual_features, audio_features = self.encoders(pixels, waveforms, has_audio)
+            visual_features, audio_features = self.encoders(pixels, waveforms, has_audio, clip_mask)
         elif visual_features is None:
             raise ValueError(
                 "AVACA needs visual_features, or pixels where it holds its encoders. AvacaProcessor makes both."

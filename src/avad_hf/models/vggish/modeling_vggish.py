@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
+from avad_hf.models.checkpointing import CheckpointedModule
 from avad_hf.models.checkpoints import CheckpointModel
 from avad_hf.models.forwarding import network_forward
 
@@ -61,7 +62,7 @@ class VggishPostprocessor(nn.Module):
         return ((rotated.clamp(-2, 2) + 2) * (255 / 4)).round()
 
 
-class VggishModel(CheckpointModel):
+class VggishModel(CheckpointedModule, CheckpointModel):
     """VGGish: six convolutions over log-mel frames, then three linear layers."""
 
     config_class = VggishConfig
@@ -69,6 +70,7 @@ class VggishModel(CheckpointModel):
     main_input_name = "input_features"
     input_modalities = ("audio",)
     unread_inputs = ("audio_frame_mask",)
+    supports_gradient_checkpointing = True
 
     def __init__(self, config: VggishConfig):
         super().__init__(config)
@@ -120,11 +122,11 @@ class VggishModel(CheckpointModel):
                 f"VGGish needs input_features of shape (N, frames, {bins}) with 16 or more frames, got "
                 f"{tuple(input_features.shape)}. VggishFeatureExtractor makes them from a waveform at 16 kHz."
             )
-        feature_map, states = input_features.to(self.dtype).unsqueeze(1), []
-        for layer in self.features:
-            feature_map = layer(feature_map)
-            if output_hidden_states and isinstance(layer, nn.MaxPool2d):
-                states.append(feature_map)
+        feature_map, states, begin = input_features.to(self.dtype).unsqueeze(1), [], 0
+        for depth in GROUPS:  # convolutions with their ReLU, and a pooling
+            end = begin + 2 * depth + 1
+            feature_map, begin = self.computed(self.features[begin:end], feature_map), end
+            states.append(feature_map)
         hidden_states = tuple(states) if output_hidden_states else None
         if input_features.shape[1] != example:
             return VggishModelOutput(feature_map=feature_map, hidden_states=hidden_states)

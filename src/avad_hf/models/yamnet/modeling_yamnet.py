@@ -23,6 +23,10 @@ from .feature_extraction_yamnet import YamnetFeatureExtractor
 NORM_EPS = 1e-4
 
 
+# What its classifier can learn, by the names of transformers.
+PROBLEM_TYPES = ("multi_label_classification", "single_label_classification")
+
+
 @dataclass
 class YamnetModelOutput(ModelOutput):
     """What the network makes of a log-mel spectrogram.
@@ -187,6 +191,8 @@ class YamnetForAudioClassification(YamnetModel):
         super().__init__(config)
         if config.problem_type is None:  # AudioSet's sounds have several classes at once
             config.problem_type = "multi_label_classification"
+        if config.problem_type not in PROBLEM_TYPES:
+            raise ValueError(f"problem_type must be one of {', '.join(PROBLEM_TYPES)}, got '{config.problem_type}'.")
 
     @network_forward
     def forward(
@@ -213,10 +219,18 @@ class YamnetForAudioClassification(YamnetModel):
         Raises:
             ValueError: As [`YamnetModel`], and for labels that do not fit ``problem_type``.
         """
+        if input_features.dim() != 3 or 0 in input_features.shape:
+            raise ValueError(
+                f"YAMNet needs input_features of shape (B, frames, {self.config.num_mel_bins}) with 1 or more frames, "
+                f"got {tuple(input_features.shape)}. YamnetFeatureExtractor makes them from a waveform at 16 kHz."
+            )
         size, hop = self.config.num_frames, max(1, self.config.num_frames // 2)
         batch, frames = input_features.shape[:2]
         missing = max(0, size - frames)
-        windows = F.pad(input_features, (0, 0, 0, missing), value=math.log(YamnetFeatureExtractor.log_offset))
+        silence = math.log(YamnetFeatureExtractor.log_offset)
+        if audio_frame_mask is not None:  # what is padding sounds like silence, whatever it holds
+            input_features = input_features.masked_fill(~audio_frame_mask.bool().unsqueeze(2), silence)
+        windows = F.pad(input_features, (0, 0, 0, missing), value=silence)
         windows = windows.unfold(1, size, hop).transpose(2, 3)
         count = windows.shape[1]
         outputs = super().forward(windows.flatten(0, 1), output_hidden_states=output_hidden_states, return_dict=True)
