@@ -552,7 +552,7 @@ def test_losses_of_one_class_and_of_several():
         outputs = one(sounds, labels=torch.tensor([2, 0]))
         expected = -outputs.logits.softmax(dim=1)[[0, 1], [2, 0]].log().mean()
         torch.testing.assert_close(outputs.loss, expected)
-    with pytest.raises(ValueError, match=r"labels must be of shape \(2, 3\) .* single_label_classification"):
+    with pytest.raises(ValueError, match=r"labels must be of shape \(2, 3\) .*single_label_classification"):
         several(sounds, labels=torch.tensor([2, 0]))
     with pytest.raises(ValueError, match="problem_type must be one of"):
         classifier(problem_type="regression")

@@ -16,8 +16,8 @@ def as_sources(
 
     Args:
         videos: One of `avad_hf.media.sources.ACCEPTED_SOURCES`; frames as an array or tensor of 8 bits, of shape
-            `(F, H, W, 3)` or `(F, 3, H, W)`, or as a list of pictures (of PIL, or of shape `(H, W, 3)`); or a list of such videos,
-            or one array of shape `(B, F, H, W, 3)`.
+            `(F, H, W, 3)` or `(F, 3, H, W)`, or as a list of pictures (of PIL, or of shape `(H, W, 3)`); or a list of
+            such videos, or one array of shape `(B, F, H, W, 3)`.
         audio: Sound beside the videos, one or a list: the path of a file beside the path of a video, a waveform of
             shape `(samples,)` or `(channels, samples)` beside frames; ``None`` for a video without. Beside an array
             of videos also one of shape `(B, samples)` or `(B, channels, samples)`.

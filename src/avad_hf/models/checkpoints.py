@@ -74,8 +74,8 @@ class CheckpointConfig(PushedWithCard, PreTrainedConfig):
         super().__post_init__(**kwargs)
         # Before anything is computed of them, by the validators of a class for one.
         bounds: dict[str, tuple[float, float]] = {}
-        for kind in reversed(type(self).__mro__):
-            bounds |= vars(kind).get("bounds", {})
+        for config_class in reversed(type(self).__mro__):
+            bounds |= vars(config_class).get("bounds", {})
         try:
             for item in fields(self):
                 check_numbers(item.name, getattr(self, item.name), bounds)
@@ -88,9 +88,9 @@ class CheckpointConfig(PushedWithCard, PreTrainedConfig):
         refuse_parts_of_class(type(self), kwargs, NO_FIELDS)
         for name, hint in INHERITED.items():
             check_type(name, getattr(self, name), hint)
-        known = ("eager", *AttentionInterface().valid_keys())
-        if (attention := kwargs.get("attn_implementation")) is not None and attention not in known:
-            raise ValueError(f"attn_implementation must be one of {', '.join(known)}, got {attention!r}.")
+        forms = ("eager", *AttentionInterface().valid_keys())
+        if (attention := kwargs.get("attn_implementation")) is not None and attention not in forms:
+            raise ValueError(f"attn_implementation must be one of {', '.join(forms)}, got {attention!r}.")
         self._check_classes(kwargs.get("num_labels"))
         for name, value in FIXED.items():
             if getattr(self, name) not in (None, value):
@@ -116,11 +116,11 @@ class CheckpointConfig(PushedWithCard, PreTrainedConfig):
 
     def facts(self) -> dict[str, Any]:
         """Its own settings, without what transformers adds: what features depend on."""
-        own = {item.name: getattr(self, item.name) for item in fields(self)}
+        settings = {item.name: getattr(self, item.name) for item in fields(self)}
         return {
-            name: own[name]
+            name: settings[name]
             for name in type(self).__annotations__
-            if name in own and name not in self.idle_settings and not self._is_as_before(name, own[name])
+            if name in settings and name not in self.idle_settings and not self._is_as_before(name, settings[name])
         }
 
     def _is_as_before(self, name: str, value: Any) -> bool:
@@ -149,11 +149,11 @@ class CheckpointConfig(PushedWithCard, PreTrainedConfig):
         """Build the config from its JSON; raises ``ValueError`` for the JSON of another model type."""
         if config_dict.get("return_dict") is False:  # what is asked of a call is no part of a checkpoint
             raise ValueError("return_dict must be True in a checkpoint, got False. Give it where the model is called.")
-        found = config_dict.get("model_type")
-        if found is not None and found != cls.model_type:
+        model_type = config_dict.get("model_type")
+        if model_type is not None and model_type != cls.model_type:
             raise ValueError(
-                f"This checkpoint holds a model of type '{found}', but {cls.__name__} reads only '{cls.model_type}'. "
-                f"Give a '{cls.model_type}' checkpoint, or load this one with the classes of '{found}'."
+                f"This checkpoint holds a model of type '{model_type}', but {cls.__name__} reads only '{cls.model_type}'. "
+                f"Give a '{cls.model_type}' checkpoint, or load this one with the classes of '{model_type}'."
             )
         try:
             return super().from_dict(config_dict, **kwargs)
@@ -161,23 +161,22 @@ class CheckpointConfig(PushedWithCard, PreTrainedConfig):
             raise ValueError(f"The config of this '{cls.model_type}' checkpoint is not valid: {error}") from error
 
 
-def _refuse_whole_numbers(model: PreTrainedModel, place: str | os.PathLike, options: dict[str, Any]) -> None:
+def _refuse_whole_numbers(model: PreTrainedModel, checkpoint: str | os.PathLike, options: dict[str, Any]) -> None:
     """Raise ``ValueError`` for whole numbers in place of weights: packed ones, taken as they are by transformers."""
     options = {name: options[name] for name in HUB_OPTIONS if options.get(name) is not None}
-    path = cached_file(
-        place, SAFE_WEIGHTS_NAME, **options | {"local_files_only": True}, _raise_exceptions_for_missing_entries=False
-    )
+    options["local_files_only"] = True
+    path = cached_file(checkpoint, SAFE_WEIGHTS_NAME, **options, _raise_exceptions_for_missing_entries=False)
     if path is None:  # in several files, as no network of this library is written
         return
     expected, prefix = model.state_dict(), f"{model.base_model_prefix}."
     with safe_open(path, "pt") as file:
         for name in file.keys():  # noqa: SIM118
             names = (name, f"{prefix}{name}", name.removeprefix(prefix))
-            found = next((expected[known] for known in names if known in expected), None)
-            kind = file.get_slice(name).get_dtype()
-            if found is not None and found.is_floating_point() and not kind.startswith(("F", "BF")):
+            tensor = next((expected[full_name] for full_name in names if full_name in expected), None)
+            stored_dtype = file.get_slice(name).get_dtype()
+            if tensor is not None and tensor.is_floating_point() and not stored_dtype.startswith(("F", "BF")):
                 raise ValueError(
-                    f"{place}: {name} is of type {kind}, and must be of floating point. The weights are packed in a "
+                    f"{checkpoint}: {name} is of type {stored_dtype}, and must be of floating point. The weights are packed in a "
                     "way that this library does not read: give those that they were made from."
                 )
 

@@ -208,8 +208,8 @@ def spec_of(model: Any) -> DetectorSpec:
     Raises:
         TypeError: For a model that is no detector.
     """
-    kind = getattr(model, "made_from", None) or type(model)
-    if not issubclass(kind, DetectorModel):
+    model_class = getattr(model, "made_from", None) or type(model)
+    if not issubclass(model_class, DetectorModel):
         raise TypeError(
             f"{type(model).__name__} is no anomaly detector: it gives no scores of clips. Give a checkpoint of a "
             "detector, as AutoModelForVideoClassification loads it, or a DetectorModel of your own."
@@ -220,11 +220,11 @@ def spec_of(model: Any) -> DetectorSpec:
 def refuse_other_widths(spec: DetectorSpec, processor: Any) -> None:
     """Raise ``ValueError`` if a processor makes features of another width than a detector reads."""
     for name, width in spec.inputs.items():
-        found = processor.widths.get(name)
-        if found is not None and found != width:
+        made_width = processor.widths.get(name)
+        if made_width is not None and made_width != width:
             encoder = "video encoder" if name == "visual_features" else "audio encoder"
             raise ValueError(
-                f"The processor's {encoder} gives {name} of width {found}, but this {spec.title} detector reads "
+                f"The processor's {encoder} gives {name} of width {made_width}, but this {spec.title} detector reads "
                 f"{width}. Use the processor that made its features, or train a detector on features of this one."
             )
 
