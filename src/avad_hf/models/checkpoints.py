@@ -228,7 +228,7 @@ class CheckpointModel(PushedWithCard, PreTrainedModel):
         return {"dtype": str(chosen).removeprefix("torch."), "weights_sha256": weights_hash(self)}
 
     def for_inference(self, dtype: torch.dtype | str | None = None) -> PreTrainedModel:
-        """What computes while nothing is trained: itself, or the same network in a form that is faster.
+        """The model, or a faster form of it for inference.
 
         Such a form is made once, and anew after weights have been moved or changed.
 

@@ -122,7 +122,7 @@ class Encoder(ABC):
         return self.computing(**self.inputs_of(batch, starts))
 
     def read(self, outputs: Any) -> Tensor:
-        """What counts of the network's outputs."""
+        """Features among the network's outputs."""
         return outputs[self.output]
 
     def probabilities(self, outputs: Any) -> Tensor:
