@@ -37,7 +37,7 @@ SMALL = {
     "audio_config": {"hidden_sizes": (4, 8, 16, 32), "intermediate_size": 8, "embedding_size": 8},
     "hidden_sizes": (16, 8),
 }
-QUICK = {"epochs": 24, "batch_size": 6, "learning_rate": 1e-2, "patience": None}
+QUICK = {"epochs": 16, "batch_size": 6, "learning_rate": 1e-2, "patience": None}
 
 
 @pytest.fixture(scope="module")

@@ -409,9 +409,11 @@ def test_other_settings_begin_anew_and_say_so(tmp_path, tiny, bunny, parts):
     assert parts.calls.count("times 64") == 1
     # A finished benchmark is no unfinished one, and is replaced by the next.
     parts.calls = []
-    benchmark(tmp_path, bunny, tiny, **ASKED | {"rounds": 3})
+    first = benchmark(tmp_path, bunny, tiny, **ASKED | {"rounds": 3})
     assert parts.calls.count("times 64") == 1
-    (tmp_path / "benchmark-unfinished.json").write_text("{")
+    for text in ("{", '{"machine": {}, "settings": {}}', json.dumps(first | {"times": {}})):
+        (tmp_path / "benchmark-unfinished.json").write_text(text)
+        assert record.read_unfinished(tmp_path) is None
     benchmark(tmp_path, bunny, tiny, **ASKED)
 
 

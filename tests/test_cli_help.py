@@ -130,7 +130,7 @@ def test_an_option_has_one_form_in_all_verbs():
 
 
 def test_brackets_are_no_markup():
-    assert "avad-hf[openvino], avad-hf[onnx]" in folded(run("export", "--help").output)
+    assert "pip install '.[openvino]', '.[onnx]'" in folded(run("export", "--help").output)
 
 
 def test_version():
@@ -210,6 +210,25 @@ def test_quiet_and_verbose_before_or_after_the_verb(corpus, talkative, before, a
     assert "somebody else" not in done.stderr
     assert bool(done.stderr) == bool(expected)
     assert logging.getLogger("avad_hf").level == logging.NOTSET and "TQDM_DISABLE" not in os.environ
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_what_the_client_of_the_hub_logs_is_printed_once(corpus, quiet, monkeypatch, capsys):
+    client = logging.getLogger("huggingface_hub")
+    own = logging.StreamHandler(sys.stderr)  # as the client has one
+    monkeypatch.setattr(client, "handlers", [own])
+    before = corpora_scan.probe
+
+    def probe(videos, move):
+        logging.getLogger("huggingface_hub.utils._http").warning("Retrying in 1s [Retry 1/5].")
+        return before(videos, move)
+
+    monkeypatch.setattr(corpora_scan, "probe", probe)
+    options = ["--quiet"] if quiet else []
+    done = run("scan", corpus, "-o", "m.csv", "--normal", "ok", *options)
+    said = done.stderr + capsys.readouterr().err
+    assert said.count("Retrying in 1s") == (0 if quiet else 1)
+    assert client.handlers == [own]
 
 
 def test_errors_stay_with_quiet_and_verbose_says_where(corpus):

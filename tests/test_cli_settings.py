@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 import tomllib
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -174,9 +174,15 @@ def test_runs_without_output_are_numbered_and_latest_is_the_last(here, planted):
     done = run("train", "--config", "run.toml", "--resume", "--json", "-")
     assert json.loads(done.stdout) == json.loads(Path("train.json").read_text())
     assert os.readlink(LATEST) == "train-1" and last_folder("train") == Path("results/train-1")
-    # A refusal leaves no folder, and the link as it was.
-    assert "no such folder" in run("evaluate", "/nowhere", planted, code=2).stderr
-    run("train", "nosuch", "--architecture", "avaca", code=2)
+    # Alone, it takes the store and the settings of that run.
+    done = run("train", "--resume", "--json", "-")
+    assert json.loads(done.stdout) == json.loads(Path("train.json").read_text())
+    assert "seed: 0 there, 7 now" in run("train", "--resume", "-o", "results/train-1", "--seed", 7, code=2).stderr
+    # A refusal names and leaves no folder, and the link stays as it was.
+    for words in (("evaluate", "/nowhere", planted), ("train", "nosuch", "--architecture", "avaca")):
+        refused = run(*words, code=2)
+        assert "no such folder" in refused.stderr or "nosuch" in refused.stderr
+        assert "Output folder" not in refused.stderr
     assert sorted(os.listdir("results")) == ["evaluate-1", "latest", "train-1"] and os.readlink(LATEST) == "train-1"
     run("evaluate", "results/latest", planted, "--split", "all", "-o", "mine")
     assert Path("mine/metrics.json").exists() and os.readlink(LATEST) == "train-1"
@@ -189,10 +195,11 @@ def nothing_trained(monkeypatch):
 
     state = SimpleNamespace(error=None, configs=[])
 
-    def train(config, resume):
+    def train(config, resume, on_begin):
         state.configs.append(config)
         if state.error is not None:
             raise state.error
+        on_begin()
         Path(config.output_dir, "model.safetensors").write_text("")
         return loop.TrainingResult(config.output_dir, 1, 1, {"roc_auc": math.nan}, 0.5, None)
 
@@ -226,6 +233,55 @@ def test_numbers_links_and_what_lies_in_the_way(here, nothing_trained, monkeypat
     monkeypatch.delenv("WORLD_SIZE")
     Path("results").write_text("")
     assert "results is a file. Give a folder." in run(*asked, code=2).stderr
+
+
+def test_resume_alone_takes_what_the_record_says(here, nothing_trained):
+    assert "There is no run in results to resume" in run("train", "--resume", code=2).stderr
+    assert "Missing argument STORE" in run("train", "--resume", "-o", "new", code=2).stderr
+    begun = TrainingConfig.from_profile(
+        "paper", data="store", output_dir="elsewhere", architecture="avaca", log_with=("tensorboard",), patience=None
+    )
+    Path("results/train-3").mkdir(parents=True)
+    record = Path("results/train-3/training.json")
+    record.write_text(json.dumps({"config": begun.to_dict(), "data_sha256": "", "result": None}))
+    run("train", "--resume")
+    assert nothing_trained.configs == [replace(begun, output_dir="results/train-3")]
+    run("train", "--resume", "--epochs", 7)  # which the run itself refuses
+    assert nothing_trained.configs[1].epochs == 7
+    for text in ("{", "[]", '{"config": 1, "data_sha256": "", "result": null}', '{"config": {}}'):
+        record.write_text(text)
+        assert "results/train-3/training.json is damaged" in run("train", "--resume", code=2).stderr
+
+
+def test_what_begins_with_results_is_a_path(here, planted):
+    """The Hub would be asked for half a minute."""
+    checkpoint = "results/latest: no such folder. Give the folder of a checkpoint, or its Hub id."
+    for words in (
+        ("detect", __file__, "--model"),
+        ("train", "store", "--model"),
+        ("extract", "m.csv", "-o", "s", "--model"),
+        ("benchmark", "--model"),
+    ):
+        assert f"--model {checkpoint}" in run(*words, LATEST, code=2).stderr
+    assert f"MODEL {checkpoint}" in run("evaluate", LATEST, planted, code=2).stderr
+    assert f"MODEL {checkpoint}" in run("export", LATEST, "new", code=2).stderr
+    store = "STORE results/latest: no such folder. Give the folder of a feature store, or its Hub id."
+    assert store in run("train", LATEST, "--architecture", "avaca", code=2).stderr
+    assert store in run("evaluate", "nobody/nothing", LATEST, code=2).stderr
+    assert not Path("results").exists()
+
+
+def test_a_link_to_what_is_no_checkpoint_is_named(here, planted):
+    Path("results/evaluate-1").mkdir(parents=True)
+    LATEST.symlink_to("evaluate-1")
+    ends = "which holds no checkpoint (no config.json). Give the folder of a finished training."
+    said = run("evaluate", LATEST, planted, code=2).stderr
+    assert f"MODEL results/latest leads to results/evaluate-1, {ends}" in said
+    said = run("detect", __file__, "--model", "results/evaluate-1", code=2).stderr
+    assert "--model results/evaluate-1 holds no checkpoint (no config.json)" in said and "leads" not in said
+    # A processor alone is enough to extract.
+    Path("results/evaluate-1/processor_config.json").write_text("{}")
+    assert "no checkpoint" not in run("extract", "none.csv", "-o", "s", "--model", LATEST, code=2).stderr
 
 
 def test_output_of_the_file_counts_and_the_first_refusal_leaves_nothing(here, nothing_trained):

@@ -15,6 +15,9 @@ from packaging.specifiers import SpecifierSet
 
 from avad_hf import registration
 
+from .test_guides import blocks as pieces_of_code
+from .test_guides import commands, reasons, words_of
+
 ROOT = Path(__file__).parents[1]
 GUIDE = ROOT / ".github" / "CONTRIBUTING.md"
 TREE = "examples/guides/architecture.md"
@@ -25,6 +28,13 @@ def sections() -> dict[str, list[tuple[str, str, str]]]:
     """Blocks of each worked example: language, path (or what it is), and text."""
     parts = re.split(r"^## Add (?:an|a) (\w+).*$", GUIDE.read_text(encoding="utf-8"), flags=re.MULTILINE)
     return {name: BLOCK.findall(text) for name, text in zip(parts[1::2], parts[2::2], strict=True)}
+
+
+def shell_commands() -> list[list[str]]:
+    """Words of the commands of avad-hf, in blocks and within sentences, without the first."""
+    lines = [line for language, text, _ in pieces_of_code(GUIDE) if language == "bash" for line in commands(text)]
+    lines += re.findall(r"`(avad-hf [^`]+)`", GUIDE.read_text(encoding="utf-8"))
+    return [words[1:] for words in map(words_of, lines) if words[0] == "avad-hf"]
 
 
 def added_line(text: str, diff: str) -> str:
@@ -84,19 +94,21 @@ CHILD = """
 import json, sys
 import pytest
 import torch
+import typer
 torch.set_num_threads(1)
 from pathlib import Path
 import avad_hf
-from transformers import AutoModel, AutoModelForVideoClassification, pipeline
+from transformers import AutoModel, AutoModelForVideoClassification, AutoProcessor, pipeline
+from typer.testing import CliRunner
 from avad_hf import AvacaProcessor, registration
-from avad_hf.untrained import init
+from avad_hf.cli import app
 from tests import test_layout
 from tests.feature_stores import plant
 from tests.media_files import frame_times, sound, write_media
 
 root = Path.cwd()
 assert Path(avad_hf.__file__).is_relative_to(root)
-encoder, detector, corpus = json.loads(sys.argv[1])
+(encoder, detector, corpus), commands = json.loads(sys.argv[1])
 write_media("street.mp4", frame_times(25, 1.4), sound(0, 1.4, 16000), rate=16000, audio_codec="aac")
 found = {}
 
@@ -111,6 +123,17 @@ def tried(code):
     names = {}
     exec("\\n".join(lines), names)
     return names, eval(last, names)
+
+# The commands are what this avad-hf takes.
+for verb, *rest in commands:
+    typer.main.get_command(app).commands[verb].make_context(verb, list(rest))
+found["verbs"] = [words[0] for words in commands]
+
+def run(verb, *more):
+    (words,) = {tuple(words) for words in commands if words[0] == verb}
+    done = CliRunner().invoke(app, [*words, *more])
+    assert done.exit_code == 0, done.output
+    return done.stdout
 
 # Encoder: it encodes, and comes back from a folder.
 names, shape = tried(encoder)
@@ -127,20 +150,22 @@ except ValueError as error:
     found["refusal"] = str(error)
 
 # Detector: new, trained, and it detects.
-made = init("mlpmil", "checkpoints/mlpmil", size="tiny")
+run("init", "--size", "tiny")
+found["settings"] = run("train", "--print-config")
+processor = AutoProcessor.from_pretrained("checkpoints/mlpmil")
 untrained = pipeline("audio-visual-anomaly", model="checkpoints/mlpmil", dtype="float32")("street.mp4")
 found["untrained"] = [len(untrained["clips"]), untrained["warnings"]]
-widths = made.processor.widths
+widths = processor.widths
 shape = (widths["visual_features"], 1, 3)
-plant(root / "features", 20, shape, audio_size=widths["audio_features"], steps=made.processor.num_pictures)
+plant(root / "features", 20, shape, audio_size=widths["audio_features"], steps=processor.num_pictures)
 exec(detector)
 model = AutoModelForVideoClassification.from_pretrained("runs/mlpmil")
 found["detector"] = [type(model).__name__, model.config.threshold_origin is not None]
-detect = pipeline("audio-visual-anomaly", model=model, processor=made.processor, dtype="float32")
+detect = pipeline("audio-visual-anomaly", model=model, processor=processor, dtype="float32")
 found["scores"] = [clip["score"] for clip in detect("street.mp4")["clips"]]
 batch = {
     "visual_features": torch.randn(2, 5, *shape),
-    "audio_features": torch.randn(2, 5, made.processor.num_pictures, widths["audio_features"]),
+    "audio_features": torch.randn(2, 5, processor.num_pictures, widths["audio_features"]),
     "clip_mask": torch.tensor([[True] * 5, [True] * 3 + [False] * 2]),
 }
 alone = {name: value[1:, :3] for name, value in batch.items()}
@@ -190,7 +215,7 @@ def followed(tmp_path_factory) -> dict:
     code += follow(root, sections()["corpus"])
     assert len(code) == 3 and blocks
     env = os.environ | {"PYTHONPATH": f"{root / 'src'}{os.pathsep}{root}", "HF_HOME": str(root / "home")}
-    command = [sys.executable, "-c", CHILD, json.dumps(code)]
+    command = [sys.executable, "-c", CHILD, json.dumps([code, shell_commands()])]
     done = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(done.stdout.splitlines()[-1]) | {"root": root, "output": done.stdout}
@@ -211,6 +236,12 @@ def test_the_detector_begins_trains_and_detects(followed):
     assert followed["detector"] == ["MlpMilForAnomalyDetection", True]
     assert len(followed["scores"]) == 2 and all(0 < score < 1 for score in followed["scores"])
     assert followed["padding"]
+
+
+def test_the_commands_are_taken(followed):
+    assert followed["verbs"] == ["init", "extract", "train", "detect", "init"]
+    settings = tomllib.loads(followed["settings"])
+    assert (settings["data"], settings["output_dir"]) == ("features", "runs/mlpmil")
 
 
 def test_the_corpus_is_loaded(followed):
@@ -242,6 +273,13 @@ def test_links_and_commands_lead_somewhere():
         assert (GUIDE.parent / target).exists(), target
     for name in re.findall(r"`((?:tests|models|corpora|\.ci)/[\w./]+)`", text):
         assert any((base / name).exists() for base in (ROOT, ROOT / "src" / "avad_hf")), name
+
+
+def test_what_is_told_to_set_up_is_known():
+    """It needs a package index: `.ci/run` installs the same."""
+    lines = [line for language, text, _ in pieces_of_code(GUIDE) if language == "bash" for line in commands(text)]
+    others = [line for line in lines if words_of(line)[0] != "avad-hf" and not reasons(line)]
+    assert len(lines) == 9 and others == [".venv/bin/pre-commit install"]
 
 
 def test_one_version_of_ruff_everywhere():

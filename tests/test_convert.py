@@ -111,10 +111,11 @@ def test_slowfast_of_pytorchvideo(slowfast):
     assert near(found.feature_map, maps.squeeze(2))
     expected = original.blocks[6](maps)
     assert expected.std() > 0.1 and near(model.proj(found.pooler_output), expected)
+    weights = original.state_dict()
     for body in (AutoModel.from_pretrained(slowfast.directory), SlowFastModel.from_pretrained(slowfast.directory)):
         assert type(body) is SlowFastModel
         for name, tensor in body.state_dict().items():
-            assert torch.equal(tensor, original.state_dict()[name]), name
+            assert torch.equal(tensor, weights[name]), name
 
 
 def test_slowfast_checkpoint_is_whole(slowfast):

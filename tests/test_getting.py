@@ -148,7 +148,7 @@ def test_neither_way(home, pip):
     with pytest.raises(ConnectionError) as caught:
         get("vggish", lambda stage: None)
     lines = str(caught.value).splitlines()
-    assert lines[0] == "VGGish cannot be got:"
+    assert lines[0] == "VGGish cannot be downloaded:"
     assert "absent.pth cannot be downloaded (FileNotFoundError" in lines[1]
     assert lines[2] == (
         "  - pip cannot download pack==1.0: ERROR: Could not find a version that satisfies the requirement pack==1.0 "
@@ -223,7 +223,7 @@ def test_two_at_once_get_it_once(home, pip, published):
     threads[0].start()
     wait_for(lambda: pip.asked)
     threads[1].start()
-    wait_for(lambda: any("is being got by another process: waiting for it" in stage for stage in told))
+    wait_for(lambda: any("is being downloaded by another process: waiting for it" in stage for stage in told))
     pip.waits.set()
     for thread in threads:
         thread.join()
@@ -289,7 +289,7 @@ def test_names_that_do_not_fit(home, pip):
         encoder_place("audio_encoder", "vgish")
     with pytest.raises(ValueError, match=r"has that name\. Give a folder, the id of a model on the Hub \(user/name\)"):
         encoder_place("audio_encoder", "xyzzy")
-    with pytest.raises(ValueError, match=r"resnet3d cannot be got by its name\. The authors of .* Google Drive"):
+    with pytest.raises(ValueError, match=r"resnet3d cannot be downloaded by its name\. The authors of .* Google Drive"):
         encoder_place("video_encoder", "resnet3d")
     for name in ("avaca", "vgish"):
         with pytest.raises(ValueError, match=f"'{name}' is no encoder that can be converted"):

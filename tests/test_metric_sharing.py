@@ -2,7 +2,6 @@
 
 import ast
 import re
-import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -14,6 +13,7 @@ from avad_hf import push_metric, write_metric
 from avad_hf.evaluation.sharing import METRICS
 from avad_hf.metrics.modules import AnomalyScores, EventClasses
 
+from . import hub_processes
 from .hub_server import check_card
 
 CLASSES = {"anomaly_scores": AnomalyScores, "event_classes": EventClasses}
@@ -62,7 +62,7 @@ def test_the_folders_work_where_this_library_is_not_installed(tmp_path):
     )
     folders = [tmp_path / f"my_{metric}" for metric in METRICS]
     env = {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run([sys.executable, "-c", code, *folders], env=env, capture_output=True, text=True)
+    done = hub_processes.run(code, *folders, cwd=tmp_path, env=env)
     assert done.returncode == 0, done.stderr
     assert "'roc_auc': 1.0" in done.stdout and "'overall': 1.0" in done.stdout
 
@@ -84,6 +84,22 @@ def test_without_names_classes_are_called_by_their_numbers(tmp_path):
     assert list(figures["per_class"]) == ["0", "1", "2"] and figures["overall"] == 0.5
     with pytest.raises(ValueError, match="labels must be class numbers from 0 to 0"):
         EventClasses(cache_dir=str(tmp_path / "other")).compute(predictions=[0], references=[-1])
+
+
+@pytest.mark.parametrize(
+    ("predictions", "references", "classes", "message"),
+    [
+        ([3e7], [1], None, r"Class numbers must be below 10,000, got 3e\+07\. Number them from 0 on\."),
+        ([0], [float("inf")], None, "must be below 10,000, got inf"),
+        ([float("nan")], [0], None, "must be below 10,000, got nan"),
+        ([0], [0], ["a"] * 10_001, "Give 10,000 classes or fewer, got 10,001"),
+        ([], [], None, "Give one prediction for each label, and one or more of them"),
+    ],
+)
+def test_numbers_of_classes_are_bounded(tmp_path, predictions, references, classes, message):
+    options = {} if classes is None else {"classes": classes}
+    with pytest.raises(ValueError, match=message):
+        EventClasses(cache_dir=str(tmp_path)).compute(predictions=predictions, references=references, **options)
 
 
 def test_the_page_of_the_space_computes(tmp_path, monkeypatch):

@@ -52,7 +52,7 @@ def has_none(monkeypatch):
 @pytest.fixture(scope="module")
 def video(tmp_path_factory) -> str:
     path = tmp_path_factory.mktemp("video") / "v.mp4"
-    return write_media(path, frame_times(25, 1.2), sound(0, 1.2, 16000), 16000, audio_codec="aac")
+    return write_media(path, frame_times(25, 0.4), sound(0, 0.4, 16000), 16000, audio_codec="aac")
 
 
 @pytest.fixture(scope="module")

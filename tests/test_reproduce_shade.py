@@ -218,6 +218,7 @@ def test_the_command_and_its_refusals(tmp_path, shade, checkpoint, monkeypatch):
 
 def test_the_synthetic_crowd_needs_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr("avad_hf.synthetic.world.plan_world", plan_world)  # and is put back
+    monkeypatch.setattr("avad_hf.corpora.synthetic.gallery", lambda plans, path: None)
     short_videos(1.0)
     options = {"studies": ["modality"], "seeds": (0,), "settings": {"epochs": 1}, "data_dir": tmp_path / "world"}
     text = reproduce_shade(tmp_path / "out", num_videos=36, **options)

@@ -541,9 +541,9 @@ def test_published_recipe():
 
 def test_it_learns(tmp_path):
     """On a planted store, where one clip of each anomalous video stands out, by a smaller network than published."""
-    store = plant(tmp_path / "store", num_videos=120, clips=(4, 20), signal=6.0, shape=(32, 1, 1))
+    store = plant(tmp_path / "store", num_videos=90, clips=(4, 16), signal=6.0, shape=(32, 1, 1))
     small = {"hidden_size": 32, "attention_size": 16, "classifier_sizes": [32, 16], "dropout": 0.3}
-    settings = {"epochs": 25, "batch_size": 16, "learning_rate": 3e-3, "model_options": small}
+    settings = {"epochs": 16, "batch_size": 16, "learning_rate": 3e-3, "model_options": small}
     folders = {"data": str(store), "output_dir": str(tmp_path / "run")}
     result = train(TrainingConfig.from_profile("rtfm", architecture="rtfm", **folders, **settings), progress=False)
     trained = AutoModelForVideoClassification.from_pretrained(result.output_dir)

@@ -89,12 +89,11 @@ def _no_reader_outlives_its_test():
 @pytest.mark.parametrize("streams", [1, 2, 3, 8])
 def test_streams_equal_single_calls_in_order(pipe, videos, alone, streams):
     assert pipe(videos, streams=streams) == alone
-    assert pipe(tuple(videos[:2]), streams=streams) == alone[:2]
 
 
 def test_streams_take_the_options_of_single_calls(tiny, tiny_pipe, videos):
     options = {"batch_size": 2, "audio_path": "plain", "threshold": 0.9}
-    given = videos[2:]
+    given = tuple(videos[2:])
     expected = [tiny_pipe(video, **options) for video in given]
     assert {result["threshold"] for result in expected} == {0.9}
     assert tiny_pipe(given, streams=2, **options) == expected
@@ -349,8 +348,7 @@ def stores(videos, processor, tmp_path_factory) -> dict:
     return folders
 
 
-@pytest.mark.parametrize("clips_per_batch", [None, 3])
-@pytest.mark.parametrize("decoders", [2, 3, 50])
+@pytest.mark.parametrize(("decoders", "clips_per_batch"), [(2, None), (3, 3), (50, None), (50, 3)])
 def test_decoders_fill_the_same_store(videos, processor, stores, tmp_path, decoders, clips_per_batch):
     options = {"decoders": decoders, "clips_per_batch": clips_per_batch}
     done = extract_features(rows_of(videos), processor, tmp_path / "s", **options)

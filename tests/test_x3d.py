@@ -307,7 +307,8 @@ def test_converts_pytorchvideos_file(xs, tmp_path):
     assert (done.origin, done.num_parameters) == ("pytorchvideo", 3_794_274)
     assert done.parity.original == "pytorchvideo" and 0 < done.parity.relative_error < 1e-5
     saved = AutoModelForVideoClassification.from_pretrained(tmp_path / "new")
-    assert all(torch.equal(saved.state_dict()[name], tensor) for name, tensor in renamed(weights).items())
+    found = saved.state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in renamed(weights).items())
     assert (saved.config.num_frames, saved.config.frame_step, saved.config.num_labels) == (4, 12, 400)
     extractor = AutoFeatureExtractor.from_pretrained(tmp_path / "new")
     assert (extractor.num_frames, extractor.size, extractor.image_mean) == (4, 160, (0.45,) * 3)
