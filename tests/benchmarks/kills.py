@@ -35,7 +35,7 @@ sys.path.insert(0, {root!r})
 from functools import partialmethod
 from pathlib import Path
 from transformers.exporters import OpenVINOExporter
-from tests.conftest import _again
+from tests.fixtures import _again
 OpenVINOExporter.export_program = partialmethod(_again, Path({engine!r}))
 """
 HEADS = ("kills", "before", "while", "after", "rounds", "equal", "stray", "failed", "s")
