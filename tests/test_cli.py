@@ -672,8 +672,5 @@ def test_notes_of_a_run_are_printed(tmp_path, monkeypatch):
     result.warnings.append("Few videos.")
     monkeypatch.setattr(loop, "train", lambda *args, **options: result)
     done = runner.invoke(app, ["train", "store", "-o", "run", "--architecture", "avrl"])
-    assert (
-        "run: epoch 2 of 3, validation top-1 accuracy 0.250, threshold 0.500 (not tuned)."
-        in done.stdout
-    )
+    assert "run: epoch 2 of 3, validation top-1 accuracy 0.250, threshold 0.500 (not tuned)." in done.stdout
     assert "Note: Few videos.\nNote: This checkpoint reads stored features only." in done.stderr

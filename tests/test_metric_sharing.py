@@ -89,10 +89,10 @@ def test_without_names_classes_are_called_by_their_numbers(tmp_path):
 @pytest.mark.parametrize(
     ("predictions", "references", "classes", "message"),
     [
-        ([3e7], [1], None, r"Class numbers must be below 10,000, got 3e\+07\. Number them from 0 on\."),
-        ([0], [float("inf")], None, "must be below 10,000, got inf"),
-        ([float("nan")], [0], None, "must be below 10,000, got nan"),
-        ([0], [0], ["a"] * 10_001, "Give 10,000 classes or fewer, got 10,001"),
+        ([3e7], [1], None, r"Class numbers must be below 1,000, got 3e\+07\. Number them from 0 on\."),
+        ([0], [float("inf")], None, "must be below 1,000, got inf"),
+        ([float("nan")], [0], None, "must be below 1,000, got nan"),
+        ([0], [0], ["a"] * 1_001, "Give 1,000 classes or fewer, got 1,001"),
         ([], [], None, "Give one prediction for each label, and one or more of them"),
     ],
 )

@@ -721,7 +721,7 @@ REFUSED = {
     "bootstrap of nothing": (lambda: bootstrap_interval([], []), "Scores must be of shape"),
     "bootstrap of NaN": (lambda: bootstrap_interval([0, 1], [1, NAN]), "1 of 2 scores are NaN"),
     "no events": (lambda: top1_recall([], [], ["a"]), r"one or more of them, got \(0,\) and \(0,\)"),
-    "fewer predictions": (lambda: confusion_matrix([0, 1], [0], 2), r"a label is needed, .* got \(1,\) and \(2,\)"),
+    "fewer predictions": (lambda: confusion_matrix([0, 1], [0], 2), r"for each label, .* got \(1,\) and \(2,\)"),
     "events of two axes": (lambda: confusion_matrix([[0]], [[0]], 2), r"got \(1, 1\) and \(1, 1\)"),
     "unknown class": (lambda: top1_recall([0, 2], [0, 1], "ab"), r"labels must be .* from 0 to 1, got \[0 2\]"),
     "unknown prediction": (lambda: top1_recall([0, 1], [0, -1], "ab"), r"predictions must be .* got \[-1  0\]"),

@@ -167,7 +167,7 @@ def test_page_of_an_evaluation(tmp_path):
     cells = [cell.split()[0] for name in ("normal", "anomalous") for cell in page.row(name, "called anomalous")]
     assert cells == [str(number) for number in (kept, alarms, missed, hits)]
     assert {"horse", "bus", "street", "square"} <= set(page.text.split())
-    assert "12 videos (6 normal, 6 anomalous)" in page.text and "nobody has looked for one" in page.text
+    assert "12 videos (6 normal, 6 anomalous)" in page.text and "not tuned" in page.text
     assert "Untrained <weights>." in page.text.split("Ranking")[0]
 
 

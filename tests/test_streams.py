@@ -140,7 +140,7 @@ def test_refuses_no_streams(tiny_pipe, videos, streams):
 @pytest.mark.parametrize("batch_size", [0, -1])
 def test_refuses_no_clips_before_anything_is_read(tiny_pipe, batch_size):
     for act in (tiny_pipe, tiny_pipe.interleave):
-        with pytest.raises(ValueError, match=f"clips_per_batch must be 1 or more, got {batch_size}"):
+        with pytest.raises(ValueError, match=f"^batch_size must be 1 or more, got {batch_size}"):
             act(["any.mp4"], batch_size=batch_size)
 
 

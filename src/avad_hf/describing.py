@@ -28,7 +28,7 @@ def load_describer(
 
     Raises:
         ValueError: If neither encoder has classes with names.
-        OSError: If one is not there, and cannot be got.
+        OSError: If one is not there, and cannot be downloaded.
     """
     encoders = {"video_encoder": video_encoder, "audio_encoder": audio_encoder}
     processor = feature_processor()(**{role: encoder_place(role, one, on_stage) for role, one in encoders.items()})
@@ -66,7 +66,7 @@ def describe(
     Raises:
         MediaError: If a video cannot be read.
         ValueError: If neither encoder has classes with names.
-        OSError: If an encoder is not there, and cannot be got.
+        OSError: If an encoder is not there, and cannot be downloaded.
     """
     return load_describer(video_encoder, audio_encoder, device, dtype)(videos, **options)
 

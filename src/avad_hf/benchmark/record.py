@@ -13,6 +13,18 @@ from .videos import real_clip
 # The name while parts are missing: a finished benchmark.json is only replaced by a finished one.
 UNFINISHED = "benchmark-unfinished.json"
 FINISHED = "benchmark.json"
+# What every record has. One without it is another program's, or of another version, and no part of it is used.
+PARTS = {
+    "machine": dict,
+    "settings": dict,
+    "videos": dict,
+    "backends": dict,
+    "times": list,
+    "media": dict,
+    "networks": dict,
+    "peak_memory": dict,
+    "command_seconds": float | None,
+}
 # What changes from run to run on one machine.
 CHANGING = {"date", "load_average_before"}
 
@@ -23,7 +35,11 @@ def read_unfinished(directory: Path) -> dict[str, Any] | None:
         result = json.loads((directory / UNFINISHED).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return result if isinstance(result, dict) and {"machine", "settings"} <= result.keys() else None
+    if not isinstance(result, dict) or any(
+        name not in result or not isinstance(result[name], kind) for name, kind in PARTS.items()
+    ):
+        return None
+    return result
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:

@@ -9,7 +9,7 @@ import typer
 
 from .options import AudioPath, DeviceOption, JsonOption, SceneOption, SplitSeedOption
 from .results import check_json, output_folder, write_json
-from .terminal import check_device, counted, hush_libraries, note, stop_for, stoppable
+from .terminal import check_checkpoint, check_device, check_store, counted, hush_libraries, note, stop_for, stoppable
 
 
 class Split(StrEnum):
@@ -83,6 +83,8 @@ def evaluate(
     Detectors that name events get top-1 recall of each class and the confusion matrix, and the figures of the anomaly
     score for videos.
     """
+    check_checkpoint(model, "MODEL")
+    check_store(store)
     tell = check_json(json)
     with output_folder(output, "evaluate") as folder:
         done = _evaluate(
@@ -147,9 +149,6 @@ def _load(model: str):
 
     from avad_hf.hub.errors import explain
 
-    # What looks like a path is none of the Hub's names.
-    if not Path(model).is_dir() and (model.startswith((".", "/", "~")) or model.count("/") > 1):
-        raise ValueError(f"{model}: no such folder. Give the folder of a checkpoint, or its Hub id.")
     try:
         return AutoModelForVideoClassification.from_pretrained(model, trust_remote_code=False)
     # A broken checkpoint raises whatever its reader does.

@@ -64,7 +64,8 @@ def export(
 
     Example: avad-hf export checkpoints/street engines/street --precision int8 --calibrate street.mp4
 
-    The folder is taken by detect, extract and push as the checkpoint is. Extras: avad-hf[openvino], avad-hf[onnx].
+    detect, extract and push take the folder in place of the checkpoint. OpenVINO and ONNX Runtime are extras:
+    pip install '.[openvino]', '.[onnx]'.
     """
     directory = one_folder(directory, output, "DIR")
     check_folder(directory)

@@ -13,9 +13,8 @@ import typer
 from avad_hf.files import as_json, check_output, write_text
 
 from .options import STDOUT
-from .terminal import check_folder, fail, inform, refuse, say
+from .terminal import MESSAGES, RESULTS, check_folder, fail, inform, name_output, refuse, say
 
-RESULTS = Path("results")
 LATEST = RESULTS / "latest"
 
 
@@ -50,11 +49,12 @@ def output_folder(output: Path | None, verb: str, again: Path | None = None) -> 
     check_folder(RESULTS)
     folder = again or _new_folder(verb)
     folder.mkdir(parents=True, exist_ok=True)
-    inform(f"Output folder: {folder}")
+    MESSAGES.output_dir = folder
     try:
         yield folder
     finally:
         if any(folder.iterdir()):
+            name_output()
             _link(folder.name)
         else:
             folder.rmdir()

@@ -24,6 +24,10 @@ from . import stopping
 
 # Whose log --verbose prints.
 LIBRARY = __package__.partition(".")[0]
+# Where results go without -o. What begins so is a path, and no name of the Hub's.
+RESULTS = Path("results")
+# One of them is in every folder that --model takes: a detector or an encoder, and a processor alone.
+CONFIGS = ("config.json", "processor_config.json")
 
 
 @dataclass
@@ -31,6 +35,8 @@ class _Messages:
     """What is printed beside results, on standard error."""
 
     level: int = logging.WARNING
+    # A new folder of results, until it is named: a command that refuses its input names none.
+    output_dir: Path | None = None
 
 
 MESSAGES = _Messages()
@@ -104,6 +110,7 @@ def stoppable(goes_on: str) -> Callable[[Callable[..., None]], Callable[..., Non
 @contextmanager
 def _messages_of_libraries() -> Iterator[None]:
     """Print what libraries log, and their warnings, as the command prints its own notes."""
+    from huggingface_hub.utils import logging as hub_logging
 
     class Notes(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
@@ -114,10 +121,14 @@ def _messages_of_libraries() -> Iterator[None]:
 
     handler = Notes(min(logging.WARNING, MESSAGES.level))
     library, level = logging.getLogger(LIBRARY), logging.getLogger(LIBRARY).level
+    # The Hub's client prints what it logs, and hands it on to be printed: once is enough, and --quiet must hold.
+    client = hub_logging.get_logger()
+    handlers, client.handlers = client.handlers, []
     if MESSAGES.level < logging.WARNING:
         library.setLevel(MESSAGES.level)
     # Bars of the library and of those below, in this process and in those that it starts: tqdm is not loaded yet.
     bars = os.environ.get("TQDM_DISABLE")
+    MESSAGES.output_dir = None
     if is_quiet():
         os.environ["TQDM_DISABLE"] = "1"
     logging.getLogger().addHandler(handler)
@@ -127,6 +138,7 @@ def _messages_of_libraries() -> Iterator[None]:
             yield
     finally:
         logging.getLogger().removeHandler(handler)
+        client.handlers = handlers
         library.setLevel(level)
         if is_quiet() and bars is None:
             del os.environ["TQDM_DISABLE"]
@@ -194,12 +206,21 @@ def stop_for(error: Exception) -> NoReturn:
 def stage(name: str) -> None:
     """Print what is done next."""
     stopping.check()
+    name_output()
     inform(f"... {name}")
+
+
+def name_output() -> None:
+    """Print the new folder of results, once, when the command begins to work."""
+    if MESSAGES.output_dir is not None:
+        inform(f"Output folder: {MESSAGES.output_dir}")
+        MESSAGES.output_dir = None
 
 
 def _bar(label: str, disable: bool = False, **options: Any):
     from tqdm import tqdm
 
+    name_output()
     hidden = disable or is_quiet()
     return tqdm(desc=_printable(shown(label), sys.stderr), file=sys.stderr, disable=hidden, **options)
 
@@ -270,10 +291,29 @@ def hush_libraries() -> None:
 
 def check_checkpoint(checkpoint: str | None, option: str = "--model") -> None:
     """Refuse a folder that is not there, of which the Hub's client would say that it is no name."""
+    if checkpoint is None:
+        return
+    folder = Path(checkpoint)
     # What looks like a path is none of the Hub's names.
-    looks_like_path = checkpoint is not None and (checkpoint.startswith((".", "/", "~")) or checkpoint.count("/") > 1)
-    if looks_like_path and not Path(checkpoint).is_dir():
+    looks_like_path = checkpoint.startswith((".", "/", "~")) or checkpoint.count("/") > 1 or _is_in_results(folder)
+    if looks_like_path and not folder.is_dir():
         refuse(f"{option} {checkpoint}: no such folder. Give the folder of a checkpoint, or its Hub id.")
+    if _is_in_results(folder) and not any((folder / name).is_file() for name in CONFIGS):
+        leads = f" leads to {folder.parent / os.readlink(folder)}, which" if folder.is_symlink() else ""
+        refuse(
+            f"{option} {checkpoint}{leads} holds no checkpoint (no config.json). Give the folder of a finished "
+            "training."
+        )
+
+
+def check_store(store: str) -> None:
+    """Refuse a folder in results/ that is not there, before the Hub is asked for it."""
+    if _is_in_results(Path(store)) and not Path(store).is_dir():
+        refuse(f"STORE {store}: no such folder. Give the folder of a feature store, or its Hub id.")
+
+
+def _is_in_results(path: Path) -> bool:
+    return path.parts[:1] == RESULTS.parts and len(path.parts) > 1
 
 
 def check_device(device: str | None) -> None:

@@ -24,7 +24,17 @@ from .options import (
     profile_names,
 )
 from .results import RESULTS, check_json, last_folder, output_folder, write_json
-from .terminal import check_checkpoint, hush_libraries, note, refuse, say, stop_for, stoppable
+from .terminal import (
+    check_checkpoint,
+    check_store,
+    hush_libraries,
+    name_output,
+    note,
+    refuse,
+    say,
+    stop_for,
+    stoppable,
+)
 
 DETECTORS = ", ".join(architectures("profiles"))
 
@@ -51,7 +61,9 @@ class Scheduler(StrEnum):
 def train(
     words: Annotated[
         list[str] | None,
-        typer.Argument(metavar="STORE", help="Feature store: folder or Hub id.", show_default="that of --config"),
+        typer.Argument(
+            metavar="STORE", help="Feature store: folder or Hub id.", show_default="that of --config or --resume"
+        ),
     ] = None,
     output: Annotated[
         Path | None,
@@ -60,7 +72,7 @@ def train(
     config: Annotated[
         Path | None,
         typer.Option(
-            help="TOML file of settings, as --print-config writes it. Options on the command line count before it.",
+            help="TOML file of settings, as --print-config writes it. Options on the command line override the file.",
             show_default="none",
         ),
     ] = None,
@@ -70,7 +82,9 @@ def train(
     resume: Annotated[
         bool,
         typer.Option(
-            "--resume", help="Go on with the run in the output folder; without -o with the last in results/."
+            "--resume",
+            help="Go on with the run in the output folder; without -o with the last in results/. Without STORE and "
+            "--config it takes the store and the settings of that run.",
         ),
     ] = False,
     model: Annotated[
@@ -176,6 +190,13 @@ def train(
     to --resume from. With several processes or machines: accelerate launch -m avad_hf.cli train ...
     """
     in_file = _read(config)
+    output = output or (Path(in_file["output_dir"]) if "output_dir" in in_file else None)
+    last_run = last_folder("train") if resume and output is None else None
+    if resume and output is None and last_run is None:
+        refuse(f"There is no run in {RESULTS} to resume. Give its folder: -o DIR.")
+    if resume and not words and config is None:
+        in_file = _begun(output or last_run)
+        profile = profile or in_file.pop("profile", None)
     store, architecture = _store(words or [], architecture, model, in_file.pop("data", None))
     model_options = config_settings(
         settings,
@@ -206,7 +227,6 @@ def train(
         "log_with": tuple(log_with) if log_with else None,
     }
     model_options = in_file.pop("model_options", {}) | model_options
-    output = output or (Path(in_file["output_dir"]) if "output_dir" in in_file else None)
     chosen = in_file | {
         name: getattr(value, "value", value) for name, value in on_command_line.items() if value is not None
     }
@@ -214,6 +234,7 @@ def train(
     profile = profile or chosen.pop("profile", None)
     chosen.pop("profile", None)
     check_checkpoint(chosen.get("model"))
+    check_store(store)
     if print_config:
         from avad_hf.training.settings_file import settings_text
 
@@ -223,10 +244,8 @@ def train(
         except ValueError as error:
             refuse(str(error))
         return
-    if resume and output is None and last_folder("train") is None:
-        refuse(f"There is no run in {RESULTS} to resume. Give its folder: -o DIR.")
     tell = check_json(json)
-    with output_folder(output, "train", again=last_folder("train") if resume else None) as folder:
+    with output_folder(output, "train", again=last_run) as folder:
         _run(profile, chosen | {"output_dir": str(folder)}, resume, tell, json)
 
 
@@ -240,6 +259,20 @@ def _read(path: Path | None) -> dict[str, Any]:
         return read_settings(path)
     except (OSError, ValueError) as error:
         refuse(f"--config {path} cannot be read: {error.strerror}." if isinstance(error, OSError) else str(error))
+
+
+def _begun(folder: Path | None) -> dict[str, Any]:
+    """Settings of a run that was begun in a folder, as `_read` gives them; none where there is no run."""
+    from avad_hf.training.run import has_run, read_run
+
+    if folder is None or not has_run(folder):
+        return {}
+    try:
+        begun = read_run(folder).config
+    except (OSError, ValueError) as error:
+        refuse(str(error))
+    begun.pop("output_dir", None)  # the folder may have been moved
+    return begun | {"profile": "default", "log_with": tuple(begun.get("log_with", ()))}
 
 
 def _config(profile: str | None, chosen: dict[str, Any]) -> tuple[Any, str]:
@@ -270,14 +303,14 @@ def _run(
     hush_libraries()
     config, _ = _config(profile, chosen)
     try:
-        result = train_detector(config, resume=resume)
+        result = train_detector(config, resume=resume, on_begin=name_output)
     except (OSError, ValueError, TypeError, RuntimeError) as error:
         stop_for(error)
     if process_state().is_main_process:
         tell(
             f"{config.output_dir}: epoch {result.best_epoch} of {result.epochs}, validation {result.figure_name} "
             f"{result.validation[result.figure]:.3f}, threshold {result.threshold:.3f} "
-            f"({result.threshold_origin or 'nobody has looked for one'})."
+            f"({result.threshold_origin or 'not tuned'})."
         )
         if config.model is None:
             result.warnings.append(

@@ -97,13 +97,13 @@ def convert(
     download = None if source is not None else _official(converter, options.get("variant"))
     check_new(directory)
     with tempfile.TemporaryDirectory() as folder:  # for downloads
-        given = Path(source) if download is None else _fetched(download, folder, converter, encoder)
-        found = find(given, converter.inside, folder)
-        path = found.shown
-        with _called(found):
-            own = read_weights(found.path)
-            sha256 = sha256_of(found.path)
-        origin, tensors, unused = _named(own, path, converter.origins)
+        source_path = Path(source) if download is None else _fetched(download, folder, converter, encoder)
+        weights_source = find(source_path, converter.inside, folder)
+        path = weights_source.shown
+        with _called(weights_source):
+            published_weights = read_weights(weights_source.path)
+            sha256 = sha256_of(weights_source.path)
+        origin, tensors, unused = _named(published_weights, path, converter.origins)
         file = PublishedFile(path, sha256, tensors, origin)
         for name, official in converter.files.items():
             if name in options:
@@ -112,7 +112,7 @@ def convert(
         model = _model(converter.model, parts, unused, path)
         parity = None
         if converter.compare is not None:
-            parity = converter.compare(model, own if origin is converter.origins[0] else None)
+            parity = converter.compare(model, published_weights if origin is converter.origins[0] else None)
         if parity is not None and not parity.is_equal:
             raise ValueError(f"{path}: {parity}. They must be equal to 1e-5; nothing was written.")
         sha256 = weights_hash(model)
@@ -122,7 +122,7 @@ def convert(
                 "another file; nothing was written."
             )
         is_official = download is not None or sha256 == converter.weights_sha256
-        return _write(directory, model, parts, file, parity, converter.title, found.archive, is_official)
+        return _write(directory, model, parts, file, parity, converter.title, weights_source.archive, is_official)
 
 
 def other_ways(converter: Converter, name: str, download: Download | None) -> str:

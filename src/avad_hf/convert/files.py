@@ -54,10 +54,12 @@ def fetch(download: Download, folder: str | os.PathLike) -> Path:
     # However long all of it takes, for which aiohttp would give five minutes.
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=READ_S)
     try:
-        filesystem, place = fsspec.core.url_to_fs(download.url, client_kwargs={"timeout": timeout, "trust_env": True})
-        size = filesystem.info(place).get("size")
+        filesystem, remote_path = fsspec.core.url_to_fs(
+            download.url, client_kwargs={"timeout": timeout, "trust_env": True}
+        )
+        size = filesystem.info(remote_path).get("size")
         with bar:
-            filesystem.get_file(place, str(path), callback=bar)
+            filesystem.get_file(remote_path, str(path), callback=bar)
     # Clients of HTTP have errors of their own.
     except Exception as error:
         # fsspec says of every address that does not answer that there is no such file.
@@ -71,10 +73,10 @@ def fetch(download: Download, folder: str | os.PathLike) -> Path:
         raise ConnectionError(
             f"{download.url}: {path.stat().st_size} of {size} bytes arrived. Run the same command again."
         )
-    found = sha256_of(path)
-    if download.sha256 is not None and not found.startswith(download.sha256):
+    sha256 = sha256_of(path)
+    if download.sha256 is not None and not sha256.startswith(download.sha256):
         raise ValueError(
-            f"{download.url} has the SHA-256 {found}, but {download.sha256}... is published. What was "
+            f"{download.url} has the SHA-256 {sha256}, but {download.sha256}... is published. What was "
             "downloaded is damaged or another file; nothing was written."
         )
     return path

@@ -37,7 +37,7 @@ NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
 def cached(name: str) -> Path | None:
-    """The checkpoint of a published encoder, if it was got before.
+    """The checkpoint of a published encoder, if it was downloaded before.
 
     Args:
         name: Model type of an architecture with published files.
@@ -50,7 +50,7 @@ def cached(name: str) -> Path | None:
 
 
 def encoder_place(role: str, encoder: Any, on_stage: Callable[[str], None] | None = None) -> Any:
-    """Where the encoder of a detector is: a published one is got by its name, and all else stays as it is.
+    """Where the encoder of a detector is: a published one is taken by its name, and all else stays as it is.
 
     Args:
         role: ``"video_encoder"`` or ``"audio_encoder"``.
@@ -81,7 +81,7 @@ def encoder_place(role: str, encoder: Any, on_stage: Callable[[str], None] | Non
 
 
 def _role(name: str) -> str:
-    """What a published encoder is for, which its class says before it is got."""
+    """What a published encoder is for, which its class says before it is downloaded."""
     is_video = issubclass(architectures("converter")[name].load("model"), VideoNetwork)
     return "video_encoder" if is_video else "audio_encoder"
 
@@ -106,7 +106,7 @@ def get(name: str, on_stage: Callable[[str], None] | None = None) -> Path:
     on_stage = on_stage or logger.warning  # nothing is downloaded without a word
     converter, directory = converter_of(name), _directory(name)
     if not converter.downloads and converter.package is None:
-        raise ValueError(f"{name} cannot be got by its name. {converter.source_help}")
+        raise ValueError(f"{name} cannot be downloaded by its name. {converter.source_help}")
     if (ready := cached(name)) is not None:
         return ready
     with _alone(directory, on_stage):
@@ -120,7 +120,7 @@ def get(name: str, on_stage: Callable[[str], None] | None = None) -> Path:
             except (ConnectionError, ImportError, ValueError) as error:
                 failures.append(f"  - {error}")
     ways = other_ways(converter, name, next(iter(converter.downloads.values()), None))
-    raise ConnectionError("\n".join([f"{converter.title} cannot be got:", *failures, ways]))
+    raise ConnectionError("\n".join([f"{converter.title} cannot be downloaded:", *failures, ways]))
 
 
 def _directory(name: str) -> Path:
@@ -142,7 +142,7 @@ def _alone(directory: Path, on_stage: Callable[[str], None]) -> Iterator[None]:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            on_stage(f"{directory.name} is being got by another process: waiting for it")
+            on_stage(f"{directory.name} is being downloaded by another process: waiting for it")
             lock.acquire()
     except (OSError, NotImplementedError) as error:
         # Without locks both get it, and it appears whole all the same.

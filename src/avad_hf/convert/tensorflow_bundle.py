@@ -63,15 +63,15 @@ def read_bundle(path: str | os.PathLike) -> dict[str, np.ndarray]:
             than whole ones of float32, float64, int32 or int64.
     """
     prefix = bundle_prefix(path) or Path(path)
-    place = _index(prefix)  # the file that is read, for the error
+    file = _index(prefix)  # the file that is read, for the error
     tensors = {}
     try:
-        entries = dict(read_table(place))
+        entries = dict(read_table(file))
         shards = _shards(prefix, entries)
         del entries[b""]
         left = sum(shard.stat().st_size for shard in shards)
         for key, entry in entries.items():
-            name, place = key.decode(errors="replace"), _index(prefix)
+            name, file = key.decode(errors="replace"), _index(prefix)
             number, offset, size, checksum = (
                 next(values(entry, field, kind=kind), 0)
                 for field, kind in ((3, VARINT), (4, VARINT), (5, VARINT), (6, FIXED32))
@@ -86,14 +86,14 @@ def read_bundle(path: str | os.PathLike) -> dict[str, np.ndarray]:
                 shape, dtype = _layout(name, entry)
                 if size != math.prod(shape) * dtype.itemsize:
                     raise ValueError(f"it is damaged: {name!r} has shape {shape}, but {size} bytes of {dtype}")
-            place = shards[number]
-            data = _read(name, place, offset, size)
+            file = shards[number]
+            data = _read(name, file, offset, size)
             if is_tensor:
                 if checksum_of(data) != checksum:
                     raise ValueError(f"it is damaged: the checksum of {name!r} is another than the index says")
                 tensors[name] = np.frombuffer(data, dtype).reshape(shape)
     except (OSError, ValueError, OverflowError) as error:
-        raise _refusal(place, error) from error
+        raise _refusal(file, error) from error
     return tensors
 
 

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,12 @@ from .together import interleave
 DEMO_MODEL = Path(__file__).parents[1] / "demo_model"
 # It calls nearly every real clip anomalous, which would say no more than that the clip is not drawn.
 NOT_JUDGED = "This video was not drawn by avad_hf: the demonstration model gives it scores, but no label or events."
+
+# What can be set when the pipeline is made and in each call, and in calls alone.
+OPTIONS = ("threshold", "audio_path", "describe", "on_progress", "batch_size")
+OPTIONS_OF_CALLS = ("streams",)
+# Kinds of numpy's types that can hold paths: objects, text, text of any length.
+PATH_KINDS = ("O", "U", "T")
 
 
 class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
@@ -100,7 +107,15 @@ class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
         clips_per_batch: int | None = None,
         on_progress: Callable[[float, float | None], None] | None = None,
         describe: bool | None = None,
+        **unknown: Any,
     ) -> tuple[dict, dict, dict]:
+        for name in unknown:
+            near = get_close_matches(name, (*OPTIONS, *OPTIONS_OF_CALLS), n=1)
+            meant = f" Did you mean {near[0]}?" if near else ""
+            raise TypeError(
+                f"audio-visual-anomaly takes no option {name!r}. It takes {', '.join(OPTIONS)}; calls also take "
+                f"{', '.join(OPTIONS_OF_CALLS)}.{meant}"
+            )
         preprocess, forward, postprocess = {}, {}, {}
         if threshold is not None:
             if not 0.0 <= threshold <= 1.0:
@@ -118,7 +133,7 @@ class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
             forward["audio_path"] = audio_path
         if clips_per_batch is not None:
             if clips_per_batch < 1:
-                raise ValueError(f"clips_per_batch must be 1 or more, got {clips_per_batch}.")
+                raise ValueError(f"batch_size must be 1 or more, got {clips_per_batch}.")
             preprocess["clips_per_batch"] = clips_per_batch
         if on_progress is not None:
             preprocess["on_progress"] = on_progress
@@ -141,8 +156,9 @@ class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
 
         Args:
             inputs: A path, URL, file object, bytes or dict of arrays (`avad_hf.media.sources.ACCEPTED_SOURCES`). Or
-                several of them: a list, or anything else that gives one after the other, such as a generator, a data
-                set of `datasets` (streamed or not), one of its columns, or transformers' ``KeyDataset``.
+                several of them: a list, or anything else that gives one after the other, such as a generator, an array
+                or a column of a table with paths, a data set of `datasets` (streamed or not), one of its columns, or
+                transformers' ``KeyDataset``.
             batch_size: Clips that go through the networks together.
             num_workers: Must be 0: FFmpeg decodes in threads of its own, and the encoders cannot be forked.
             streams: How many videos of a list are read at the same time. They share the networks, and take turns.
@@ -380,8 +396,10 @@ def _gives_videos(inputs: Any) -> bool:
     """Whether it gives several videos, one after the other, and is not a video itself."""
     if isinstance(inputs, (str, bytes, bytearray, memoryview, Mapping, Media)) or hasattr(inputs, "read"):
         return False
-    # Arrays give their rows, which are no videos: a video of arrays is a dict.
-    return isinstance(inputs, (Iterable, TorchDataset)) and not hasattr(inputs, "__array__")
+    # Arrays of numbers give their rows, which are no videos: a video of arrays is a dict.
+    if hasattr(inputs, "__array__"):  # an array or a Series of paths
+        return getattr(inputs, "ndim", None) == 1 and getattr(inputs.dtype, "kind", None) in PATH_KINDS
+    return isinstance(inputs, (Iterable, TorchDataset))
 
 
 class _ScoredVideo:

@@ -35,7 +35,7 @@ def confusion_matrix(labels: ArrayLike, predictions: ArrayLike, num_classes: int
     labels, predictions = np.asarray(labels), np.asarray(predictions)
     if labels.ndim != 1 or labels.shape != predictions.shape or not labels.size:
         raise ValueError(
-            f"One prediction a label is needed, one or more of them, got {predictions.shape} and {labels.shape}."
+            f"Give one prediction for each label, and one or more of them, got {predictions.shape} and {labels.shape}."
         )
     for name, values in (("labels", labels), ("predictions", predictions)):
         if not np.isin(values, np.arange(num_classes)).all():

@@ -15,6 +15,9 @@ author={Gao, J. and others}, journal={Neurocomputing 582:127489}, year={2024}}""
 # As floats, although they are whole numbers: as integers, `datasets` would cut 1.7 to 1 before it can be refused.
 FEATURES = datasets.Features({"predictions": datasets.Value("float64"), "references": datasets.Value("float64")})
 
+# Far above the classes of any corpus. A pushed Space answers strangers, and the confusion matrix takes 800 MB already.
+MOST_CLASSES = 1_000
+
 
 class EventClasses(evaluate.Metric):
     """Top-1 recall of event classes: of each, of all videos, and averaged over classes; with the confusion matrix."""
@@ -31,7 +34,14 @@ class EventClasses(evaluate.Metric):
         self, predictions: list[float], references: list[float], classes: list[str] | None = None
     ) -> dict[str, Any]:
         if classes is None:  # the numbers are the names, up to the highest
-            classes = [str(number) for number in range(int(max(*predictions, *references, 0)) + 1)]
+            highest = max([*predictions, *references, 0])
+            if not highest < MOST_CLASSES:
+                raise ValueError(
+                    f"Class numbers must be below {MOST_CLASSES:,}, got {highest:g}. Number them from 0 on."
+                )
+            classes = [str(number) for number in range(int(highest) + 1)]
+        elif len(classes) > MOST_CLASSES:
+            raise ValueError(f"Give {MOST_CLASSES:,} classes or fewer, got {len(classes):,}.")
         recall = top1_recall(references, predictions, classes)
         matrix = confusion_matrix(references, predictions, len(classes))
         return {**recall._asdict(), "confusion_matrix": matrix.tolist()}

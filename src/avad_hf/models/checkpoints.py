@@ -152,8 +152,9 @@ class CheckpointConfig(PushedWithCard, PreTrainedConfig):
         model_type = config_dict.get("model_type")
         if model_type is not None and model_type != cls.model_type:
             raise ValueError(
-                f"This checkpoint holds a model of type '{model_type}', but {cls.__name__} reads only '{cls.model_type}'. "
-                f"Give a '{cls.model_type}' checkpoint, or load this one with the classes of '{model_type}'."
+                f"This checkpoint holds a model of type '{model_type}', but {cls.__name__} reads only "
+                f"'{cls.model_type}'. Give a '{cls.model_type}' checkpoint, or load this one with the classes of "
+                f"'{model_type}'."
             )
         try:
             return super().from_dict(config_dict, **kwargs)
@@ -176,8 +177,8 @@ def _refuse_whole_numbers(model: PreTrainedModel, checkpoint: str | os.PathLike,
             stored_dtype = file.get_slice(name).get_dtype()
             if tensor is not None and tensor.is_floating_point() and not stored_dtype.startswith(("F", "BF")):
                 raise ValueError(
-                    f"{checkpoint}: {name} is of type {stored_dtype}, and must be of floating point. The weights are packed in a "
-                    "way that this library does not read: give those that they were made from."
+                    f"{checkpoint}: {name} is of type {stored_dtype}, and must be of floating point. The weights are "
+                    "packed in a way that this library does not read: give those that they were made from."
                 )
 
 

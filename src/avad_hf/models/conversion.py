@@ -175,14 +175,14 @@ class Converter:
 
 def origin_of(names: list[str], origins: tuple[Origin, ...]) -> Origin:
     """The origin whose mark is among these names; raises ``ValueError`` if that is not exactly one."""
-    found = [origin for origin in origins if any(re.fullmatch(origin.mark, name) for name in names)]
-    if len(found) != 1:
-        known = ", ".join(f"{origin.example} of {origin.name}" for origin in origins)
+    matching_origins = [origin for origin in origins if any(re.fullmatch(origin.mark, name) for name in names)]
+    if len(matching_origins) != 1:
+        examples = ", ".join(f"{origin.example} of {origin.name}" for origin in origins)
         raise ValueError(
-            f"its {len(names)} names are those of {'no' if not found else 'more than one'} known origin: "
-            f"{', '.join(names[:5])}{', ...' if len(names) > 5 else ''}. Files must have {known}"
+            f"its {len(names)} names are those of {'no' if not matching_origins else 'more than one'} known origin: "
+            f"{', '.join(names[:5])}{', ...' if len(names) > 5 else ''}. Files must have {examples}"
         )
-    return found[0]
+    return matching_origins[0]
 
 
 def renamed(tensors: Mapping[str, Tensor], origin: Origin) -> tuple[dict[str, Tensor], list[str]]:
@@ -249,8 +249,8 @@ def compare_outputs(
     original.load_state_dict(dict(weights), strict=False)
     original.eval()
     with torch.no_grad():
-        expected, found = outputs()
-    return Parity(package, float((found - expected).norm() / expected.norm()), what)
+        expected, converted = outputs()
+    return Parity(package, float((converted - expected).norm() / expected.norm()), what)
 
 
 __all__ = [

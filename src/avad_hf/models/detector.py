@@ -53,7 +53,7 @@ class DetectorConfig(CheckpointConfig):
 
     Args:
         threshold: Score from which on a clip is called anomalous.
-        threshold_origin: How the threshold was found; ``None`` if nobody has looked for one.
+        threshold_origin: How the threshold was found; ``None`` if it is not tuned.
         recipe_sha256: Hash of the recipe of the features that it was trained on, so that features of another recipe
             are refused; ``None`` if not known.
         feature_scales: What features are multiplied by before anything else, by their names: encoders differ in the

@@ -39,21 +39,21 @@ def require_runtime(format: str) -> None:
         )
 
 
-def find_engine(place: str | os.PathLike, **hub_kwargs) -> Path | None:
+def find_engine(checkpoint: str | os.PathLike, **hub_kwargs) -> Path | None:
     """The record of an exported network in a folder or a repository of the Hub; ``None`` if it holds none."""
     subfolder = hub_kwargs.get("subfolder") or ""
-    if os.path.isdir(place):
-        path = Path(place) / subfolder / RECORD
+    if os.path.isdir(checkpoint):
+        path = Path(checkpoint) / subfolder / RECORD
         return path if path.is_file() else None
-    found = cached_file(
-        place,
+    record_path = cached_file(
+        checkpoint,
         RECORD,
         _raise_exceptions_for_gated_repo=False,
         _raise_exceptions_for_missing_entries=False,
         _raise_exceptions_for_connection_errors=False,
         **{name: value for name, value in hub_kwargs.items() if value is not None},
     )
-    return None if found is None else Path(found)
+    return None if record_path is None else Path(record_path)
 
 
 class EngineModel(PushedWithCard, PreTrainedModel):
@@ -64,7 +64,7 @@ class EngineModel(PushedWithCard, PreTrainedModel):
         exported: What `transformers.exporters` made of it.
         record: What engine.json says: ``format``, ``precision``, ``inputs``, ``source_sha256`` of the weights that it
             was made from, ``sha256`` of its own files.
-        place: Folder of its files.
+        checkpoint_dir: Folder of its files.
         made_from: Class of the network that was exported: what its outputs mean, that says.
     """
 
@@ -73,14 +73,14 @@ class EngineModel(PushedWithCard, PreTrainedModel):
         config: PreTrainedConfig,
         exported: Any,
         record: Mapping[str, Any],
-        place: Path,
+        checkpoint_dir: Path,
         made_from: type[PreTrainedModel] | None = None,
     ):
         super().__init__(config)
         self.made_from = made_from
         self.main_input_name = next(iter(exported.components["model"].metadata.kwargs))
         self.record = dict(record)
-        self.place = place
+        self.place = checkpoint_dir
         self.asked_dtype = None
         self._exported = exported
         self._in_use = self._precision_in_use()
@@ -88,7 +88,7 @@ class EngineModel(PushedWithCard, PreTrainedModel):
     @classmethod
     def load(
         cls,
-        place: str | os.PathLike,
+        checkpoint: str | os.PathLike,
         record: Path,
         config: PreTrainedConfig,
         made_from: type[PreTrainedModel] | None = None,
@@ -100,7 +100,7 @@ class EngineModel(PushedWithCard, PreTrainedModel):
             ImportError: If what runs it is not installed.
             ValueError: If its files are damaged.
         """
-        damaged = f"{place}: the exported network in {record.parent.name} cannot be loaded"
+        damaged = f"{checkpoint}: the exported network in {record.parent.name} cannot be loaded"
         try:
             noted = read_settings(record)
             format, wanted = noted["format"], noted["sha256"]
@@ -113,26 +113,26 @@ class EngineModel(PushedWithCard, PreTrainedModel):
         from transformers.exporters import ExportedModel
 
         options = {name: value for name, value in hub_kwargs.items() if name in HUB_OPTIONS and value is not None}
-        if not os.path.isdir(place):
+        if not os.path.isdir(checkpoint):
             # All files of the commit that the record is of, in the cache's folder of its name.
             parts = record.parts
             options["revision"] = parts[parts.index("snapshots") + 1]
         try:
-            manifest = Path(cached_file(place, MANIFEST, **options))
+            manifest = Path(cached_file(checkpoint, MANIFEST, **options))
             check_manifest(read_settings(manifest), format, made_from)
-            if os.path.isdir(place):
+            if os.path.isdir(checkpoint):
                 # Before a runtime reads them. What is on the Hub is there only when it has been downloaded, below.
-                check_checkpoint(place, options.get("subfolder"))
+                check_checkpoint(checkpoint, options.get("subfolder"))
                 _check_unchanged(record.parent, wanted)
             exported = ExportedModel.from_pretrained(
-                place, trust_remote_code=False, **options, **_runner_options(noted)
+                checkpoint, trust_remote_code=False, **options, **_runner_options(noted)
             )
-            if not os.path.isdir(place):
+            if not os.path.isdir(checkpoint):
                 _check_unchanged(record.parent, wanted)
         # A damaged file raises whatever its reader does.
         except Exception as error:
             raise ValueError(f"{damaged} ({error}). Copy or export it again.") from error
-        config.name_or_path = str(place)
+        config.name_or_path = str(checkpoint)
         return cls(config, exported, noted, record.parent, made_from).eval()
 
     def _precision_in_use(self) -> str:
@@ -246,21 +246,23 @@ class EngineModel(PushedWithCard, PreTrainedModel):
                     f"{name}={value if isinstance(value, str) else '...'} cannot be given to an exported detector, "
                     "which computes scores as it was exported. Use the checkpoint that it was made from."
                 )
-        given = {name: kwargs[name] for name in inputs if kwargs.get(name) is not None}
-        for name in inputs.keys() - given.keys():
-            if name.endswith("_mask") and given:
+        engine_inputs = {name: kwargs[name] for name in inputs if kwargs.get(name) is not None}
+        for name in inputs.keys() - engine_inputs.keys():
+            if name.endswith("_mask") and engine_inputs:
                 rank = len(inputs[name]["shape"])
-                like = given.get("input_features", next(iter(given.values())))
-                given[name] = torch.ones(like.shape[:rank], dtype=torch.bool)
+                like = engine_inputs.get("input_features", next(iter(engine_inputs.values())))
+                engine_inputs[name] = torch.ones(like.shape[:rank], dtype=torch.bool)
             else:
                 raise ValueError(f"The exported network needs {', '.join(inputs)}; {name} is missing.")
         if hasattr(self.config, "engine_inputs"):
-            given = self.config.engine_inputs(given)
-        sizes = {value.shape[0] for value in given.values() if value.dim()}
+            engine_inputs = self.config.engine_inputs(engine_inputs)
+        sizes = {value.shape[0] for value in engine_inputs.values() if value.dim()}
         if all(wanted["shape"][0] == 1 for wanted in inputs.values()) and len(sizes) == 1 and sizes != {1}:
-            singles = [self(**{name: value[n : n + 1] for name, value in given.items()}) for n in range(sizes.pop())]
-            return type(singles[0])(**{name: torch.cat([one[name] for one in singles]) for name in singles[0]})
-        for name, value in given.items():
+            singles = [
+                self(**{name: value[n : n + 1] for name, value in engine_inputs.items()}) for n in range(sizes.pop())
+            ]
+            return type(singles[0])(**{name: torch.cat([outputs[name] for outputs in singles]) for name in singles[0]})
+        for name, value in engine_inputs.items():
             # The runtimes do not look, and would compute anything.
             shape = inputs[name]["shape"]
             if len(shape) != value.dim() or any(
@@ -275,7 +277,7 @@ class EngineModel(PushedWithCard, PreTrainedModel):
             return self._exported(
                 **{
                     name: value.to("cpu", getattr(torch, inputs[name]["dtype"])).contiguous()
-                    for name, value in given.items()
+                    for name, value in engine_inputs.items()
                 }
             )
 
@@ -291,21 +293,21 @@ class EngineModel(PushedWithCard, PreTrainedModel):
             self.push_to_hub(kwargs.pop("repo_id", target.resolve().name), **kwargs)
 
 
-def engine_files(place: Path) -> list[Path]:
+def engine_files(directory: Path) -> list[Path]:
     """Files of an exported network in its folder, without its config and those of others below it."""
-    return sorted(path for pattern in ENGINES for path in place.glob(pattern))
+    return sorted(path for pattern in ENGINES for path in directory.glob(pattern))
 
 
-def _check_unchanged(place: Path, sha256: str) -> None:
+def _check_unchanged(directory: Path, sha256: str) -> None:
     """Raise ``ValueError`` if the files of an exported network are not those that its record is of."""
-    if files_sha256(place) != sha256:
+    if files_sha256(directory) != sha256:
         raise ValueError("its files have changed since they were written")
 
 
-def files_sha256(place: Path) -> str:
+def files_sha256(directory: Path) -> str:
     """SHA-256 of the graph and the weights of an exported network."""
     digest = hashlib.sha256()
-    for path in engine_files(place):
+    for path in engine_files(directory):
         if path.suffix != ".json":
             with path.open("rb") as file:
                 while block := file.read(1 << 24):
@@ -313,8 +315,8 @@ def files_sha256(place: Path) -> str:
     return digest.hexdigest()
 
 
-def _reload(place: Path, config: PreTrainedConfig, made_from: type[PreTrainedModel] | None) -> EngineModel:
-    return EngineModel.load(place, place / RECORD, config, made_from)
+def _reload(directory: Path, config: PreTrainedConfig, made_from: type[PreTrainedModel] | None) -> EngineModel:
+    return EngineModel.load(directory, directory / RECORD, config, made_from)
 
 
 def _capabilities() -> list[str]:

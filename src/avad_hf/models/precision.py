@@ -13,10 +13,10 @@ def choose_dtype(dtype: torch.dtype | str | None, device: torch.device | str) ->
     """
     if dtype == "auto":
         return fastest_dtype(device)[0]
-    found = getattr(torch, dtype, dtype) if isinstance(dtype, str) else dtype
-    if found is not None and found not in FLOATS:
+    chosen = getattr(torch, dtype, dtype) if isinstance(dtype, str) else dtype
+    if chosen is not None and chosen not in FLOATS:
         raise ValueError(f"dtype must be 'auto' or a floating point type such as 'float32', got {dtype!r}.")
-    return found
+    return chosen
 
 
 def fastest_dtype(device: torch.device | str) -> tuple[torch.dtype, str]:
@@ -26,12 +26,12 @@ def fastest_dtype(device: torch.device | str) -> tuple[torch.dtype, str]:
     """
     device = torch.device(device)
     if device.type == "cpu":
-        known = torch.cpu.get_capabilities()
-        if known.get("architecture") != "x86_64":
+        capabilities = torch.cpu.get_capabilities()
+        if capabilities.get("architecture") != "x86_64":
             return torch.float32, "bfloat16 was measured on x86 alone"
-        found = [name for name, has in known.items() if name.endswith("bf16") and has is True]
-        if found:
-            return torch.bfloat16, f"this processor has {found[0]}"
+        bf16_instructions = [name for name, has in capabilities.items() if name.endswith("bf16") and has is True]
+        if bf16_instructions:
+            return torch.bfloat16, f"this processor has {bf16_instructions[0]}"
         return torch.float32, "this processor has no instructions for bfloat16"
     if device.type == "cuda":
         if torch.cuda.is_bf16_supported(including_emulation=False):
@@ -42,9 +42,9 @@ def fastest_dtype(device: torch.device | str) -> tuple[torch.dtype, str]:
 
 def has_int8_instructions() -> bool:
     """Whether the processor multiplies 8-bit numbers in hardware; it is taken to where nobody knows."""
-    known = torch.cpu.get_capabilities()
-    names = [name for name in known if name.endswith("vnni")]
-    return known.get("architecture") != "x86_64" or any(known[name] for name in names)
+    capabilities = torch.cpu.get_capabilities()
+    names = [name for name in capabilities if name.endswith("vnni")]
+    return capabilities.get("architecture") != "x86_64" or any(capabilities[name] for name in names)
 
 
 def describe(dtype: torch.dtype | str, device: torch.device | str) -> str:

@@ -39,23 +39,27 @@ def check_record(noted: Mapping[str, Any]) -> None:
 def check_manifest(manifest: Mapping[str, Any], format: str, made_from: type[PreTrainedModel] | None) -> None:
     """Raise ``ValueError`` for what the exporter did not write: another format, other files, things to import."""
     # The format chooses the reader: one of OpenVINO or ONNX Runtime, and no other, runs no code of the file.
-    if (found := manifest.get("export_format")) != format:
-        raise ValueError(f"{MANIFEST} is of the format {found}, {RECORD} of {format}")
+    if (manifest_format := manifest.get("export_format")) != format:
+        raise ValueError(f"{MANIFEST} is of the format {manifest_format}, {RECORD} of {format}")
     components = manifest.get("components")
-    one = components.get("model") if isinstance(components, dict) and len(components) == 1 else None
-    metadata = one.get("metadata") if isinstance(one, dict) else None
+    model_entry = components.get("model") if isinstance(components, dict) and len(components) == 1 else None
+    metadata = model_entry.get("metadata") if isinstance(model_entry, dict) else None
     if not isinstance(metadata, dict) or not isinstance(metadata.get("kwargs"), dict) or not metadata["kwargs"]:
         raise ValueError(f"{MANIFEST} must describe one network, called model")
-    if one.get("file") != GRAPHS[format]:
-        raise ValueError(f"{MANIFEST} names the file {one.get('file')!r}, and must name {GRAPHS[format]}")
+    if model_entry.get("file") != GRAPHS[format]:
+        raise ValueError(f"{MANIFEST} names the file {model_entry.get('file')!r}, and must name {GRAPHS[format]}")
     for name in ("in_spec", "out_spec"):
         pending = [json.loads(metadata[name])]
         while pending:
             value = pending.pop()
             if isinstance(value, dict):
                 kind, context = value.get("type"), json.loads(value.get("context") or "null")
-                own = (__name__.split(".")[0], (made_from or PreTrainedModel).__module__)
-                is_known = kind is None or NOTED_TYPES.fullmatch(kind) or kind.startswith(tuple(f"{m}." for m in own))
+                allowed_modules = (__name__.split(".")[0], (made_from or PreTrainedModel).__module__)
+                is_known = (
+                    kind is None
+                    or NOTED_TYPES.fullmatch(kind)
+                    or kind.startswith(tuple(f"{m}." for m in allowed_modules))
+                )
                 # Dictionaries are named by their keys; an object could stand for a member of any enumeration.
                 is_plain = isinstance(context, (list, NoneType)) and not any(
                     isinstance(x, (dict, list)) for x in context or ()

@@ -64,7 +64,7 @@ class Network:
         return {
             name: {
                 "shape": [
-                    None if place in self.varying.get(name, ()) else size for place, size in enumerate(value.shape)
+                    None if axis in self.varying.get(name, ()) else size for axis, size in enumerate(value.shape)
                 ],
                 "dtype": str(value.dtype).removeprefix("torch."),
             }

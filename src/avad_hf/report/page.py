@@ -185,7 +185,7 @@ def _summary(figures: dict[str, Any]) -> str:
             ]
         ),
         *([] if "events" in figures else [f"audio path: {figures['audio_path'] or 'not named'}"]),
-        f"threshold {shown_score(figures['threshold'])}: {figures['threshold_origin'] or 'nobody has looked for one'}",
+        f"threshold {shown_score(figures['threshold'])}: {figures['threshold_origin'] or 'not tuned'}",
     ]
     return " &middot; ".join(_text(part) for part in parts)
 

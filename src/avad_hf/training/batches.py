@@ -28,9 +28,10 @@ class BalancedBatches:
             )
         self.classes = [np.flatnonzero(np.asarray(labels) == value) for value in (0, 1)]
         if not all(len(members) for members in self.classes):
-            found = "normal" if len(self.classes[0]) else "anomalous"
+            only_class = "normal" if len(self.classes[0]) else "anomalous"
             raise ValueError(
-                f"Training needs normal and anomalous videos, but all {len(labels)} of the training set are {found}."
+                f"Training needs normal and anomalous videos, but all {len(labels)} of the training set are "
+                f"{only_class}."
             )
         self.num_pairs = max(map(len, self.classes))
         self.num_batches = -(-self.num_pairs // (batch_size // 2))

@@ -23,10 +23,10 @@ FEW: dict[str, Any] = {"epochs": 20, "learning_rate": 1e-3, "patience": 8}
 @cache
 def profiles() -> dict[str, dict[str, Any]]:
     """What each profile sets, those of the detectors' papers among them; all else is TrainingConfig's own default."""
-    found: dict[str, dict[str, Any]] = {"default": {}, "few": FEW}
-    for one in architectures("profiles").values():
-        found |= one.load("profiles")
-    return found
+    recipes: dict[str, dict[str, Any]] = {"default": {}, "few": FEW}
+    for detector in architectures("profiles").values():
+        recipes |= detector.load("profiles")
+    return recipes
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class TrainingConfig:
                 for a few hundred videos. Others are those of the detectors' papers, in their folders: ``"paper"``
                 (AVACA, section V-B), ``"shanghaitech"`` (AVACA, V-A, without sound), ``"avrl"`` (AVRL, IV-C),
                 ``"rtfm"``.
-            settings: Fields of this class; they count before the profile's. `model_options` are merged.
+            settings: Fields of this class; they override the profile's. `model_options` are merged.
 
         Raises:
             ValueError: For an unknown profile.
@@ -163,8 +163,8 @@ class TrainingConfig:
         different = [name for name in names if saved.get(name) != now[name]]
         # One folder has many spellings.
         for name in {"data", "model"} & set(different):
-            before, place = saved.get(name), getattr(self, name)
-            if before and place and os.path.realpath(before) == os.path.realpath(place):
+            before, new_path = saved.get(name), getattr(self, name)
+            if before and new_path and os.path.realpath(before) == os.path.realpath(new_path):
                 different.remove(name)
         return [f"{name}: {saved.get(name)!r} there, {now[name]!r} now" for name in different]
 

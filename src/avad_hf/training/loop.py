@@ -1,6 +1,7 @@
 """The training loop: one function, read from top to bottom, for one process or many."""
 
 import tempfile
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,6 +67,7 @@ def train(
     processor: ProcessorMixin | None = None,
     resume: bool = False,
     progress: bool = True,
+    on_begin: Callable[[], None] | None = None,
 ) -> TrainingResult:
     """Train a detector on stored features, choose its best epoch and its threshold on validation videos, and save it.
 
@@ -84,6 +86,7 @@ def train(
         processor: Saved with `model`, so that the checkpoint reads videos; it must be what made the features.
         resume: Go on with the run in ``config.output_dir``, if there is one.
         progress: Whether to show a bar.
+        on_begin: Called in the main process when all checks have passed and training begins.
 
     Returns:
         [`TrainingResult`].
@@ -101,7 +104,7 @@ def train(
     """
     # Which refuses processes that do not know of each other.
     with only_run(config.output_dir, process_state().is_main_process):
-        return _train(config, train_data, validation_data, model, processor, resume, progress)
+        return _train(config, train_data, validation_data, model, processor, resume, progress, on_begin)
 
 
 def _train(
@@ -112,6 +115,7 @@ def _train(
     processor: ProcessorMixin | None,
     resume: bool,
     progress: bool,
+    on_begin: Callable[[], None] | None,
 ) -> TrainingResult:
     AcceleratorState._reset_state()  # of an earlier run in this process, whose precision was another one
     accelerator = Accelerator(
@@ -170,12 +174,14 @@ def _train(
         run.clean(is_finished=False)
         if not history:
             run.claim()
+        if on_begin is not None:
+            on_begin()
     if config.log_with:
         with writing(run.path, "The log of the run", RESUME):
             accelerator.init_trackers(
                 "avad_hf", {k: v for k, v in config.to_dict().items() if isinstance(v, (int, float, str))}
             )
-    # No word on bars that are wanted: TQDM_DISABLE, the environment variable, counts for them.
+    # No word on bars that are wanted: TQDM_DISABLE, the environment variable, decides about them.
     hidden = {} if progress and accelerator.is_main_process else {"disable": True}
     bar = tqdm(total=config.epochs, initial=len(history), unit="epoch", **hidden)
     while len(history) < config.epochs and not _has_stalled(config, history, best_epoch):
@@ -187,15 +193,15 @@ def _train(
         ]
         loader = DataLoader(
             objective.training_view(train_data, config.seed, epoch),
-            batch_sampler=[[video for unit in own for video in unit] for own, _ in shares],
+            batch_sampler=[[video for unit in rank_videos for video in unit] for rank_videos, _ in shares],
             collate_fn=train_data.collate,
         )
         totals: dict[str, torch.Tensor] = {}
         model.train()
         for index, batch in enumerate(loader):
             is_last_part = (index + 1) % parts == 0
-            own, num_units = shares[index]
-            share = len(own) / num_units
+            rank_videos, num_units = shares[index]
+            share = len(rank_videos) / num_units
             with nullcontext() if is_last_part else accelerator.no_sync(model):
                 labels = batch["labels"].to(accelerator.device)
                 outputs = model(**inputs_of(model, batch, accelerator.device), labels=labels)
@@ -275,8 +281,8 @@ def _best(history: list[dict[str, Any]], figure: str | None) -> int:
     """The epoch of the highest figure, of equal ones that of the lowest loss; by the loss alone without one."""
 
     def goodness(item: dict[str, Any]) -> tuple[float, ...]:
-        found = item["validation"]
-        return (-found["loss"],) if figure is None else (found[figure], -found["loss"])
+        validation = item["validation"]
+        return (-validation["loss"],) if figure is None else (validation[figure], -validation["loss"])
 
     return max(history, key=goodness)["epoch"]
 

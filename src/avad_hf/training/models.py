@@ -100,8 +100,8 @@ def scales_of(data: FeatureDataset, names: Sequence[str]) -> dict[str, float] | 
                 continue
             totals[name] += item[name].double().square().sum().item()
             counts[name] += item[name].numel()
-    found = {name: math.sqrt(counts[name] / totals[name]) for name in names if totals[name] > 0}
-    return found or None
+    feature_scales = {name: math.sqrt(counts[name] / totals[name]) for name in names if totals[name] > 0}
+    return feature_scales or None
 
 
 def _config_of(
@@ -132,10 +132,10 @@ def _config_of(
             processor = load_processor(config.model, data)
         elif config.fine_tune:
             refuse_other_features(model_config, config.model, data)
-    known = {item.name for item in fields(model_config)} - {item.name for item in fields(PreTrainedConfig)}
-    known |= {"id2label"} if model_config.detector_spec.objective == "classes" else set()
-    if unknown := [name for name in config.model_options if name not in known]:
-        near = [match for name in unknown for match in get_close_matches(name, known, n=1)]
+    option_names = {item.name for item in fields(model_config)} - {item.name for item in fields(PreTrainedConfig)}
+    option_names |= {"id2label"} if model_config.detector_spec.objective == "classes" else set()
+    if unknown := [name for name in config.model_options if name not in option_names]:
+        near = [match for name in unknown for match in get_close_matches(name, option_names, n=1)]
         meant = f" Did you mean {', '.join(near)}?" if near else ""
         raise ValueError(f"{type(model_config).__name__} has no option {', '.join(unknown)}.{meant}")
     settings = model_config.to_dict() | config.model_options
@@ -155,17 +155,25 @@ def spec_for(config: TrainingConfig, data: FeatureDataset, model: PreTrainedMode
 
 def detectors() -> dict[str, Architecture]:
     """Architectures of detectors, by their model types."""
-    return {name: one for name, one in architectures("head").items() if issubclass(one.load("config"), DetectorConfig)}
+    return {
+        name: architecture
+        for name, architecture in architectures("head").items()
+        if issubclass(architecture.load("config"), DetectorConfig)
+    }
 
 
 def _architecture(config: TrainingConfig, data: FeatureDataset) -> Architecture:
     """What is asked for, or the first one that reads what the store holds."""
-    found = detectors()
+    by_name = detectors()
     if config.architecture is not None:
-        if config.architecture not in found:
-            raise ValueError(f"{config.architecture!r} is no detector. Known: {', '.join(found)}.")
-        return found[config.architecture]
-    return next(one for one in found.values() if one.load("config")().detector_spec.reads == data.reads)
+        if config.architecture not in by_name:
+            raise ValueError(f"{config.architecture!r} is no detector. Known: {', '.join(by_name)}.")
+        return by_name[config.architecture]
+    return next(
+        architecture
+        for architecture in by_name.values()
+        if architecture.load("config")().detector_spec.reads == data.reads
+    )
 
 
 def _refuse_other_reading(spec: DetectorSpec, data: FeatureDataset, name: str) -> None:
@@ -213,7 +221,7 @@ def model_card(
         if spec.reads == "videos"
         else "No encoders: this checkpoint reads stored features."
     )
-    origin = result["threshold_origin"] or "nobody has looked for one"
+    origin = result["threshold_origin"] or "not tuned"
     split = "as the data fix it, or else of seed 0" if config.split_seed is None else f"of seed {config.split_seed}"
     recipe = model.config.recipe_sha256
     notes = [
@@ -240,9 +248,9 @@ def model_card(
     )
 
 
-def _named(place: str) -> str:
+def _named(source: str) -> str:
     """A folder without its path, which is nobody else's business; or a Hub id."""
-    return Path(place).resolve().name if Path(place).is_dir() else place
+    return Path(source).resolve().name if Path(source).is_dir() else source
 
 
 __all__ = ["detectors", "load_processor", "model_card", "new_model"]

@@ -36,29 +36,29 @@ class ClipScores:
 
     def check(self, validation: FeatureDataset) -> None:
         """Refuse validation videos that cannot choose an epoch."""
-        known = labels_of(validation)
-        if known.min() == known.max():
+        labels = labels_of(validation)
+        if labels.min() == labels.max():
             raise ValueError(
-                f"All {len(known)} validation videos are {'anomalous' if known.all() else 'normal'}: the best epoch "
+                f"All {len(labels)} validation videos are {'anomalous' if labels.all() else 'normal'}: the best epoch "
                 "and the threshold need both. Use another split_seed, or more videos."
             )
 
     def warnings(self, train: FeatureDataset, validation: FeatureDataset) -> list[str]:
         """What one must know: few validation videos, and names of anomalies, which scores do not tell apart."""
         names = sorted({str(row["label"]) for row in train.rows if row["anomaly"] and row["label"] is not None})
-        found = _few(validation)
+        notes = _few(validation)
         if [name for name in names if normalised(name) not in ("anomaly", "abnormal")]:
             learners = [
-                one.model_type
-                for one in architectures("head").values()
-                if issubclass(one.load("config"), DetectorConfig)
-                and one.load("config")().detector_spec.objective == "classes"
+                architecture.model_type
+                for architecture in architectures("head").values()
+                if issubclass(architecture.load("config"), DetectorConfig)
+                and architecture.load("config")().detector_spec.objective == "classes"
             ]
-            found.append(
+            notes.append(
                 f"This detector learns anomaly alone: {', '.join(names)} will be called anomaly. To learn the names, "
                 f"train a detector of event classes: {' or '.join(learners)}."
             )
-        return found
+        return notes
 
     def labelled(self, data: FeatureDataset, model: PreTrainedModel) -> FeatureDataset:
         """Videos with the labels that the model's loss takes."""
@@ -127,14 +127,14 @@ class EventClasses:
         # A long video is called by the window that decides its score.
         logits = torch.from_numpy(np.stack([item["class_logits"][item["scores"].argmax()] for item in scored]))
         labels = torch.tensor(data.class_numbers)
-        found = top1_recall(labels.numpy(), logits.argmax(dim=1).numpy(), list(detector.config.id2label.values()))
+        recall = top1_recall(labels.numpy(), logits.argmax(dim=1).numpy(), list(detector.config.id2label.values()))
         loss = detector.losses(logits, labels)["loss"].item()
-        return {"top1_accuracy": found.overall, "top1_macro": found.macro, "loss": loss}
+        return {"top1_accuracy": recall.overall, "top1_macro": recall.macro, "loss": loss}
 
     def threshold(self, detector: PreTrainedModel, data: FeatureDataset) -> dict[str, Any]:
         """The threshold of the chosen weights, and how it was found; the config's own where none can be found."""
-        known = labels_of(data)
-        if known.min() == known.max():
+        labels = labels_of(data)
+        if labels.min() == labels.max():
             return {"threshold": detector.config.threshold, "threshold_origin": None}
         return _equal_error(detector, data, "")
 
@@ -148,15 +148,15 @@ def objective_of(spec: DetectorSpec) -> ClipScores | EventClasses:
 
 
 def _few(validation: FeatureDataset) -> list[str]:
-    found = small_validation(labels_of(validation).tolist())
-    return [] if found is None else [found]
+    warning = small_validation(labels_of(validation).tolist())
+    return [] if warning is None else [warning]
 
 
 def _equal_error(detector: PreTrainedModel, data: FeatureDataset, judged: str) -> dict[str, Any]:
-    known = labels_of(data)
-    error = Ranking(known, _video_scores(score_clips(detector, data))).equal_error()
+    labels = labels_of(data)
+    error = Ranking(labels, _video_scores(score_clips(detector, data))).equal_error()
     origin = (
-        f"equal error rate {error.rate:.3f} on {len(known)} validation videos ({int(known.sum())} anomalous){judged}"
+        f"equal error rate {error.rate:.3f} on {len(labels)} validation videos ({int(labels.sum())} anomalous){judged}"
     )
     return {"threshold": error.threshold, "threshold_origin": origin}
 

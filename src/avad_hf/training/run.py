@@ -6,7 +6,7 @@ import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -28,6 +28,38 @@ def data_sha256(*parts: FeatureDataset) -> str:
     """SHA-256 of which videos a run sees, with their labels."""
     seen = [[(row["id"], row["anomaly"], row.get("label")) for row in part.rows] for part in parts]
     return hashlib.sha256(json.dumps(seen).encode()).hexdigest()
+
+
+class SavedRun(NamedTuple):
+    """What the record of a run says.
+
+    Args:
+        config: Settings, as `TrainingConfig.to_dict` gives them; a run of an earlier version has fewer.
+        data: SHA-256 of its data.
+        result: What it came to, once it is finished.
+    """
+
+    config: dict[str, Any]
+    data: str
+    result: dict[str, Any] | None
+
+
+def has_run(directory: Path) -> bool:
+    """Whether a folder holds a training run, finished or not."""
+    return (directory / RUN).is_file()
+
+
+def read_run(directory: Path) -> SavedRun:
+    """Read the record of a run.
+
+    Raises:
+        ValueError: If it is damaged.
+    """
+    try:
+        record = json.loads((directory / RUN).read_text(encoding="utf-8"))
+        return SavedRun(dict(record["config"]), record["data_sha256"], record["result"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{directory / RUN} is damaged ({error!r}). Train anew into another folder.") from error
 
 
 class RunFolder:
@@ -58,23 +90,19 @@ class RunFolder:
         names = os.listdir(self.path) if self.path.exists() else []
         if all(name == LOCK or (name.startswith(RUN) and name.endswith(PARTIAL)) for name in names):
             return None
-        if not (self.path / RUN).is_file():
+        if not has_run(self.path):
             raise FileExistsError(f"{self.path} is not an empty folder. Give a new one; nothing was overwritten.")
-        try:
-            saved = json.loads((self.path / RUN).read_text(encoding="utf-8"))
-            before, data, result = BEFORE | saved["config"], saved["data_sha256"], saved["result"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{self.path / RUN} is damaged ({error!r}). Train anew into another folder.") from error
+        saved = read_run(self.path)
         if not resume:
-            done = "a finished" if result else "an unfinished"
+            done = "a finished" if saved.result else "an unfinished"
             raise FileExistsError(
                 f"{self.path} holds {done} training run. Resume it (--resume), or give a new folder; nothing was "
                 "overwritten."
             )
-        as_begun = {name: value for name, value in BEFORE.items() if name not in saved["config"]}
+        as_begun = {name: value for name, value in BEFORE.items() if name not in saved.config}
         self.config = replace(self.config, **as_begun)
-        different = self.config.differences(before)
-        if data != self.data:
+        different = self.config.differences(BEFORE | saved.config)
+        if saved.data != self.data:
             different.append("the videos or their labels are others than those that the run began with")
         if different:
             raise ValueError(
@@ -82,7 +110,7 @@ class RunFolder:
                 + "\n  ".join(different)
                 + "\nGive the same settings, or a new folder."
             )
-        return result
+        return saved.result
 
     def claim(self, result: dict[str, Any] | None = None) -> None:
         """Write what the run is; with its result once it is finished."""
@@ -181,4 +209,4 @@ class RunFolder:
         sweep(self.path)
 
 
-__all__ = ["RunFolder", "data_sha256"]
+__all__ = ["RunFolder", "SavedRun", "data_sha256", "has_run", "read_run"]

@@ -82,9 +82,9 @@ class AvrlConfig(DetectorConfig):
     def __post_init__(self, **kwargs):
         self._check_inherited(kwargs)
         for name, kind in self.sub_configs.items():
-            given = getattr(self, name)
-            if given is None or isinstance(given, dict):
-                setattr(self, name, kind(**{k: v for k, v in (given or {}).items() if k != "model_type"}))
+            sub_settings = getattr(self, name)
+            if sub_settings is None or isinstance(sub_settings, dict):
+                setattr(self, name, kind(**{k: v for k, v in (sub_settings or {}).items() if k != "model_type"}))
         if self.label2id:
             inverse = {int(number): name for name, number in self.label2id.items()}
             if self.id2label is not None and inverse != {int(k): name for k, name in self.id2label.items()}:
@@ -164,8 +164,8 @@ class AvrlConfig(DetectorConfig):
         names = list(LABELS) if labels.keys() <= set(LABELS) else sorted(labels)
         normal = [name for name in names if not labels.get(name, name not in NORMAL_LABELS)]
         pixels = {name: recipe["processor"][name] for name in ("rescale_factor", "image_mean", "image_std")}
-        known = {"video_config": pixels, "id2label": dict(enumerate(names)), "normal_labels": normal}
-        return cls(**known | settings)
+        defaults = {"video_config": pixels, "id2label": dict(enumerate(names)), "normal_labels": normal}
+        return cls(**defaults | settings)
 
     @property
     def silence_notice(self) -> str | None:
@@ -198,14 +198,14 @@ class AvrlConfig(DetectorConfig):
         Raises:
             ValueError: If one of them is no class, or if not some classes are normal and others anomalous.
         """
-        known = {name: index for index, name in self.id2label.items()}
-        unknown = [name for name in self.normal_labels if name not in known]
-        if unknown or not 0 < len(set(self.normal_labels)) < len(known):
+        class_numbers = {name: index for index, name in self.id2label.items()}
+        unknown = [name for name in self.normal_labels if name not in class_numbers]
+        if unknown or not 0 < len(set(self.normal_labels)) < len(class_numbers):
             raise ValueError(
-                f"normal_labels must name some of the classes ({', '.join(known)}), but not all of them; got "
+                f"normal_labels must name some of the classes ({', '.join(class_numbers)}), but not all of them; got "
                 f"{', '.join(self.normal_labels) or 'none'}. Without them there is no anomaly score."
             )
-        return sorted(known[name] for name in self.normal_labels)
+        return sorted(class_numbers[name] for name in self.normal_labels)
 
     @property
     def fused_size(self) -> int:

@@ -80,10 +80,12 @@ def _constants(preprocessor: Any, settings: dict[str, Any], name: str) -> PixelC
             "AvacaProcessor(video_encoder=foreign_encoder(model, preprocessor), ...), with foreign_encoder from "
             "avad_hf.models.foreign.adapter; or image_mean=... and image_std=..., for pixels within 0 and 1."
         )
-    own = {} if preprocessor is None else settings_of(preprocessor, name)
+    preprocessor_settings = {} if preprocessor is None else settings_of(preprocessor, name)
     if len(chosen) == 2:  # nothing else that the processor does to pixels counts
-        own = {key: own.get(key) for key in ("do_center_crop", "crop_size", "size", "num_frames")} | chosen
-    constants = PixelConstants.of(own, name)
+        preprocessor_settings = {
+            key: preprocessor_settings.get(key) for key in ("do_center_crop", "crop_size", "size", "num_frames")
+        } | chosen
+    constants = PixelConstants.of(preprocessor_settings, name)
     return replace(constants, **{key: channels(chosen, key, name) for key in chosen})
 
 

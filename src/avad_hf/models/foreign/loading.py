@@ -157,9 +157,9 @@ def _file(place: str | os.PathLike, name: str, options: Mapping[str, Any]) -> st
 
 def _missing(network: nn.Module, tower: nn.Module, names: Any) -> dict[str, Tensor]:
     """The tensors of a tower that the weights file lacks, by their names in the whole model."""
-    own = {id(tensor) for tensor in tower.state_dict(keep_vars=True).values()}
+    tower_ids = {id(tensor) for tensor in tower.state_dict(keep_vars=True).values()}
     everything = network.state_dict(keep_vars=True)
-    return {name: everything[name] for name in sorted(names) if id(everything.get(name)) in own}
+    return {name: everything[name] for name in sorted(names) if id(everything.get(name)) in tower_ids}
 
 
 @torch.no_grad()
