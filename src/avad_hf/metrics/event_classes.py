@@ -15,7 +15,7 @@ author={Gao, J. and others}, journal={Neurocomputing 582:127489}, year={2024}}""
 # As floats, although they are whole numbers: as integers, `datasets` would cut 1.7 to 1 before it can be refused.
 FEATURES = datasets.Features({"predictions": datasets.Value("float64"), "references": datasets.Value("float64")})
 
-# Far above the classes of any corpus. A pushed Space answers strangers, and the confusion matrix takes 800 MB already.
+# Far above the classes of any corpus. A pushed Space answers strangers; the confusion matrix takes 8 MB at most.
 MOST_CLASSES = 1_000
 
 
