@@ -4,6 +4,7 @@ import ast
 import re
 import shlex
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -74,8 +75,12 @@ def room(parts: tuple[str, ...]) -> str:
     return Path(parts[0]).stem
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_imports_go_one_way(path):
+def test_imports_go_one_way():
+    for path in sorted(PACKAGE.rglob("*.py")):
+        check_imports(path)
+
+
+def check_imports(path: Path) -> None:
     own = room(path.relative_to(PACKAGE).parts)
     for name in imported_modules(path):
         parts = name.split(".")[1:]
@@ -91,6 +96,7 @@ def test_detection_asks_the_contract_alone():
         assert all(any(name.startswith(known) for known in CONTRACTS) for name in models), f"{path}: {models}"
 
 
+@cache
 def architecture_names() -> re.Pattern:
     """Matches the name of an architecture: its model type, its title, and the classes of its folder."""
     words = set()
@@ -140,11 +146,11 @@ def named_architectures(source: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_what_an_architecture_is_its_own_folder_says(path):
-    name = path.relative_to(PACKAGE)
-    if name.parts[0] not in NAMED and name.as_posix() != NAMES_FILES:
-        assert named_architectures(path.read_text(encoding="utf-8")) == []
+def test_what_an_architecture_is_its_own_folder_says():
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = path.relative_to(PACKAGE)
+        if name.parts[0] not in NAMED and name.as_posix() != NAMES_FILES:
+            assert named_architectures(path.read_text(encoding="utf-8")) == [], name
 
 
 @pytest.mark.parametrize(

@@ -44,9 +44,9 @@ def first_words(source: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_nothing_begins_with_of(path):
-    assert first_words(path.read_text(encoding="utf-8")) == []
+def test_nothing_begins_with_of():
+    for path in FILES:
+        assert first_words(path.read_text(encoding="utf-8")) == [], path.relative_to(ROOT)
 
 
 @pytest.mark.parametrize(
