@@ -269,7 +269,7 @@ def test_quiet_hides_bars_that_the_library_draws(tmp_path):
 
 
 def interrupted(number):
-    return lambda *arguments, **options: os.kill(os.getpid(), number)
+    return lambda *arguments, **options: signal.raise_signal(number)
 
 
 def raising(error):

@@ -38,10 +38,13 @@ def _ctrl_c():
 
 
 def stop(number: int) -> None:
-    """Handlers are the main thread's; without one, this would end the tests."""
+    """Handlers are the main thread's; without one, this would end the tests.
+
+    The signal is raised in this thread: another one that took it might be late, when the handlers are gone.
+    """
     assert threading.current_thread() is threading.main_thread()
     assert signal.getsignal(number) not in (signal.SIG_DFL, signal.default_int_handler)
-    os.kill(os.getpid(), number)
+    signal.raise_signal(number)
 
 
 def ended(command, number: int, capsys) -> str:
@@ -127,7 +130,7 @@ def test_what_was_ignored_stays_ignored(capsys):
     """As `nohup` and shells have it of programs in the background."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        stoppable("Go on.")(lambda: os.kill(os.getpid(), signal.SIGINT))()
+        stoppable("Go on.")(lambda: signal.raise_signal(signal.SIGINT))()
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
