@@ -156,7 +156,7 @@ class ResNet3dModel(CheckpointedModule, ResNet3dPreTrainedModel):
                 "AvrlProcessor makes them from videos."
             )
         x = self.computed(self._stem, pixel_values_videos.to(self.dtype).transpose(1, 2))
-        states = [x]
+        states = [x] if output_hidden_states else []  # otherwise its memory is free for what follows
         for stage in self.stages[1:]:
             x = stage[0](x)
             if output_hidden_states:

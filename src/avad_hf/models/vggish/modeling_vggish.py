@@ -126,7 +126,8 @@ class VggishModel(CheckpointedModule, CheckpointModel):
         for depth in GROUPS:  # convolutions with their ReLU, and a pooling
             end = begin + 2 * depth + 1
             feature_map, begin = self.computed(self.features[begin:end], feature_map), end
-            states.append(feature_map)
+            if output_hidden_states:  # otherwise their memory is free for what follows
+                states.append(feature_map)
         hidden_states = tuple(states) if output_hidden_states else None
         if input_features.shape[1] != example:
             return VggishModelOutput(feature_map=feature_map, hidden_states=hidden_states)
