@@ -99,6 +99,7 @@ def plant(
     frame_masks: bool = True,
     seed: int = 0,
     recipe_of: dict | None = None,
+    senses: tuple[str, ...] = ("seen", "heard"),
 ) -> Path:
     """Write a store. One clip of each anomalous video holds the anomaly: in the picture, and as a jump in the sound.
 
@@ -108,6 +109,7 @@ def plant(
         clips: Fewest and most clips of a video.
         signal: How much it stands out of noise of standard deviation 1.
         share: Of anomalous videos.
+        senses: By which of them it stands out.
     """
     rng = torch.Generator().manual_seed(seed)
     rows = []
@@ -118,8 +120,8 @@ def plant(
         audio = torch.randn(count, steps, audio_size, generator=rng)
         where = int(torch.randint(count, (), generator=rng))
         if anomalous:
-            visual[where, 0] += signal
-            audio[where, steps // 2 :, 0] += signal
+            visual[where, 0] += signal * ("seen" in senses)
+            audio[where, steps // 2 :, 0] += signal * ("heard" in senses)
         times = torch.arange(count + 1, dtype=torch.float64) * CLIP_LENGTH / FPS
         # The last clip is not full.
         num_frames = count * CLIP_LENGTH - 5

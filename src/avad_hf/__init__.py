@@ -20,6 +20,7 @@ _PUBLIC = {
     "Encoder": "avad_hf.models.encoder",
     "EncoderSpec": "avad_hf.models.encoder",
     "EngineModel": "avad_hf.models.engine",
+    "FitResult": "avad_hf.training.fitting",
     "Evaluation": "avad_hf.evaluation.evaluate",
     "FeatureDataset": "avad_hf.features.dataset",
     "HubError": "avad_hf.hub.errors",
@@ -30,6 +31,7 @@ _PUBLIC = {
     "evaluate": "avad_hf.evaluation.evaluate",
     "export_engines": "avad_hf.export.engines",
     "extract_features": "avad_hf.features.extraction",
+    "fit": "avad_hf.training.fitting",
     "load_dataset": "avad_hf.corpora.loading",
     "push_checkpoint": "avad_hf.hub.push",
     "push_corpus": "avad_hf.corpora.sharing",
@@ -37,6 +39,7 @@ _PUBLIC = {
     "push_space": "avad_hf.hub.space",
     "read_published": "avad_hf.features.published.dataset",
     "train": "avad_hf.training.loop",
+    "update": "avad_hf.training.fitting",
     "write_metric": "avad_hf.evaluation.sharing",
 }
 for _one in registration.ARCHITECTURES.values():

@@ -10,7 +10,10 @@ from .models.architecture import Architecture
 FOLDERS = (
     "avaca",
     "avrl",
+    "gaussian",
     "i3d",
+    "knn",
+    "mulde",
     "resnet3d",
     "rtfm",
     "slowfast",

@@ -79,6 +79,8 @@ def score_clips(
     model.eval()
     while taken := list(islice(parts, batch_size)):
         batch = features.collate([part for _, part in taken])
+        if (column := getattr(model.config, "scene_column", None)) is not None:
+            options["scene"] = [features.rows[index][column] for index, _ in taken]
         with torch.no_grad():
             outputs = model(**inputs_of(model, batch, device), **options)
         for (index, _), scored in zip(taken, _by_video(model, outputs, batch), strict=True):

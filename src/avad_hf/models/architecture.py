@@ -22,6 +22,7 @@ class Architecture:
         feature_extractor: What reads videos or sound for an encoder alone.
         processor: What reads videos for a detector.
         converter: Its [`~avad_hf.models.conversion.Converter`] of published files.
+        fit: Function that fits it to normal footage, for detectors that learn from that alone.
         init: Function that makes an untrained checkpoint, `avad_hf.untrained` says how.
         profiles: Its recipes of training, by their names.
         profile: The recipe where none is named.
@@ -40,6 +41,7 @@ class Architecture:
     feature_extractor: str | None = None
     processor: str | None = None
     converter: str | None = None
+    fit: str | None = None
     init: str | None = None
     profiles: str | None = None
     profile: str = "default"

@@ -362,7 +362,8 @@ class CheckpointModel(PushedWithCard, PreTrainedModel):
         if self._untrained is not None:
             notice, before = self._untrained
             now = self.state_dict()
-            if not any(torch.equal(now[name].detach().cpu(), tensor) for name, tensor in before.items()):
+            numbers = {name: tensor for name, tensor in before.items() if tensor.is_floating_point()}
+            if not any(torch.equal(now[name].detach().cpu(), tensor) for name, tensor in numbers.items()):
                 self.config.notice = (self.config.notice or "").replace(notice, "").strip() or None
                 self._untrained = None
         return_dict, self.config.return_dict = self.config.return_dict, True

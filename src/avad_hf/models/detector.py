@@ -28,7 +28,8 @@ class DetectorSpec:
     Args:
         title: Its name for people.
         reads: ``"features"`` of frozen encoders, or ``"videos"``: frames and sound, as its own processor makes them.
-        objective: ``"clips"``: scores of clips, from labels of whole videos; ``"classes"``: event classes of videos.
+        objective: ``"clips"``: scores of clips, from labels of whole videos; ``"classes"``: event classes of videos;
+            ``"normality"``: scores of clips, from normal videos alone, to which it is fitted and not trained.
         context: How many clips before and after a clip it must see with it: 0 for clips that do not see each other,
             `WHOLE_VIDEO` for all of them.
         inputs: Width of each of the features that it reads, by their names: channels of ``visual_features``, numbers
@@ -40,7 +41,7 @@ class DetectorSpec:
 
     title: str
     reads: Literal["features", "videos"] = "features"
-    objective: Literal["clips", "classes"] = "clips"
+    objective: Literal["clips", "classes", "normality"] = "clips"
     context: float = 0
     inputs: Mapping[str, int] = field(default_factory=dict)
     normal_labels: tuple[str, ...] = ()
@@ -54,6 +55,10 @@ class DetectorConfig(CheckpointConfig):
     Args:
         threshold: Score from which on a clip is called anomalous.
         threshold_origin: How the threshold was found; ``None`` if it is not tuned.
+        thresholds: Thresholds of scenes (cameras or places) that have their own, by their names; ``None`` where all
+            have `threshold`.
+        alarms: What `avad_hf.calibrate` found of `threshold`: alarms a day with an interval, and the hours of normal
+            footage that it rests on; ``None`` if it was not calibrated.
         recipe_sha256: Hash of the recipe of the features that it was trained on, so that features of another recipe
             are refused; ``None`` if not known.
         feature_scales: What features are multiplied by before anything else, by their names: encoders differ in the
@@ -64,12 +69,14 @@ class DetectorConfig(CheckpointConfig):
     summary: ClassVar[str] = "A detector of anomalies in video."
     pipeline_tag: ClassVar[str] = "video-classification"
 
-    later_settings: ClassVar[dict[str, Any]] = {"feature_scales": None}
+    later_settings: ClassVar[dict[str, Any]] = {"feature_scales": None, "thresholds": None, "alarms": None}
     # Settings of encoders within the model, all ``None`` where it holds none.
     encoder_settings: ClassVar[tuple[str, ...]] = ()
 
     threshold: float | int = 0.5
     threshold_origin: str | None = None
+    thresholds: dict[str, float] | None = None
+    alarms: dict[str, Any] | None = None
     recipe_sha256: str | None = None
     feature_scales: dict[str, float] | None = None
 
@@ -101,6 +108,10 @@ class DetectorConfig(CheckpointConfig):
         """What is said of a result for a video without sound; ``None`` where nothing need be said."""
         return None
 
+    def threshold_of(self, scene: str | None = None) -> float:
+        """Score from which on a clip is anomalous in a scene; that of all scenes where it has none of its own."""
+        return (self.thresholds or {}).get(scene, self.threshold)
+
     def scaled(self, name: str, features: Tensor) -> Tensor:
         """Features, by their name, times their scale of `feature_scales`."""
         scale = (self.feature_scales or {}).get(name)
@@ -114,6 +125,9 @@ class DetectorConfig(CheckpointConfig):
         """Check that scores can reach the threshold."""
         if not 0.0 <= self.threshold <= 1.0:
             raise ValueError(f"threshold must be between 0 and 1, got {self.threshold}.")
+        for scene, threshold in (self.thresholds or {}).items():
+            if not 0.0 <= threshold <= 1.0:
+                raise ValueError(f"thresholds must be between 0 and 1, got {threshold} for scene {scene!r}.")
 
     def validate_feature_scales(self) -> None:
         """Check that scales are numbers above 0."""
@@ -172,6 +186,36 @@ class DetectorModel(CheckpointModel):
     def explain(self, outputs: Any) -> dict[str, Tensor] | None:
         """Numbers that say why clips have their scores, of shape `(B, T)` each; ``None`` where it knows none."""
         return None
+
+    def heat(self, features: Mapping[str, Tensor], clip: int) -> Tensor | None:
+        """How unlike normal footage each place of a clip's picture is, of shape `(h, w)`, 0 or more.
+
+        Args:
+            features: What ``forward`` takes, of one video.
+            clip: Number of the clip.
+
+        Returns:
+            ``None`` where it knows no distances: places are then hidden in turn, and it is asked for its score.
+        """
+        return None
+
+    def nearest_normal(self, features: Mapping[str, Tensor], clip: int, count: int = 3) -> list[dict[str, Any]]:
+        """The normal clips that are most like a clip, the nearest first.
+
+        Args:
+            features: What ``forward`` takes, of one video.
+            clip: Number of the clip.
+            count: How many.
+
+        Returns:
+            For each ``id`` of its video, ``start`` and ``end`` in seconds, and ``distance``, which is 0 for the same
+            features. None where it keeps no normal clips.
+        """
+        return []
+
+    def usual_classes(self) -> dict[str, Tensor]:
+        """Mean probabilities of the encoders' classes in normal footage, of ``"seen"`` and ``"heard"``, if known."""
+        return {}
 
     def begin_with(self, source: PreTrainedModel) -> None:
         """Take the weights of a trained detector, to go on from there."""

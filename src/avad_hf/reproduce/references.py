@@ -1,7 +1,4 @@
-"""What any detector of stored features should beat: logistic regression on their means, and what needs no content.
-
-It needs scikit-learn: ``pip install avad-hf[study]``.
-"""
+"""What any detector of stored features should beat: logistic regression on their means, and what needs no content."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -39,12 +36,8 @@ class MeanRegression:
     """
 
     def __init__(self, senses: Sequence[str]):
-        try:
-            from sklearn.linear_model import LogisticRegression
-        except ImportError as error:
-            raise ImportError(
-                "Logistic regression needs scikit-learn. Install it with: pip install avad-hf[study]"
-            ) from error
+        from sklearn.linear_model import LogisticRegression  # which takes a second to load
+
         self._make = lambda strength: LogisticRegression(C=strength, max_iter=5000)
         self.senses = senses
 
