@@ -121,7 +121,8 @@ def reproduce(
 
     Scores of clips: mavad, scenes by splits by audio paths (Table III; with --raw-dir also Table V); shanghaitech,
     zero audio (Table IV); synthetic, Table III on drawn streets. Event classes: shade, modalities (Table V), fusions
-    (Table III), dark videos (Table IV), hidden parts (Figure 6); crowd, the same on a drawn crowd.
+    (Table III), dark videos (Table IV), hidden parts (Figure 6); crowd, the same on a drawn crowd. Studies of our own:
+    cctv-fights, real recordings; normal-cctv-fights and normal-synthetic, detectors that know normal footage alone.
 
     What was done before is not done again.
     """

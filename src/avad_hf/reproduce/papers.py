@@ -84,12 +84,34 @@ def _real_recordings(
     dtype: str = "float32",
     **options: Any,
 ) -> str:
+    from .cctv_fights import reproduce_cctv_fights
+
+    return reproduce_cctv_fights(_encoders(corpus, model, device, dtype), output_dir, **options)
+
+
+def _normal_footage(
+    corpus: str,
+    output_dir: str | os.PathLike,
+    model: str | None,
+    num_videos: int | None,
+    device: Any = None,
+    dtype: str = "float32",
+    **options: Any,
+) -> str:
+    from .normal_footage import reproduce_drawn, reproduce_real
+
+    processor = _encoders(corpus, model, device, dtype)
+    if num_videos is None:
+        return reproduce_real(processor, output_dir, **options)
+    return reproduce_drawn(processor, output_dir, num_videos=num_videos, **options)
+
+
+def _encoders(corpus: str, model: str | None, device: Any, dtype: str) -> Any:
+    """The processor of a checkpoint, or one with the published encoders of a corpus."""
     from transformers import AutoProcessor
 
     from avad_hf.models.avaca.processing_avaca import AvacaProcessor
     from avad_hf.processes import process_state
-
-    from .cctv_fights import reproduce_cctv_fights
 
     if model is None:
         from avad_hf.convert.getting import get
@@ -98,8 +120,7 @@ def _real_recordings(
         processor = AvacaProcessor(video_encoder=seeing, audio_encoder=hearing)
     else:
         processor = AutoProcessor.from_pretrained(model, trust_remote_code=False)
-    processor.to(device or process_state().device, dtype)
-    return reproduce_cctv_fights(processor, output_dir, **options)
+    return processor.to(device or process_state().device, dtype)
 
 
 _AVACA = {
@@ -113,6 +134,13 @@ _AVRL = {
     "run": _event_classes,
     "options": ("study", "ratio", "dark_from", "gradient_checkpointing"),
     "needs": "the checkpoint that training begins with (avad-hf init avrl)",
+}
+_NORMAL = {
+    "architecture": "avaca",
+    "run": _normal_footage,
+    "options": ("device", "dtype"),
+    "needs": "its processor makes the features",
+    "encoders": ("i3d", "yamnet"),
 }
 PAPERS = {
     "mavad": Paper(**_AVACA),
@@ -128,6 +156,8 @@ PAPERS = {
         encoders=("i3d", "yamnet"),
         seeds=(0, 1, 2, 3, 4),
     ),
+    "normal-cctv-fights": Paper(**_NORMAL),
+    "normal-synthetic": Paper(**_NORMAL, num_videos=100),
 }
 
 __all__ = ["PAPERS", "Paper"]
