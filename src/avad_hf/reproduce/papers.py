@@ -141,6 +141,7 @@ _NORMAL = {
     "options": ("device", "dtype"),
     "needs": "its processor makes the features",
     "encoders": ("i3d", "yamnet"),
+    "seeds": (0, 1),
 }
 PAPERS = {
     "mavad": Paper(**_AVACA),
