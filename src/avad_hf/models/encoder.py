@@ -117,6 +117,17 @@ class Encoder(ABC):
         probabilities = None if self.class_output is None else self.probabilities(outputs)[: len(batch)]
         return self.read(outputs)[: len(batch)].float(), probabilities
 
+    def name_features(self, features: Tensor) -> Tensor | None:
+        """Probabilities of its classes, of shape `(N, len(spec.classes))`, from features that were stored.
+
+        Args:
+            features: What `encode` gives, of shape `(N, width)` each: a map or a window averaged over its places.
+
+        Returns:
+            ``None`` where it has no classifier, or one that needs more than that.
+        """
+        return None
+
     def outputs_of(self, batch: Tensor, starts: Sequence[int] | None = None) -> Any:
         """Outputs of the network; arguments as of `encode`."""
         return self.computing(**self.inputs_of(batch, starts))
@@ -237,6 +248,17 @@ class VideoEncoder(Encoder):
     def inputs_of(self, batch: Tensor, starts: Sequence[int] | None = None) -> dict[str, Tensor]:
         """Pixels as they are."""
         return {"pixels": batch}
+
+    def name_features(self, features: Tensor) -> Tensor | None:
+        """Probabilities of its classes, of shape `(N, len(spec.classes))`, from features that were stored.
+
+        Args:
+            features: What `encode` gives, of shape `(N, width)` each: a map or a window averaged over its places.
+
+        Returns:
+            ``None`` where it has no classifier, or one that needs more than that.
+        """
+        return None
 
     def outputs_of(self, batch: Tensor, starts: Sequence[int] | None = None) -> Any:
         """Outputs of the network, of clips."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import AutoModelForVideoClassification, PreTrainedConfig, PreTrainedModel, ProcessorMixin
 
 from avad_hf.evaluation.scoring import refuse_other_features
@@ -196,7 +197,7 @@ def _fit(
     footage = NormalFootage(config) if footage is None else footage
     before = footage.collector.seen
     on_stage("reading features")
-    read(footage, data, architecture, false_alarms or {}, on_progress)
+    read(footage, data, architecture, processor, false_alarms or {}, on_progress)
     num_clips = footage.collector.seen - before
     fitted: Fit = architecture.load("fit")(architecture.load("head"), config, footage, on_stage)
     model, notes = fitted.model, [*fitted.notes]
@@ -211,6 +212,7 @@ def read(
     footage: NormalFootage,
     data: FeatureDataset,
     architecture: Architecture,
+    processor: ProcessorMixin | None,
     false_alarms: Mapping[str, Sequence[tuple[float, float]]],
     on_progress: Progress | None = None,
 ) -> None:
@@ -226,7 +228,7 @@ def read(
             stretches = false_alarms[row["id"]]
             chosen = torch.stack([(starts < end) & (ends > start) for start, end in stretches]).any(0)
         vectors = {name: value[0] for name, value in pooled.items()}
-        footage.add(row, item, vectors, chosen, certain=chosen is not None)
+        footage.add(row, item, vectors, _names(processor, row, item), chosen, certain=chosen is not None)
         if on_progress is not None:
             on_progress(index + 1, len(data))
 
@@ -242,6 +244,18 @@ def _refuse_unknown(options: Mapping[str, Any], architecture: Architecture) -> N
         raise ValueError(f"{architecture.title} has no option {', '.join(unknown)}.{meant}")
 
 
+def _names(processor: ProcessorMixin | None, row: Mapping[str, Any], item: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Probabilities of the encoders' classes in each clip, where their classifiers can tell from what is stored."""
+    encoders, found = getattr(processor, "encoders", {}), {}
+    if "video_encoder" in encoders:
+        found["seen"] = encoders["video_encoder"].name_features(item["visual_features"].mean((2, 3)))
+    if "audio_encoder" in encoders and row.get("has_audio"):
+        steps = item["audio_features"]
+        probabilities = encoders["audio_encoder"].name_features(steps.flatten(0, 1))
+        found["heard"] = None if probabilities is None else probabilities.unflatten(0, steps.shape[:2]).mean(1)
+    return {sense: values for sense, values in found.items() if values is not None}
+
+
 def _as_new(config: NormalityConfig) -> NormalityConfig:
     """The config as it was before the footage filled it in; a threshold of a calibration is none for other footage."""
     before = {
@@ -249,6 +263,7 @@ def _as_new(config: NormalityConfig) -> NormalityConfig:
         "table_size": 2,
         "rows": None,
         "scene_rows": None,
+        "num_classes": None,
         "threshold": ONE_IN_1000,
         "threshold_origin": ONE_IN_1000_ORIGIN,
         "thresholds": None,

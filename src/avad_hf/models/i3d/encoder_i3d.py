@@ -1,8 +1,12 @@
 """I3D as a frozen encoder."""
 
+import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from avad_hf.models.encoder import EncoderSpec, VideoEncoder
+
+from .modeling_i3d import I3dModel
 
 # The 8 x 15 cells of 256 x 455 pixels are averaged to these: a tenth of the store and of the time of training.
 GRID = (2, 4)
@@ -32,6 +36,13 @@ class I3dEncoder(VideoEncoder):
             grid=GRID,
             classes=config.class_names,
         )
+
+    def name_features(self, features: Tensor) -> Tensor | None:
+        """As of [`Encoder`]. The classifier is linear; it weighs the cells in the middle more than the mean does."""
+        if not isinstance(self.network, I3dModel):  # exported
+            return None
+        with torch.no_grad():
+            return self.network.logits(features.to(self.network.dtype)).float().softmax(dim=-1)
 
 
 __all__ = ["I3dEncoder"]

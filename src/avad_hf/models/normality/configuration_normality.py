@@ -38,6 +38,8 @@ class NormalityConfig(DetectorConfig):
         scene_column: What cameras are told apart by, where features are taken relative to their camera's mean: the
             manifest's column ``"scene"`` or ``"group"``; ``None`` for one mean of all footage.
         scene_rows: For each camera by its name the row of its mean. A camera that is not there has the common mean.
+        num_classes: How many classes the encoders have of ``"seen"`` and of ``"heard"``, of which it knows how likely
+            they are in normal footage; none if the detector was fitted without its processor.
         contamination: Which share of the footage may be anomalous: the clips that are least like the rest are left
             out, so many of them.
         seed: Seed of what is drawn while fitting.
@@ -70,6 +72,7 @@ class NormalityConfig(DetectorConfig):
     rows: dict[str, int] | None = None
     scene_column: Literal["scene", "group"] | None = None
     scene_rows: dict[str, int] | None = None
+    num_classes: dict[str, int] | None = None
     contamination: float | int = 0.0
     seed: int = 0
 

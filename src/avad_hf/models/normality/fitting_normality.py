@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .configuration_normality import NormalityConfig
 from .kept import CERTAIN, HEARD, USED, Collector, KeptClips, clips_of_video
-from .modeling_normality import PLACE_UNIT, SENSE_NAMES, NormalityForAnomalyDetection, Relative, Sense
+from .modeling_normality import CLASS_UNIT, PLACE_UNIT, SENSE_NAMES, NormalityForAnomalyDetection, Relative, Sense
 from .tails import Tail, joined
 
 # Parts that the footage is cut into, to measure each by a detector that does not know it.
@@ -38,6 +38,7 @@ class NormalFootage:
     config: NormalityConfig
     collector: Collector = field(init=False)
     places: dict[Any, list[Tensor]] = field(default_factory=dict, init=False)
+    classes: dict[str, list[Tensor]] = field(default_factory=dict, init=False)
 
     def __post_init__(self):
         self.collector = Collector(self.config.most_kept)
@@ -47,6 +48,7 @@ class NormalFootage:
         row: Mapping[str, Any],
         features: Mapping[str, Tensor],
         vectors: Mapping[str, Tensor],
+        names: Mapping[str, Tensor] | None = None,
         chosen: Tensor | None = None,
         certain: bool = False,
     ) -> None:
@@ -56,6 +58,8 @@ class NormalFootage:
             row: What is known of it: ``id``, ``group``, ``scene``, ``hour``, ``has_audio``.
             features: Of its clips, ``visual_features`` of shape `(T, C, h, w)` among them, and ``clip_times``.
             vectors: What its clips are compared by, of shape `(T, width)`, by the names of the features.
+            names: Probabilities of the encoders' classes, of ``"seen"`` and ``"heard"`` where they are known, of shape
+                `(T, classes)`.
             chosen: Which of its clips are taken, of shape `(T,)`; all by default.
             certain: Whether a person says that these are normal.
 
@@ -69,6 +73,11 @@ class NormalFootage:
         self.collector.add(
             clips_of_video(row, features["clip_times"][chosen], taken, bool(row.get("has_audio")), certain)
         )
+        for sense, probabilities in (names or {}).items():
+            sums = (probabilities[chosen].double() * CLASS_UNIT).round().long().sum(0)
+            before = self.classes.setdefault(sense, [torch.zeros_like(sums), torch.tensor(0)])
+            before[0] += sums
+            before[1] = before[1] + int(chosen.sum())
         if "visual_features" in self.config.senses:
             maps = features["visual_features"][chosen].float()
             if tuple(maps.shape[2:]) != tuple(self.config.feature_grid):
@@ -94,6 +103,8 @@ class NormalFootage:
         kept = model.kept_clips()
         kept.flags |= USED
         self.collector.add(kept)
+        for sense in model.config.num_classes or {}:
+            self.classes[sense] = [getattr(model, f"{sense}_{part}").cpu().clone() for part in ("sums", "count")]
         if "visual_features" in self.config.senses:
             rows = {None: -1} | (model.config.scene_rows or {})
             parts = (model.place_sums.cpu(), model.place_squares.cpu(), model.place_counts.cpu())
@@ -147,6 +158,7 @@ def fit_model(
         "inputs": {("visual_features",): "visual", ("audio_features",): "audio"}.get(senses, "both"),
         "num_kept": len(kept),
         "scene_rows": {str(name): number for number, name in enumerate(scenes)} or None,
+        "num_classes": {sense: len(sums) for sense, (sums, _) in footage.classes.items()} or None,
     }
     config = type(config).from_dict(settings)
     kept.vectors = {name: kept.vectors[name] for name in senses}
@@ -159,6 +171,9 @@ def fit_model(
     on_stage("fitting to all of it")
     model = fitting.whole(surprises.distances)
     _fill_in_places(model, footage)
+    for sense, (sums, count) in footage.classes.items():
+        getattr(model, f"{sense}_sums").copy_(sums)
+        getattr(model, f"{sense}_count").copy_(count)
     notes += fitting.notes(surprises)
     return Fit(model, surprises.scores(), kept, notes)
 

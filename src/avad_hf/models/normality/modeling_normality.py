@@ -32,6 +32,8 @@ from .tails import Tail, joined
 SENSE_NAMES = {"visual_features": "sight", "audio_features": "sound"}
 # Features of places are counted in units of this part of 1, so that sums are exact.
 PLACE_UNIT = 1 << 16
+# Likewise probabilities of classes.
+CLASS_UNIT = 1 << 30
 # Least surprise: below, the logarithm of it says nothing. It gives a score of 0.0001.
 LEAST_SURPRISE = 1e-4
 # Of a channel's scale, the share of all channels' mean variance that is added: a channel that never changed would make
@@ -311,6 +313,10 @@ class NormalityForAnomalyDetection(NormalityPreTrainedModel, DetectorModel):
         self.register_buffer("kept_times", torch.zeros(count, 2, dtype=torch.int64))
         self.register_buffer("kept_flags", torch.zeros(count, dtype=torch.uint8))
         self.register_buffer("kept_table", torch.zeros(config.table_size, dtype=torch.uint8))
+        # How likely each class of the encoders is: sums over all footage, in whole numbers.
+        for sense, classes in (config.num_classes or {}).items():
+            self.register_buffer(f"{sense}_sums", torch.zeros(classes, dtype=torch.int64))
+            self.register_buffer(f"{sense}_count", torch.zeros((), dtype=torch.int64))
         # Of each place of the map in all footage, by camera: sums of features and of their squares, in whole numbers,
         # which add up to the same in any order.
         if "visual_features" in config.senses:
@@ -471,6 +477,13 @@ class NormalityForAnomalyDetection(NormalityPreTrainedModel, DetectorModel):
         square = self.place_squares[row].double() / count / PLACE_UNIT
         return mean.float(), (square - mean.square()).clamp_min(0).float()
 
+    def usual_classes(self) -> dict[str, Tensor]:
+        """Mean probabilities of the encoders' classes in normal footage, of ``"seen"`` and ``"heard"``, if known."""
+        return {
+            sense: getattr(self, f"{sense}_sums").double() / CLASS_UNIT / getattr(self, f"{sense}_count").clamp_min(1)
+            for sense in self.config.num_classes or {}
+        }
+
     def networks_to_export(self, processor: Any, batches: Sequence[Any]) -> Iterator[Network]:
         """As of [`DetectorModel`]; it also reads which videos have sound.
 
@@ -490,6 +503,7 @@ class NormalityForAnomalyDetection(NormalityPreTrainedModel, DetectorModel):
 
 
 __all__ = [
+    "CLASS_UNIT",
     "PLACE_UNIT",
     "SENSE_NAMES",
     "NormalityForAnomalyDetection",

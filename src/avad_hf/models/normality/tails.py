@@ -15,8 +15,8 @@ SHAPES = (-1.0, 0.5)
 # A shape nearer to 0 than this is that of an exponential distribution.
 STRAIGHT = 1e-4
 NUM_KNOTS = 32
-# Where a tail goes on as it is.
-NO_LIMIT = 1e30
+# Excess up to which a tail without end goes on as it is: no distance that means something is larger.
+NO_LIMIT = 1e4
 
 
 class Tail(nn.Module):

@@ -2,12 +2,14 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from avad_hf.models.log_mel import LogMelEncoder
 
 from .feature_extraction_yamnet import YamnetFeatureExtractor
+from .modeling_yamnet import YamnetModel
 
 
 class YamnetEncoder(LogMelEncoder):
@@ -26,6 +28,13 @@ class YamnetEncoder(LogMelEncoder):
 
     def __init__(self, network: PreTrainedModel):
         super().__init__(network, width=network.config.hidden_sizes[-1])
+
+    def name_features(self, features: Tensor) -> Tensor | None:
+        """As of [`Encoder`]: what the classifier makes of an embedding."""
+        if not isinstance(self.network, YamnetModel):  # exported
+            return None
+        with torch.no_grad():
+            return self.network.classifier(features.to(self.network.dtype)).float().sigmoid()
 
     def probabilities(self, outputs: Any) -> Tensor:
         """Probabilities of its classes, of which several may be true, in float32."""
