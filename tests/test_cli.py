@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 from avad_hf import AvacaConfig, AvrlConfig
 from avad_hf.cli import app
 from avad_hf.cli.describe import MOST_STRETCHES, print_description
+from avad_hf.cli.detect import _print_result
 from avad_hf.cli.evaluate import Tail, VideoRule
 from avad_hf.cli.init import Fusion, Modality, Size
 from avad_hf.cli.options import AudioPath, config_settings
@@ -111,6 +112,71 @@ def short(tmp_path_factory) -> list[str]:
         )
         for name, clips in (("three", 3), ("one", 1), ("two", 2))
     ]
+
+
+@pytest.fixture(scope="module")
+def folder(short, tmp_path_factory) -> Path:
+    """A folder of videos, one of them without sound of its own, in folders, beside other files."""
+    folder = tmp_path_factory.mktemp("given") / "videos"
+    (folder / "b").mkdir(parents=True)
+    shutil.copy(short[1], folder / "b" / "one.mp4")
+    shutil.copy(short[2], folder / "a.mp4")
+    write_media(folder / "c.mp4", frame_times(25, 1.28))
+    write_media(folder / "c.wav", samples=sound(3, 1.28, 16000), rate=16000, audio_codec="pcm_s16le")
+    (folder / "notes.txt").write_text("no video")
+    return folder
+
+
+def test_a_folder_stands_for_the_videos_in_it(tmp_path, tiny, folder, short):
+    options = ("--model", tiny, "--json", tmp_path / "r.json", "--plot", tmp_path / "plots")
+    output = run("detect", folder, short[0], folder / "a.mp4", *options)
+    results = json.loads((tmp_path / "r.json").read_text())
+    # Each once, in the order of the folder; sound beside a video is its own.
+    assert list(results) == [str(folder / "a.mp4"), str(folder / "c.mp4"), str(folder / "b" / "one.mp4"), short[0]]
+    assert all(result["has_audio"] for result in results.values()) and "c.mp4: " in output
+    assert sorted(path.name for path in (tmp_path / "plots").iterdir()) == ["a.png", "c.png", "one.png", "three.png"]
+
+
+def test_a_folder_of_one_video_is_still_a_folder(tmp_path, tiny, folder):
+    run("detect", folder / "b", "--model", tiny, "--plot", tmp_path / "plots")
+    assert [path.name for path in (tmp_path / "plots").iterdir()] == ["one.png"]
+    words = run("detect", folder / "b", "--model", tiny, "--plot", tmp_path / "a.png", code=2)
+    assert "a.png is one file, but a folder of videos was given. Give a folder." in words
+
+
+def test_folders_without_videos(tmp_path, tiny, short):
+    (tmp_path / "empty").mkdir()
+    words = run("detect", short[0], tmp_path / "empty", "--model", tiny, code=2)
+    assert "empty holds no video (.mp4," in words and "three.mp4" not in words
+    (tmp_path / "frames" / "a").mkdir(parents=True)
+    (tmp_path / "frames" / "a" / "1.png").write_bytes(b"x")
+    words = run("detect", tmp_path / "frames", "--model", tiny, code=1)
+    assert "is a folder of 1 pictures, which do not say how many of them are a second" in words
+
+
+def test_detect_says_why(tmp_path, short):
+    """By which sense, in the printed lines and in every file."""
+    outputs = ("--json", tmp_path / "r.json", "--csv", tmp_path / "r.csv", "--overlay", tmp_path / "r.mp4")
+    processor = naming_processor()
+    model = OwnDetector(OwnConfig(visual_size=processor.widths["visual_features"]))
+    model.save_pretrained(tmp_path / "own")
+    processor.save_pretrained(tmp_path / "own")
+    said = run("detect", short[1], "--model", tmp_path / "own", "--threshold", 0, "--explain", *outputs)
+    assert "highest at" in said and "\n            sight 100%" in said
+    (event,) = json.loads((tmp_path / "r.json").read_text())[short[1]]["events"]
+    assert (event["why"]["sight"], event["why"]["sound"]) == (1.0, 0.0)
+    with open(tmp_path / "r.csv", newline="") as file:
+        assert ("1.0", "0.0") in [(row["sight"], row["sound"]) for row in csv.DictReader(file)]
+    assert (tmp_path / "r.mp4").stat().st_size > 1000
+
+
+def test_reasons_name_the_nearest_normal_clip(capsys):
+    why = {"sight": 0.1, "sound": 0.9, "nearest": [{"id": "gate-3", "start": 750.4, "end": 751.7, "distance": 2.0}]}
+    event = {"start": 1.0, "end": 2.0, "peak": 1.5, "score": 0.9, "label": "anomaly", "why": why}
+    result = {"label": "anomaly", "score": 0.9, "threshold": 0.5, "clips": [], "duration": 2.0, "has_audio": True}
+    _print_result("a.mp4", result | {"events": [event, event | {"why": {"logit": 2.0}}]}, err=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2] == "            sound 90%; nearest normal clip: gate-3 at 750.40 s" and len(lines) == 4
 
 
 def test_streams_give_what_one_after_the_other_gives(tmp_path, tiny, short):
@@ -341,9 +407,9 @@ def test_detect_without_a_model_describes_and_says_how_to_get_one(tmp_path, shor
     (line,) = [line for line in done.stderr.splitlines() if "Without --model nothing is judged" in line]
     for verb in ("scan ", "init avaca NEW --video-encoder i3d --audio-encoder yamnet;", "extract ", "train "):
         assert f"avad-hf {verb}" in line
-    for option, value in (("--threshold", 0.5), ("--audio-path", "plain")):
-        said = run("detect", short[1], option, value, code=2)
-        assert f"{option} is an option of detectors. Give one: --model DIR." in said.replace("\n", " ")
+    for given in (("--threshold", 0.5), ("--audio-path", "plain"), ("--scene", "gate"), ("--explain",)):
+        said = run("detect", short[1], *given, code=2)
+        assert f"{given[0]} is an option of detectors. Give one: --model DIR." in said.replace("\n", " ")
 
 
 def test_detect_describes_beside_its_scores(tmp_path, short, published, tiny):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -77,6 +78,20 @@ def test_files(tmp_path):
     ]
     assert rows[0]["warnings"] == "untrained"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["r.csv", "r.json"]
+
+
+def test_tables_say_which_sense_events_rest_on(tmp_path):
+    """The shares of a clip, and of the highest clip of an event what is said of the event."""
+    shares = {"sight": 0.2, "sound": 0.8}
+    found = detect_events(clips(0.2, 0.8, 0.9), 0.5, 3.84, 25.0, True, reasons={2: shares | {"heat": {"rows": 1}}})
+    assert found.events[0].why == shares | {"heat": {"rows": 1}}
+    known = detect_events(
+        [replace(clip, why={"sight": 1.0, "sound": 0.0}) for clip in clips(0.2)], 0.5, 1.28, 25.0, True
+    )
+    write_csv({"a.mp4": found.to_dict(), "b.mp4": known.to_dict()}, tmp_path / "r.csv")
+    with open(tmp_path / "r.csv", newline="") as file:
+        rows = [(row["sight"], row["sound"]) for row in csv.DictReader(file)]
+    assert rows == [("", ""), ("", ""), ("0.2", "0.8"), ("1.0", "0.0")]
 
 
 NORMAL = ("normal1", "normal2")

@@ -106,8 +106,12 @@ def test_it_is_evaluated_and_exported(trained, store, tmp_path, bikes, exported)
     engine = AutoModelForVideoClassification.from_pretrained(engines)
     parity = json.loads((engines / "parity.json").read_text())
     assert isinstance(engine, EngineModel) and parity["score_difference"] < 1e-4
-    before, after = (pipeline(TASK, model=str(place), dtype="float32")(bikes) for place in (trained, engines))
+    options = {"dtype": "float32", "threshold": 0.0, "explain": True}
+    before, after = (pipeline(TASK, model=str(place), **options)(bikes) for place in (trained, engines))
     assert after["score"] == pytest.approx(before["score"], abs=1e-4) and "why" in after["clips"][0]
+    assert after["events"][0]["why"].keys() == before["events"][0]["why"].keys() > {"sight", "sound"}
+    with pytest.raises(ValueError, match="scene=gate cannot be given to an exported detector"):
+        engine(visual_features=torch.zeros(1, 1, *FeatureDataset(store)[0]["visual_features"].shape[1:]), scene="gate")
 
 
 def test_scores_are_double_and_one_scale(trained):

@@ -317,7 +317,7 @@ def test_corrupt_checkpoints(tmp_path, tiny):
         ({"batch_size": 0}, ValueError, "^batch_size must be 1 or more, got 0"),
         ({"treshold": 0.5}, TypeError, "takes no option 'treshold'. It takes threshold, .* Did you mean threshold?"),
         ({"stream": 2}, TypeError, "calls also take streams. Did you mean streams?"),
-        ({"nonsense": 2}, TypeError, "takes no option 'nonsense'.*streams.$"),
+        ({"colour": 2}, TypeError, "takes no option 'colour'.*streams.$"),
         ({"num_workers": 1}, ValueError, "num_workers must be 0, got 1"),
     ],
 )

@@ -1,6 +1,7 @@
 """Plots and overlays: what is drawn where, and that sound and times are kept."""
 
 import warnings
+from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -12,8 +13,9 @@ from PIL import Image
 from avad_hf.detection.events import ScoredClip, detect_events
 from avad_hf.media.decode import MediaError
 from avad_hf.media.sources import open_media
+from avad_hf.report.heat import heat_picture, strength
 from avad_hf.report.overlay import render_overlay
-from avad_hf.report.timeline import plot_timeline
+from avad_hf.report.timeline import LETTER_WIDTH, REASON_ROWS, plot_timeline, reason_rows
 
 from .media_files import frame_times, sound, tone, write_media
 from .short_clips import beginning
@@ -168,3 +170,99 @@ def test_a_failed_overlay_leaves_nothing(tmp_path, video):
     with pytest.raises(TypeError, match="from a whole video file, not from a MediaArrays"):
         render_overlay(result([0.1], 2.0), {"frames": np.zeros((2, 8, 8, 3), np.uint8), "fps": 25}, tmp_path / "o.mp4")
     assert [path.name for path in tmp_path.iterdir()] == ["a.mov"]
+
+
+# Why events are events
+
+
+def why(sight=1.0, label=None, start=0.8, end=1.2, values=((0, 0, 0, 0), (0, 0, 0, 1))):
+    likelier = [] if label is None else [{"label": label, "score": 0.7, "usual": 0.05, "times": 14.0}]
+    return {
+        **{"sight": sight, "sound": 1 - sight, "likelier": {"seen": [], "heard": likelier, "usual_from": "..."}},
+        "heat": {"rows": 2, "columns": 4, "values": [list(row) for row in values], "start": start, "end": end},
+    }
+
+
+def explained(reasons, duration, events):
+    """A result with events, each with its reason."""
+    found = result([0.1], duration)
+    found["events"] = [
+        {"start": start, "end": end, "peak": start, "score": score, "label": "anomaly", "why": reason}
+        for reason, (start, end, score) in zip(reasons, events, strict=True)
+    ]
+    return found
+
+
+def test_heat_is_laid_where_it_is(tmp_path, video):
+    """Over its clip, fading before and after it, and nowhere else; the reason stands below the picture."""
+    plain = explained([{}], 2.0, [(0.0, 2.0, 0.9)])
+    hot = explained([why()], 2.0, [(0.0, 2.0, 0.9)])
+    frames = {}
+    for name, found in (("plain", plain), ("hot", hot)):
+        render_overlay(found, video, tmp_path / f"{name}.mp4")
+        with av.open(str(tmp_path / f"{name}.mp4")) as container:
+            frames[name] = [frame.to_ndarray(format="rgb24").astype(int) for frame in container.decode(video=0)]
+    height, width = frames["plain"][0].shape[:2]
+    assert frames["hot"][0].shape[0] > height
+    changed = [
+        np.abs(hot[:height] - plain).mean(axis=2) for plain, hot in zip(frames["plain"], frames["hot"], strict=True)
+    ]
+    # The middle of the last cell, above the strip with the score; and cells that are not hot.
+    hottest, cold = (
+        (slice(height * 6 // 10, height * 8 // 10), slice(width * 13 // 16, width * 15 // 16)),
+        slice(0, width // 2),
+    )
+    assert changed[25][hottest].mean() > 30
+    assert changed[25][:, cold].mean() < 3
+    assert changed[25][hottest].mean() > changed[15][hottest].mean() + 5 > changed[2][hottest].mean() + 10
+    assert max(changed[2][hottest].mean(), changed[45][hottest].mean()) < 3  # more than a clip away
+    blue = frames["hot"][25][height + 4 : -4, width // 2]
+    assert (blue[:, 2] > blue[:, 0] + 30).mean() > 0.7  # the whole bar is the share of sight
+
+
+def test_heat_of_what_is_heard_is_faint():
+    """And heat below a fifth is not drawn at all."""
+    size, cells = (80, 40), ((0.1, 0.1, 0.1, 0.1), (0.1, 0.1, 0.1, 1))
+    opaque = {sight: np.asarray(heat_picture(why(sight, values=cells), size))[..., 3] for sight in (1.0, 0.25, 0.0)}
+    assert opaque[1.0].max() == pytest.approx(0.6 * 255, abs=2)
+    assert opaque[0.25].max() == pytest.approx(0.3 * 255, abs=2) and opaque[0.0].max() == 0
+    assert opaque[1.0][:, :40].max() == 0 and opaque[1.0][30, 70] == opaque[1.0].max()
+    heat = why()["heat"]
+    assert [strength(heat, time) for time in (0.3, 0.6, 0.8, 1.2, 1.4, 1.7)] == pytest.approx([0, 0.5, 1, 1, 0.5, 0])
+
+
+def test_reasons_on_a_timeline_hide_none():
+    """The highest events have theirs, whatever comes before."""
+    events = [(number * 2.0, number * 2.0 + 1, 0.5 + number / 200) for number in range(60)]
+    found = explained([why(0.1, "Car alarm")] * 60, 120.0, events)
+    rows = reason_rows(found)
+    assert len(rows) == REASON_ROWS and rows[0][0][2]["start"] == 118.0
+    for row in rows:
+        spans = sorted((begin, begin + len(words) * LETTER_WIDTH * 120) for begin, words, _ in row)
+        assert all(end <= begin + 1e-9 for (_, end), (begin, _) in pairwise(spans))
+        assert spans[0][0] >= 0 and spans[-1][1] <= 120 + 1e-9
+        assert all(
+            words == f"{event['start']:.1f} s, sound 90%: heard Car alarm, 14x more than usual"
+            for _, words, event in row
+        )
+    assert reason_rows(explained([None], 2.0, [(0.0, 1.0, 0.9)])) == [] == reason_rows({"duration": 2.0})
+
+
+def test_timelines_say_why(tmp_path, video):
+    evil = "$x_^$ <b>\x1b[31m"
+    found = explained([why(0.9), why(0.1, evil)], 2.0, [(0.0, 0.5, 0.9), (1.0, 1.5, 0.8)])
+    plot_timeline(found, video, tmp_path / "a.svg")
+    text = (tmp_path / "a.svg").read_text()
+    assert "<!-- why -->" in text and "<!-- 0.0 s, sight 90% -->" in text
+    assert "1.0 s, sound 90%: heard $x_^$" in text and "\x1b" not in text
+    plot_timeline(result([0.9], 2.0), video, tmp_path / "b.svg")
+    assert "<!-- why -->" not in (tmp_path / "b.svg").read_text()
+
+
+def test_long_reasons_are_cut(tmp_path, video):
+    found = explained([why(0.1, "a name \n that no line could hold " * 5)], 2.0, [(0.0, 2.0, 0.9)])
+    render_overlay(found, video, tmp_path / "o.mp4")
+    with av.open(str(tmp_path / "o.mp4")) as container:
+        frame = next(container.decode(video=0)).to_ndarray(format="rgb24")
+    bar = frame[364:-2]
+    assert bar[:, -6:].max(axis=2).mean() < 130  # no letter at the edge

@@ -39,6 +39,19 @@ def detect(
     describe: Annotated[
         bool, typer.Option("--describe", help="Say what is seen and heard too (encoders that have classes).")
     ] = False,
+    explain: Annotated[
+        bool,
+        typer.Option(
+            "--explain",
+            help="Say why events are events: by sight or by sound, what became likelier, and where (--overlay).",
+        ),
+    ] = False,
+    scene: Annotated[
+        str | None,
+        typer.Option(
+            help="Scene (camera or place) of the videos, whose own threshold is used.", show_default="no scene"
+        ),
+    ] = None,
     threshold: Annotated[
         float | None,
         typer.Option(help="Score from which on a clip is anomalous.", min=0, max=1, show_default="the model's"),
@@ -58,12 +71,14 @@ def detect(
 
     Example: avad-hf detect street.mp4 --model checkpoints/street --plot street.png
 
-    A video that cannot be read is reported and skipped; the command then ends with status 1.
+    A folder stands for the videos in it. A video that cannot be read is reported and skipped; the command then ends
+    with status 1.
     """
     outputs = {"json": json, "csv": csv, "plot": plot, "overlay": overlay}
     shared = {"batch_size": batch_size, "streams": streams}
     if model is None:
-        for option, value in (("--threshold", threshold), ("--audio-path", audio_path)):
+        given = {"--threshold": threshold, "--audio-path": audio_path, "--scene": scene, "--explain": explain or None}
+        for option, value in given.items():
             if value is not None:
                 refuse(f"{option} is an option of detectors. Give one: --model DIR.")
         work_through(videos, lambda: _load_describer(device, dtype), print_description, **outputs, **shared)
@@ -77,7 +92,9 @@ def detect(
         **shared,
         threshold=threshold,
         audio_path=audio_path and audio_path.value,
+        scene=scene,
         describe=describe,
+        explain=explain,
     )
 
 
@@ -107,11 +124,12 @@ def _print_result(video: str, result: dict, err: bool) -> None:
         f"{shown(video)}: {result['label'] or 'not judged'}, score {result['score']:.3f} (threshold "
         f"{result['threshold']:.4g}), {len(result['clips'])} clips, {result['duration']:.2f} s, {sound}"
     ]
-    lines += [
-        f"  {event['start']:8.2f} s to {event['end']:8.2f} s  {event['label']}, score {event['score']:.3f}, "
-        f"highest at {event['peak']:.2f} s{_at_peak(event)}"
-        for event in result["events"]
-    ]
+    for event in result["events"]:
+        lines.append(
+            f"  {event['start']:8.2f} s to {event['end']:8.2f} s  {event['label']}, score {event['score']:.3f}, "
+            f"highest at {event['peak']:.2f} s{_at_peak(event)}"
+        )
+        lines += [f"            {words}"] if (words := _reason(event)) else []
     say("\n".join(lines), err=err)
     if "seen" in result:
         print_names(result, err)
@@ -121,3 +139,13 @@ def _at_peak(event: dict) -> str:
     """What is most seen and heard where an event is highest."""
     names = [names[0]["label"] for names in (event.get("seen"), event.get("heard")) if names]
     return f" ({' | '.join(names)})" if names else ""
+
+
+def _reason(event: dict) -> str:
+    """Why an event is one, on one line."""
+    from avad_hf.detection.explaining import reason
+
+    words = [reason(event.get("why"))]
+    if nearest := event.get("why", {}).get("nearest"):
+        words.append(f"nearest normal clip: {nearest[0]['id']} at {nearest[0]['start']:.2f} s")
+    return "; ".join(filter(None, words))

@@ -19,7 +19,12 @@ from .terminal import fail, hush_libraries, inform, is_quiet, progress, progress
 PLOT_ENDINGS = (".png", ".svg", ".pdf")
 
 VideosArgument = Annotated[
-    list[str], typer.Argument(metavar="VIDEO", help="Paths or URLs of videos.", show_default=False)
+    list[str],
+    typer.Argument(
+        metavar="VIDEO",
+        help="Paths or URLs of videos; a folder stands for the videos in it, also in folders below.",
+        show_default=False,
+    ),
 ]
 CsvOption = Annotated[
     Path | None,
@@ -61,7 +66,7 @@ def work_through(
     """Find what is in videos, print it, and write it to the outputs; a video that fails is reported and skipped.
 
     Args:
-        videos: Paths or addresses.
+        videos: Paths or addresses; folders stand for the videos in them.
         load: Loads the networks, after everything that can be refused without them.
         print_result: Prints the result of a video, on standard error if that is true.
         json: File of all results.
@@ -70,10 +75,13 @@ def work_through(
         overlay: File of the video with what was found, likewise.
         options: Passed on to `Finder.interleave`.
     """
-    videos = list(dict.fromkeys(videos))
+    is_one = len(dict.fromkeys(videos)) == 1 and not os.path.isdir(videos[0])
+    sources = _sources(videos)
+    videos = list(sources)
     failed = _missing(videos)
-    outputs = _output_paths(videos, plot, overlay, json, csv)
+    outputs = _output_paths(videos, is_one, plot, overlay, json, csv)
     readable = [video for video in videos if video not in failed]
+    media_sources = [sources[video] for video in readable]
     from avad_hf.detection.events import write_csv, write_json
     from avad_hf.report.overlay import render_overlay
     from avad_hf.report.timeline import plot_timeline
@@ -86,7 +94,7 @@ def work_through(
     try:
         with progress_of_many([Path(video).name for video in readable]) as move:
             try:
-                numbered_results = finder.interleave(_opened(readable, opened), on_progress=move, **options)
+                numbered_results = finder.interleave(_opened(media_sources, opened), on_progress=move, **options)
             except ValueError as error:
                 refuse(str(error))
             # So that no thread reads on where it is stopped.
@@ -156,7 +164,26 @@ def _write(write: Callable[[dict, Any], None], results: dict[str, dict], path: P
     return True
 
 
-def _opened(videos: list[str], opened: dict[int, tuple[ExitStack, Any]]) -> Iterator[Any]:
+def _sources(videos: list[str]) -> dict[str, Any]:
+    """What each video is read from, by its name: itself, or what a folder has of it, sound beside it for example."""
+    from avad_hf.corpora.tree import walk
+
+    sources: dict[str, Any] = {}
+    for video in videos:
+        if not os.path.isdir(video):
+            sources[video] = video
+            continue
+        try:
+            tree = walk(Path(video))
+        except (OSError, ValueError) as error:
+            refuse(str(error))
+        for found in tree.videos:
+            sound = tree.audio.get(found.path)
+            sources[str(found.path)] = {"video": str(found.path), "audio": sound and str(sound)}
+    return sources
+
+
+def _opened(videos: list[Any], opened: dict[int, tuple[ExitStack, Any]]) -> Iterator[Any]:
     """Each video, open: pictures of it are drawn later, and what comes through a pipe can be read only once.
 
     What cannot be opened is given as it is, and gives its error where it is scored.
@@ -174,7 +201,7 @@ def _opened(videos: list[str], opened: dict[int, tuple[ExitStack, Any]]) -> Iter
 
 
 def _output_paths(
-    videos: list[str], plot: Path | None, overlay: Path | None, json: Path | None, csv: Path | None
+    videos: list[str], is_one: bool, plot: Path | None, overlay: Path | None, json: Path | None, csv: Path | None
 ) -> dict[str, tuple[Path | None, Path | None]]:
     """Where the pictures of each video go: the given file for one video, files in the given folder for several.
 
@@ -183,13 +210,14 @@ def _output_paths(
     for option, path, endings in (("--plot", plot, PLOT_ENDINGS), ("--overlay", overlay, (".mp4",))):
         if path == STDOUT:
             refuse(f"{option} - cannot be: pictures are not written to standard output. Give a file.")
-        if path is not None and len(videos) == 1 and path.suffix.lower() not in endings:
+        if path is not None and is_one and path.suffix.lower() not in endings:
             refuse(f"{option} {path}: for one video give a file that ends with {', '.join(endings)}.")
-        if path is not None and len(videos) > 1 and (path.is_file() or path.suffix.lower() in endings):
-            refuse(f"{option} {path} is one file, but there are {len(videos)} videos. Give a folder.")
+        if path is not None and not is_one and (path.is_file() or path.suffix.lower() in endings):
+            number = f"there are {len(videos)} videos" if len(videos) > 1 else "a folder of videos was given"
+            refuse(f"{option} {path} is one file, but {number}. Give a folder.")
     if json == csv == STDOUT:
         refuse("Standard output takes one of --json and --csv. Give the other one a file.")
-    if len(videos) == 1:
+    if is_one:
         outputs = {videos[0]: (plot, overlay)}
     else:
         outputs, taken = {}, set()

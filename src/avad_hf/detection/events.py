@@ -55,7 +55,8 @@ class Event:
         peak: Middle of the clip with the highest score, in seconds.
         score: The highest score.
         label: ``"anomaly"``, or the most probable of the anomalous classes.
-        why: Numbers by which the detector explains the highest score; ``None`` of detectors that do not.
+        why: Numbers by which the detector explains the highest score, of detectors that do; with ``explain`` of the
+            pipeline also the reasons that [`~avad_hf.detection.explaining.Explainer`] finds.
         seen: What is seen in the clip with the highest score; ``None`` where nobody asked.
         heard: What is heard in it, likewise.
     """
@@ -65,7 +66,7 @@ class Event:
     peak: float
     score: float
     label: str
-    why: dict[str, float] | None = None
+    why: dict[str, Any] | None = None
     seen: list[dict[str, Any]] | None = None
     heard: list[dict[str, Any]] | None = None
 
@@ -119,27 +120,39 @@ class Detection:
         return result
 
 
-def merge_events(clips: Sequence[ScoredClip], threshold: float, normal_labels: Sequence[str] = ()) -> list[Event]:
+def merge_events(
+    clips: Sequence[ScoredClip],
+    threshold: float,
+    normal_labels: Sequence[str] = (),
+    reasons: Mapping[int, dict[str, Any]] | None = None,
+) -> list[Event]:
     """Merge neighbouring clips whose scores reach the threshold into events, one for each stretch of one class.
 
     Args:
         clips: In order; they may overlap. Those that are `partial` prolong an event, and begin none.
         threshold: Lowest score of an anomalous clip.
         normal_labels: Classes that no event is called by.
+        reasons: What is said of events besides their clips' own `why`, by the number of the highest clip.
     """
     events = []
-    named = [(clip, _event_label(clip, normal_labels) if clip.score >= threshold else None) for clip in clips]
-    for label, group in groupby(named, key=lambda item: item[1]):
-        run = [clip for clip, _ in group]
-        full = [clip for clip in run if not clip.partial]
+    named = [(number, clip, event_label(clip, threshold, normal_labels)) for number, clip in enumerate(clips)]
+    for label, group in groupby(named, key=lambda item: item[2]):
+        run = [(number, clip) for number, clip, _ in group]
+        full = [(number, clip) for number, clip in run if not clip.partial]
         if label is not None and full:
-            best = max(full, key=lambda clip: clip.score)
+            number, best = max(full, key=lambda item: item[1].score)
             peak = round((best.start + best.end) / 2, 6)
-            events.append(Event(run[0].start, run[-1].end, peak, best.score, label, best.why, best.seen, best.heard))
+            why = {**(best.why or {}), **(reasons or {}).get(number, {})} or None
+            events.append(Event(run[0][1].start, run[-1][1].end, peak, best.score, label, why, best.seen, best.heard))
     return events
 
 
-def _event_label(clip: ScoredClip, normal_labels: Sequence[str]) -> str:
+def event_label(clip: ScoredClip, threshold: float, normal_labels: Sequence[str]) -> str | None:
+    """What an event is called that a clip is part of; ``None`` where its score does not reach the threshold."""
+    return _anomalous_label(clip, normal_labels) if clip.score >= threshold else None
+
+
+def _anomalous_label(clip: ScoredClip, normal_labels: Sequence[str]) -> str:
     """The most probable of the anomalous classes."""
     if clip.probabilities is None:
         return "anomaly"
@@ -152,7 +165,7 @@ def _with_label(clip: ScoredClip, threshold: float, normal_labels: Sequence[str]
     if clip.probabilities is None:
         return clip
     if clip.score >= threshold:
-        return replace(clip, label=_event_label(clip, normal_labels))
+        return replace(clip, label=_anomalous_label(clip, normal_labels))
     normal = {name: value for name, value in clip.probabilities.items() if name in normal_labels}
     return replace(clip, label=max(normal, key=normal.get))
 
@@ -180,6 +193,7 @@ def detect_events(
     read: dict[str, Any] | None = None,
     names: Mapping[str, list[dict[str, Any]]] | None = None,
     is_judged: bool = True,
+    reasons: Mapping[int, dict[str, Any]] | None = None,
 ) -> Detection:
     """Make the result of one video from its clip scores.
 
@@ -195,6 +209,7 @@ def detect_events(
         read: What of picture and sound was read, as `Media` says.
         names: What is ``seen`` and ``heard`` in the whole video, where that was asked for.
         is_judged: Whether the scores say something of this video; else it gets neither label nor events.
+        reasons: As for `merge_events`.
 
     Raises:
         ValueError: Without clips, or if a score is not a number.
@@ -215,7 +230,7 @@ def detect_events(
     return Detection(
         score=highest.score,
         label=(highest.label or ("anomaly" if highest.score >= threshold else "normal")) if is_judged else None,
-        events=merge_events(clips, threshold, normal_labels) if is_judged else [],
+        events=merge_events(clips, threshold, normal_labels, reasons) if is_judged else [],
         clips=list(clips),
         threshold=threshold,
         duration=round(max(read_until, duration or 0.0), 6),
@@ -238,8 +253,9 @@ def write_csv(results: dict[str, dict[str, Any]], path: str | os.PathLike | Bina
 
     What detectors find: the score, whether it reaches the threshold (empty where the video is not judged), and the
     label, which is empty where the detector knows no classes of events. What is described: ``seen_1``,
-    ``seen_1_score`` and so on, the most probable names of the clip; ``heard_1`` and so on. Text that a spreadsheet
-    would compute gets an apostrophe before it, and stays on one line.
+    ``seen_1_score`` and so on, the most probable names of the clip; ``heard_1`` and so on. What is explained:
+    ``sight`` and ``sound``, the shares of the senses, empty where they are not known. Text that a spreadsheet would
+    compute gets an apostrophe before it, and stays on one line.
     """
     rows = [(video, result, clip) for video, result in results.items() for clip in result["clips"]]
     is_scored = all("score" in clip for _, _, clip in rows)
@@ -249,14 +265,22 @@ def write_csv(results: dict[str, dict[str, Any]], path: str | os.PathLike | Bina
     names = [f"{sense}_{rank + 1}" for sense, length in lengths.items() for rank in range(length)]
     scored = ["score", "anomalous", "label"] if is_scored else []
     described = [column for name in names for column in (name, f"{name}_score")]
-    writer.writerow(["video", "start", "end", *scored, "warnings", *described])
+    explained = ["sight", "sound"] if is_scored else []
+    peaks = {
+        video: {event["peak"]: event.get("why", {}) for event in result.get("events", ())}
+        for video, result in results.items()
+    }
+    writer.writerow(["video", "start", "end", *scored, "warnings", *described, *explained])
     for video, result, clip in rows:
         cells = [_cell(video), clip["start"], clip["end"]]
         if is_scored:
             anomalous = "" if result["label"] is None else int(clip["score"] >= result["threshold"])
             cells += [clip["score"], anomalous, _cell(clip.get("label", ""))]
         cells.append(_cell(" ".join(result["warnings"])))
-        writer.writerow([*cells, *_name_cells(clip, lengths)])
+        # What is said of the highest clip of an event, the event has.
+        middle = round((clip["start"] + clip["end"]) / 2, 6)
+        why = clip.get("why", {}) | peaks[video].get(middle, {})
+        writer.writerow([*cells, *_name_cells(clip, lengths), *(why.get(sense, "") for sense in explained)])
     write_text(path, text.getvalue())
 
 

@@ -4,37 +4,34 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
-from difflib import get_close_matches
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
-from transformers import AutoProcessor, BatchFeature, PreTrainedConfig, PreTrainedModel, ProcessorMixin
+from transformers import BatchFeature, PreTrainedConfig, PreTrainedModel, ProcessorMixin
 from transformers.pipelines.base import ChunkPipeline
-from transformers.utils import PROCESSOR_NAME, has_file
 
-from avad_hf.hub.errors import explain
 from avad_hf.hub.push import PushedWithCard
 from avad_hf.media.ahead import read_ahead
+from avad_hf.media.clips import deciding_clips
+from avad_hf.media.decode import MediaInfo
 from avad_hf.media.sources import Media, open_media
 from avad_hf.models.detector import WHOLE_VIDEO, refuse_other_widths, spec_of
 
 from .context import ClipContext, Piece
 from .describe import Description, classes_of, left_out
 from .events import ScoredClip, detect_events
-from .together import interleave
+from .explaining import Explainer
+from .one_video import Notes, ScoredVideo
+from .options import check_audio_path, check_scene, check_threshold, refuse_unknown, scene_for, why_no_processor
+from .together import gives_videos, interleave
 
 # What is used where no model is named. Every result says that it is a demonstration.
 DEMO_MODEL = Path(__file__).parents[1] / "demo_model"
 # It calls nearly every real clip anomalous, which would say no more than that the clip is not drawn.
 NOT_JUDGED = "This video was not drawn by avad_hf: the demonstration model gives it scores, but no label or events."
-
-# What can be set when the pipeline is made and in each call, and in calls alone.
-OPTIONS = ("threshold", "audio_path", "describe", "on_progress", "batch_size")
-OPTIONS_OF_CALLS = ("streams",)
-# Kinds of numpy's types that can hold paths: objects, text, text of any length.
-PATH_KINDS = ("O", "U", "T")
 
 
 class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
@@ -53,7 +50,10 @@ class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
             ``"zeroed"``); the model's own by default.
         batch_size: Clips that go through the networks together; by default one on a CPU, and on a GPU as many as fit
             into its memory, up to 16.
+        scene: The scene (camera or place) of the videos: its own threshold is used where the detector has one for it
+            and none is given.
         describe: Whether results also say what is seen and heard, by the classes of the processor's encoders.
+        explain: Whether events also say why they are events, by sight or by sound, and where in the picture.
         kwargs: As for every pipeline, ``device`` and ``dtype`` among them. By default frozen networks compute in
             bfloat16 where the device has hardware for it, else in float32; scores of the demonstration model then
             differ by less than 0.01. Beside a model and a processor that are loaded already, ``dtype`` is theirs.
@@ -85,7 +85,7 @@ class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
                 f"model of type '{model.config.model_type}'. {error}"
             ) from None
         if processor is None:
-            raise ValueError(_why_no_processor(model))
+            raise ValueError(why_no_processor(model))
         refuse_other_widths(self.spec, processor)
         kwargs.pop("local_files_only", None)  # transformers passes it on after use
         super().__init__(model=model, processor=processor, **kwargs)
@@ -107,29 +107,21 @@ class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
         clips_per_batch: int | None = None,
         on_progress: Callable[[float, float | None], None] | None = None,
         describe: bool | None = None,
+        explain: bool | None = None,
+        scene: str | None = None,
         **unknown: Any,
     ) -> tuple[dict, dict, dict]:
-        for name in unknown:
-            near = get_close_matches(name, (*OPTIONS, *OPTIONS_OF_CALLS), n=1)
-            meant = f" Did you mean {near[0]}?" if near else ""
-            raise TypeError(
-                f"audio-visual-anomaly takes no option {name!r}. It takes {', '.join(OPTIONS)}; calls also take "
-                f"{', '.join(OPTIONS_OF_CALLS)}.{meant}"
-            )
+        refuse_unknown(unknown)
         preprocess, forward, postprocess = {}, {}, {}
         if threshold is not None:
-            if not 0.0 <= threshold <= 1.0:
-                raise ValueError(f"threshold must be between 0 and 1, got {threshold}.")
-            postprocess["threshold"] = float(threshold)
+            check_threshold(threshold)
+            # Both must know where events begin.
+            forward["threshold"] = postprocess["threshold"] = float(threshold)
+        if scene is not None:
+            check_scene(self.model.config, scene)
+            forward["scene"] = postprocess["scene"] = scene
         if audio_path is not None:
-            # Refused here, before anything is decoded; the detector would refuse it too.
-            if not hasattr(self.model.config, "audio_paths"):
-                raise ValueError(
-                    f"audio_path is an option of detectors that use sound in several ways, and this one, of type "
-                    f"'{self.model.config.model_type}', has none. Leave it out."
-                )
-            if audio_path not in (choices := self.model.config.audio_paths):
-                raise ValueError(f"audio_path must be one of {', '.join(choices)}, got {audio_path!r}.")
+            check_audio_path(self.model.config, audio_path)
             forward["audio_path"] = audio_path
         if clips_per_batch is not None:
             if clips_per_batch < 1:
@@ -141,6 +133,8 @@ class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
             if describe:
                 classes_of(self.processor)  # which refuses encoders without classes, before anything is decoded
             preprocess["describe"] = describe
+        if explain is not None:
+            preprocess["explain"] = explain
         return preprocess, forward, postprocess
 
     def __call__(
@@ -165,7 +159,9 @@ class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
             kwargs:
                 - threshold: Score from which on a clip is anomalous.
                 - audio_path: How sound is used.
+                - scene: The scene of the videos.
                 - describe: Whether to say what is seen and heard, too.
+                - explain: Whether to say why events are events.
                 - on_progress: Called after each batch of clips with the seconds read so far and the duration in
                   seconds (``None`` if the file does not say).
 
@@ -178,6 +174,13 @@ class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
             ``probabilities`` as well. With ``describe`` the result, its clips and its events have ``seen`` and
             ``heard``: the five most probable names, each with ``label`` and ``score``, as of
             [`~avad_hf.detection.describe.Describer`].
+
+            With ``explain`` events have ``why``, of the clip with the highest score: ``sight`` and ``sound``, the
+            shares of the senses, which sum to 1; ``heat``, how much each place of the picture counts (``rows``,
+            ``columns``, ``values`` within 0 and 1, and ``start`` and ``end`` of the clip); where they are known also
+            ``nearest``, the most similar normal clips, each with ``id``, ``start``, ``end`` and ``distance``, and
+            ``likelier``, the classes of the encoders that became likelier than ``usual_from``, ``seen`` and ``heard``,
+            each with ``label``, ``score``, ``usual`` and ``times``; and the detector's own numbers.
 
         Raises:
             MediaError: If a video cannot be read.
@@ -196,7 +199,7 @@ class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
             inputs = list(inputs)
             if streams > 1:
                 return self._together(inputs, streams, batch_size, kwargs)
-        elif _gives_videos(inputs):
+        elif gives_videos(inputs):
             if streams > 1:
                 raise ValueError(
                     f"streams={streams} needs a list of videos, got a {type(inputs).__name__}. Make a list of it, or "
@@ -248,7 +251,7 @@ class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
             videos,
             streams,
             decode=lambda media: self._decode(media, preprocess.get("clips_per_batch")),
-            begin=lambda: _ScoredVideo(self, self._description(preprocess.get("describe")), forward, postprocess),
+            begin=lambda: ScoredVideo(self, preprocess, forward, postprocess),
             on_progress=on_progress,
         )
 
@@ -257,16 +260,25 @@ class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
         self._refuse_endless(media)
         yield from self.processor.decode(media, clips_per_batch)
 
-    def _description(self, describe: bool | None) -> Description | None:
-        """What collects names, if they are asked for."""
-        return Description(classes_of(self.processor)) if describe else None
+    def notes(self, media: Media, describe: bool = False, explain: bool = False) -> Notes:
+        """What collects names and reasons of a video, where they are asked for."""
+        description = Description(classes_of(self.processor)) if describe else None
+        explainer = None
+        if explain and self._judges(media.info):
+            classes = getattr(self.processor, "classes", {})
+            explainer = Explainer(self.model, classes, self.processor.turns_maps(media.info))
+        return Notes(description, explainer)
 
-    def _encode(self, batch: Any, description: Description | None) -> BatchFeature:
-        """Features of some clips, whose names are added to a description, by the same pass of the encoders."""
-        if description is None:
+    def _judges(self, info: MediaInfo) -> bool:
+        """Whether scores say something of a video."""
+        return self.model.config.notice != _demo_notice() or info.is_synthetic
+
+    def encode(self, batch: Any, notes: Notes) -> BatchFeature:
+        """Features of some clips, whose names are noted, by the same pass of the encoders."""
+        if not notes.need_names:
             return self.processor.encode(batch)
         features, probabilities = self.processor.encode_and_name(batch)
-        description.add(features["clip_times"][0].tolist(), probabilities)
+        notes.name(features["clip_times"][0].tolist(), probabilities)
         return features
 
     def _refuse_endless(self, media: Media) -> None:
@@ -293,74 +305,99 @@ class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
         clips_per_batch: int | None = None,
         on_progress: Callable[[float, float | None], None] | None = None,
         describe: bool = False,
+        explain: bool = False,
     ) -> Iterator[dict]:
         """Decode and encode a video, some clips at a time."""
-        description = self._description(describe)
         with open_media(video) as media:
+            beside = {"media": media, "notes": self.notes(media, describe, explain)}
             pending = None
-            for piece in self._pieces(media, clips_per_batch, on_progress, description):
+            for piece in self._pieces(media, clips_per_batch, on_progress, beside["notes"]):
                 if pending is not None:
-                    yield {"piece": pending, "media": media, "description": description, "is_last": False}
+                    yield {"piece": pending, **beside, "is_last": False}
                 pending = piece
-            yield {"piece": pending, "media": media, "description": description, "is_last": True}
+            yield {"piece": pending, **beside, "is_last": True}
 
     def _pieces(
         self,
         media: Media,
         clips_per_batch: int | None,
         on_progress: Callable[[float, float | None], None] | None,
-        description: Description | None,
+        notes: Notes,
     ) -> Iterator[Piece]:
         """What goes through the detector at once; the next clips are decoded meanwhile, in a thread of their own."""
         context = ClipContext(self.spec.context, self.spec.inputs)
         with closing(read_ahead(self._decode(media, clips_per_batch), depth=1)) as ahead:
             for batch in ahead:
-                features = self._encode(batch, description)
+                features = self.encode(batch, notes)
                 until = float(features["clip_times"][0, -1, 1])
                 yield from context.add(features)
                 if on_progress is not None:
                     on_progress(until, media.info.duration)
         yield from context.end()
 
-    def _forward(self, model_inputs: dict, audio_path: str | None = None) -> dict:
-        options = {} if audio_path is None else {"audio_path": audio_path}
+    def _forward(
+        self,
+        model_inputs: dict,
+        audio_path: str | None = None,
+        scene: str | None = None,
+        threshold: float | None = None,
+    ) -> dict:
+        model_class = getattr(self.model, "made_from", None) or type(self.model)  # also of an exported one
+        options = scene_for(model_class.forward, scene) | ({} if audio_path is None else {"audio_path": audio_path})
         piece: Piece = model_inputs["piece"]
         features = {name: value.to(self.device) for name, value in piece.features.items()}
-        outputs = self.model.for_inference()(**features, **options)
+        outputs = self._outputs(features, options)
         scored = slice(piece.first, piece.first + len(piece.times))
         probabilities, why = self.model.probabilities(outputs), self.model.explain(outputs)
         # Numbers, which Python keeps apart from the C library's heap: small tensors that stay until the video's end
         # would lie between the large blocks that come and go with every clip, and the heap would grow.
-        return {name: model_inputs[name] for name in ("media", "description", "is_last")} | {
+        chunk = {name: model_inputs[name] for name in ("media", "notes", "is_last")} | {
             "clip_times": piece.times,
             "scores": self.model.scores(outputs).flatten()[scored].tolist(),
             "probabilities": [] if probabilities is None else probabilities.flatten(0, -2)[scored].tolist(),
             "why": {name: values.flatten()[scored].tolist() for name, values in (why or {}).items()},
             "has_audio": bool(features["has_audio"].item()),
         }
+        if (explainer := model_inputs["notes"].explainer) is not None:
+            scores = partial(self._scores, options=options)
+            explainer.add(self._scored(chunk), piece.first, features, self._threshold(threshold, scene), scores, scene)
+        return chunk
 
-    def postprocess(self, model_outputs: list[dict], threshold: float | None = None) -> dict:
+    def _outputs(self, features: Mapping[str, Tensor], options: Mapping[str, Any]) -> Any:
+        return self.model.for_inference()(**features, **options)
+
+    def _scores(self, features: Mapping[str, Tensor], options: Mapping[str, Any]) -> Tensor:
+        """Scores of clips, for who asks what they rest on."""
+        return self.model.scores(self._outputs(features, options))
+
+    def _threshold(self, threshold: float | None, scene: str | None) -> float:
+        """The threshold that was given, or the scene's, or the detector's."""
+        return self.model.config.threshold_of(scene) if threshold is None else threshold
+
+    def postprocess(self, model_outputs: list[dict], threshold: float | None = None, scene: str | None = None) -> dict:
         """Put the clips of one video together."""
         clips = [clip for chunk in model_outputs for clip in self._scored(chunk)]
-        media, description, config = model_outputs[-1]["media"], model_outputs[-1]["description"], self.model.config
+        media, notes, config = model_outputs[-1]["media"], model_outputs[-1]["notes"], self.model.config
         warnings = [*([config.notice] if config.notice else []), *self.processor.notices]
-        is_judged = config.notice != _demo_notice() or media.info.is_synthetic
+        is_judged = self._judges(media.info)
         if not is_judged:
             warnings.insert(1, NOT_JUDGED)
-        names = None
-        if description is not None:
+        names = reasons = None
+        if (description := notes.description) is not None:
             clips = [
                 replace(clip, seen=named["seen"], heard=named["heard"])
                 for clip, named in zip(clips, description.clips, strict=True)
             ]
             names = description.overall()
             warnings += left_out(description.classes)
+        if notes.explainer is not None:
+            reasons = notes.explainer.end(deciding_clips([(clip.start, clip.end) for clip in clips])[-1])
         has_audio = model_outputs[0]["has_audio"]
         if not has_audio and config.silence_notice is not None:
             warnings.append(config.silence_notice)
         return detect_events(
             clips,
-            threshold=config.threshold if threshold is None else threshold,
+            threshold=self._threshold(threshold, scene),
             duration=media.info.duration,
             fps=media.info.fps,
             has_audio=has_audio,
@@ -370,6 +407,7 @@ class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
             read=getattr(media, "read", None),
             names=names,
             is_judged=is_judged,
+            reasons=reasons,
         ).to_dict()
 
     def _scored(self, chunk: dict) -> Iterator[ScoredClip]:
@@ -392,63 +430,10 @@ class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
         self.processor.save_pretrained(save_directory, **kwargs)
 
 
-def _gives_videos(inputs: Any) -> bool:
-    """Whether it gives several videos, one after the other, and is not a video itself."""
-    if isinstance(inputs, (str, bytes, bytearray, memoryview, Mapping, Media)) or hasattr(inputs, "read"):
-        return False
-    # Arrays of numbers give their rows, which are no videos: a video of arrays is a dict.
-    if hasattr(inputs, "__array__"):  # an array or a Series of paths
-        return getattr(inputs, "ndim", None) == 1 and getattr(inputs.dtype, "kind", None) in PATH_KINDS
-    return isinstance(inputs, (Iterable, TorchDataset))
-
-
-class _ScoredVideo:
-    """One of the videos that are scored at the same time."""
-
-    def __init__(
-        self, pipe: AudioVisualAnomalyPipeline, description: Description | None, forward: dict, postprocess: dict
-    ):
-        self.pipe, self.description, self.forward, self.options = pipe, description, forward, postprocess
-        self.context = ClipContext(pipe.spec.context, pipe.spec.inputs)
-        self.chunks: list[dict] = []
-
-    def add(self, media: Media, batch: Any) -> float:
-        features = self.pipe._encode(batch, self.description)
-        until = float(features["clip_times"][0, -1, 1])
-        self._score(media, self.context.add(features))
-        return until
-
-    def end(self, media: Media) -> dict:
-        self._score(media, self.context.end())
-        return self.pipe.postprocess(self.chunks, **self.options)
-
-    def _score(self, media: Media, pieces: Iterable[Piece]) -> None:
-        beside = {"media": media, "description": self.description, "is_last": False}
-        self.chunks += [self.pipe.forward({"piece": piece, **beside}, **self.forward) for piece in pieces]
-
-
 @cache
 def _demo_notice() -> str:
     """By which the demonstration model is known, wherever it was copied to, and its engines."""
     return PreTrainedConfig.get_config_dict(DEMO_MODEL)[0]["notice"]
-
-
-def _why_no_processor(model: PreTrainedModel) -> str:
-    """Say why: transformers keeps the reason to itself; loading the processor once more shows it."""
-    checkpoint = model.name_or_path
-    advice = "Pass processor=AutoProcessor.from_pretrained(...) beside the model."
-    if not checkpoint:
-        return f"audio-visual-anomaly needs a processor too. {advice}"
-    try:
-        AutoProcessor.from_pretrained(checkpoint)
-    except Exception as error:
-        if (reason := explain(error, checkpoint)) is None and not has_file(checkpoint, PROCESSOR_NAME):
-            return (
-                f"{checkpoint} holds no processor: it was trained on stored features, and reads no videos by itself. "
-                "Pass processor=AutoProcessor.from_pretrained(...) of the checkpoint that made the features."
-            )
-        return f"The processor of {checkpoint} cannot be loaded: {reason or error}"
-    return f"The processor of {checkpoint} was not loaded. Try again, or pass it: {advice}"
 
 
 __all__ = ["AudioVisualAnomalyPipeline"]

@@ -1,11 +1,26 @@
 """Several videos at the same time; one that fails, or is slow, holds up no other."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from typing import Any, Protocol
 
+from torch.utils.data import Dataset as TorchDataset
+
 from avad_hf.media.ahead import read_together
 from avad_hf.media.sources import Media, open_media
+
+# Kinds of numpy's types that can hold paths: objects, text, text of any length.
+PATH_KINDS = ("O", "U", "T")
+
+
+def gives_videos(inputs: Any) -> bool:
+    """Whether it gives several videos, one after the other, and is not a video itself."""
+    if isinstance(inputs, (str, bytes, bytearray, memoryview, Mapping, Media)) or hasattr(inputs, "read"):
+        return False
+    # Arrays of numbers give their rows, which are no videos: a video of arrays is a dict.
+    if hasattr(inputs, "__array__"):  # an array or a Series of paths
+        return getattr(inputs, "ndim", None) == 1 and getattr(inputs.dtype, "kind", None) in PATH_KINDS
+    return isinstance(inputs, (Iterable, TorchDataset))
 
 
 class OneVideo(Protocol):
@@ -73,4 +88,4 @@ def interleave(
                 on_progress(number, until, media.info.duration)
 
 
-__all__ = ["OneVideo", "interleave"]
+__all__ = ["OneVideo", "gives_videos", "interleave"]

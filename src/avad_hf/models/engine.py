@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 # By format: name for people, package that runs it, extra of this library that installs it.
 RUNTIMES = {"openvino": ("OpenVINO", "openvino", "openvino"), "onnx": ("ONNX Runtime", "onnxruntime", "onnx")}
 # What a checkpoint computes by options that an exported graph does not have.
-FIXED = ("labels", "output_attentions", "audio_path")
+FIXED = ("labels", "output_attentions", "audio_path", "scene")
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 
 
@@ -221,6 +221,20 @@ class EngineModel(PushedWithCard, PreTrainedModel):
     def explain(self, outputs: Any) -> dict[str, Tensor] | None:
         """Why clips have their scores."""
         return self.made_from.explain(self, outputs)
+
+    # What its own class knows of normal footage is in weights, which an exported network does not have.
+
+    def heat(self, features: Mapping[str, Tensor], clip: int) -> None:
+        """No distances of places: they are hidden in turn instead."""
+        return None
+
+    def nearest_normal(self, features: Mapping[str, Tensor], clip: int, count: int = 3) -> list[dict[str, Any]]:
+        """No normal clips."""
+        return []
+
+    def usual_classes(self) -> dict[str, Tensor]:
+        """No classes."""
+        return {}
 
     @property
     def clip_outputs(self) -> tuple[str, ...]:

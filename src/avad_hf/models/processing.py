@@ -17,6 +17,7 @@ from avad_hf.hub.contents import check_checkpoint, refuse_redirections
 from avad_hf.hub.errors import hub_errors, refuse_unreachable
 from avad_hf.hub.push import PushedWithCard
 from avad_hf.media.ahead import read_ahead
+from avad_hf.media.decode import MediaInfo
 from avad_hf.media.sources import Media, open_media
 
 
@@ -70,6 +71,10 @@ class DetectorProcessor(PushedWithCard, ProcessorMixin):
     def chosen_dtype(self) -> torch.dtype | str | None:
         """What `to` was told about a floating point type, if anything."""
         return None
+
+    def turns_maps(self, info: MediaInfo) -> bool:
+        """Whether feature maps of a video are turned over the diagonal: their rows are the picture's columns then."""
+        return False
 
     @property
     def widths(self) -> dict[str, int]:

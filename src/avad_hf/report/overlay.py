@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from avad_hf.detection.explaining import reason
 from avad_hf.files import shown
 from avad_hf.media.decode import MediaError, MediaFile
 from avad_hf.media.encode import write_video
 from avad_hf.media.sources import open_media
 
+from .heat import heat_picture, strength, with_heat
 from .timeline import score_edges
 
 # Size of the written picture, in pixels.
@@ -31,8 +33,9 @@ def render_overlay(
 ) -> None:
     """Write the video again as MP4 with what was found burnt in, and its sound kept.
 
-    Score, timeline and events are drawn into the picture. What is seen and heard at the moment stands below it, where
-    it hides nothing.
+    Score, timeline and events are drawn into the picture, and where events are explained, the places that made them,
+    about the clip with the highest score. Why an event is one, and what is seen and heard at the moment, stand below
+    the picture, where they hide nothing.
 
     Args:
         result: Result of the pipeline, or of `avad_hf.describe`.
@@ -74,7 +77,8 @@ def render_overlay(
 class _OverlayPainter:
     """Draws what belongs to one moment: a strip with the score of the whole video, a cursor, and the score now.
 
-    Below the picture there is a band with the names of what is seen and heard now, if there are some.
+    Below the picture there is a band with the reason of the event, and the names of what is seen and heard now, if
+    there are some.
 
     Attributes:
         band: Height of the band, in pixels, an even number.
@@ -89,8 +93,14 @@ class _OverlayPainter:
         self.name_font = ImageFont.load_default(max(10, min(height // 26, width // 32)))
         self.row = round(self.name_font.size * 1.4)
         self.senses = [sense for sense in NAME_COLOURS if any(clip.get(sense) for clip in result["clips"])]
-        self.band = (SHOWN_NAMES * self.row + 2 * self.line) // 2 * 2 if self.senses else 0
-        self.named: tuple[dict[str, Any], Image.Image] | None = None  # the clip of the band that was painted last
+        self.events = result.get("events", [])
+        self.begins = [event["start"] for event in self.events]
+        self.has_reasons = any(reason(event.get("why")) for event in self.events)
+        rows = SHOWN_NAMES * bool(self.senses) + self.has_reasons
+        self.band = (rows * self.row + 2 * self.line) // 2 * 2 if rows else 0
+        # What was painted last: the clip and the event of the band, and the event of the heat map.
+        self.named: tuple[dict[str, Any], dict[str, Any] | None, Image.Image] | None = None
+        self.heated: tuple[dict[str, Any], Image.Image] | None = None
         self.strip = Image.new("RGBA", (width, height))
         if self.is_scored:
             self._draw_score(width, height)
@@ -142,10 +152,21 @@ class _OverlayPainter:
 
     def paint(self, image: Image.Image, seconds: float) -> Image.Image:
         clip = self.result["clips"][max(0, bisect.bisect_right(self.starts, seconds + 1e-6) - 1)]
-        image = Image.alpha_composite(image.convert("RGBA"), self.strip).convert("RGB")
+        event = self._event(seconds)
+        image = image.convert("RGBA")
+        if event is not None and "heat" in (why := event.get("why", {})) and strength(why["heat"], seconds):
+            if self.heated is None or self.heated[0] is not event:
+                self.heated = event, heat_picture(why, image.size)
+            image = with_heat(image, self.heated[1], strength(why["heat"], seconds))
+        image = Image.alpha_composite(image, self.strip).convert("RGB")
         if self.is_scored:
             self._paint_score(image, clip, seconds)
-        return self._with_names(image, clip) if self.band else image
+        return self._with_band(image, clip, event) if self.band else image
+
+    def _event(self, seconds: float) -> dict[str, Any] | None:
+        """The event of the moment."""
+        number = bisect.bisect_right(self.begins, seconds + 1e-6) - 1
+        return self.events[number] if number >= 0 and seconds < self.events[number]["end"] else None
 
     def _paint_score(self, image: Image.Image, clip: dict[str, Any], seconds: float) -> None:
         """The cursor and the score of the moment."""
@@ -164,23 +185,42 @@ class _OverlayPainter:
         if anomalous:
             draw.rectangle((0, 0, image.width - 1, image.height - 1), outline=(198, 40, 40), width=self.line * 2)
 
-    def _with_names(self, image: Image.Image, clip: dict[str, Any]) -> Image.Image:
+    def _with_band(self, image: Image.Image, clip: dict[str, Any], event: dict[str, Any] | None) -> Image.Image:
         """The picture with the band below it."""
-        if self.named is None or self.named[0] is not clip:
-            self.named = clip, self._paint_band(clip, image.width)
+        if self.named is None or self.named[0] is not clip or self.named[1] is not event:
+            self.named = clip, event, self._paint_band(clip, event, image.width)
         whole = Image.new("RGB", (image.width, image.height + self.band))
         whole.paste(image)
-        whole.paste(self.named[1], (0, image.height))
+        whole.paste(self.named[2], (0, image.height))
         return whole
 
-    def _paint_band(self, clip: dict[str, Any], width: int) -> Image.Image:
-        """Names of what is seen and heard in a clip, each with a bar of its probability."""
+    def _paint_band(self, clip: dict[str, Any], event: dict[str, Any] | None, width: int) -> Image.Image:
+        """The reason of the event, and below it what is seen and heard in the clip."""
         band = Image.new("RGB", (width, self.band), (16, 16, 16))
-        draw, font, gap = ImageDraw.Draw(band), self.name_font, self.line * 4
+        if event is not None and (words := reason(event.get("why"))):
+            self._paint_reason(ImageDraw.Draw(band), event["why"], words, width)
+        if self.senses:
+            self._paint_names(ImageDraw.Draw(band), clip, width)
+        return band
+
+    def _paint_reason(self, draw: ImageDraw.ImageDraw, why: dict[str, Any], words: str, width: int) -> None:
+        """Why the event is one, over a bar of the shares of sight and of sound."""
+        top, bottom, edge = self.line, self.row, round(width * why["sight"])
+        draw.rectangle((0, top, width, bottom), fill=NAME_COLOURS["heard"])
+        if edge:
+            draw.rectangle((0, top, edge, bottom), fill=NAME_COLOURS["seen"])
+        gap = self.line * 4
+        text = _fitting(words, self.name_font, width - 2 * gap)
+        draw.text((gap, self.line / 2 + self.row / 2), text, font=self.name_font, anchor="lm")
+
+    def _paint_names(self, draw: ImageDraw.ImageDraw, clip: dict[str, Any], width: int) -> None:
+        """Names of what is seen and heard in a clip, each with a bar of its probability."""
+        font, gap = self.name_font, self.line * 4
+        first = self.line + self.row / 2 + self.row * self.has_reasons
         column = width // len(self.senses)
         head = round(font.getlength("heard")) + 2 * gap
         for number, sense in enumerate(self.senses):
-            left, right, middle = number * column + gap, (number + 1) * column - gap, self.line + self.row / 2
+            left, right, middle = number * column + gap, (number + 1) * column - gap, first
             draw.text((left, middle), sense, font=font, fill=(150, 150, 150), anchor="lm")
             left += head
             for name in clip[sense][:SHOWN_NAMES]:
@@ -191,7 +231,6 @@ class _OverlayPainter:
                 draw.text((left + self.line, middle), _fitting(name["label"], font, room), font=font, anchor="lm")
                 draw.text((right, middle), score, font=font, fill=(200, 200, 200), anchor="rm")
                 middle += self.row
-        return band
 
 
 def _fitting(text: str, font: ImageFont.FreeTypeFont, room: float) -> str:

@@ -1,4 +1,4 @@
-"""A picture of one result: the score over time, what is seen and heard, and the level of the sound below it."""
+"""A picture of one result: the score over time, why events are events, what is seen and heard, and the sound."""
 
 import os
 from collections import Counter
@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from avad_hf.detection.explaining import reason
 from avad_hf.files import shown, written_whole
 from avad_hf.media.audio import sound_level
 from avad_hf.media.sources import open_media
@@ -21,6 +22,10 @@ OTHER = "(other)"
 LEAST_COLOUR = 0.2
 # Heights in inches: of the score, of the sound with its axis, and of a lane.
 SCORE_INCHES, SOUND_INCHES, LANE_INCHES = 3.45, 1.15, 0.24
+# Rows of reasons, of which the highest events get room first, and letters of each: more would hide each other.
+REASON_ROWS, REASON_LETTERS = 4, 100
+# Share of the width that a letter of a reason takes.
+LETTER_WIDTH = 0.0066
 
 
 def score_edges(clips: Sequence[dict[str, Any]]) -> list[float]:
@@ -56,8 +61,33 @@ def name_lanes(clips: Sequence[dict[str, Any]], sense: str) -> dict[str, list[tu
     return lanes
 
 
+def reason_rows(result: dict[str, Any]) -> list[list[tuple[float, str, dict[str, Any]]]]:
+    """Where the reasons of events are written, so that none hides another.
+
+    Returns:
+        Rows, each with where a reason begins, in seconds, its words, and its event. Reasons for which there is no room
+        are left out, those of the highest events last.
+    """
+    rows: list[list[tuple[float, str, dict[str, Any]]]] = []
+    taken: list[list[tuple[float, float]]] = []
+    for event in sorted(result.get("events", ()), key=lambda event: -event["score"]):
+        words = reason(event.get("why"))
+        words = f"{event['start']:.1f} s, {shown(words)}"[:REASON_LETTERS] if words else ""
+        width = len(words) * LETTER_WIDTH * result["duration"]
+        begin = max(0.0, min(event["start"], result["duration"] - width))
+        for row in range(REASON_ROWS if words else 0):
+            if row == len(rows):
+                rows.append([])
+                taken.append([])
+            if all(begin >= end or begin + width <= start for start, end in taken[row]):
+                rows[row].append((begin, words, event))
+                taken[row].append((begin, begin + width))
+                break
+    return rows
+
+
 def plot_timeline(result: dict[str, Any], source: Any, path: str | os.PathLike, title: str | None = None) -> None:
-    """Draw the score over time with the events, what is most seen and heard, and the level of the sound below it.
+    """Draw the score over time with the events and their reasons, what is seen and heard, and the level of the sound.
 
     Args:
         result: Result of the pipeline, or of `avad_hf.describe`.
@@ -71,7 +101,8 @@ def plot_timeline(result: dict[str, Any], source: Any, path: str | os.PathLike, 
 
     lanes = {sense: name_lanes(result["clips"], sense) for sense in NAME_COLOURS if sense in result}
     lanes = {sense: found for sense, found in lanes.items() if found}
-    heights = [SCORE_INCHES] * ("score" in result)
+    rows = reason_rows(result)
+    heights = [SCORE_INCHES] * ("score" in result) + [(len(rows) + 1.5) * LANE_INCHES] * bool(rows)
     heights += [(max(2, len(found)) + 1) * LANE_INCHES for found in lanes.values()] + [SOUND_INCHES]
     figure = Figure(figsize=(10, max(sum(heights), 2)), layout="constrained")
     FigureCanvasAgg(figure)
@@ -79,6 +110,8 @@ def plot_timeline(result: dict[str, Any], source: Any, path: str | os.PathLike, 
     top, sound = axes[0], axes[-1]
     if "score" in result:
         _draw_score(axes.pop(0), result)
+    if rows:
+        _draw_reasons(axes.pop(0), result, rows)
     for axis, (sense, found) in zip(axes, lanes.items(), strict=False):
         _draw_lanes(axis, sense, found)
     top.set_xlim(0, result["duration"])
@@ -132,6 +165,21 @@ def _draw_score(axis: Any, result: dict[str, Any]) -> None:
             axis.text(middle, 0.03, name, ha="center", color=EVENT_COLOUR, fontsize=9, parse_math=False)
     axis.set(ylabel="anomaly score", ylim=(0, 1.02))
     axis.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, fontsize=9)
+
+
+def _draw_reasons(axis: Any, result: dict[str, Any], rows: list[list[tuple[float, str, dict[str, Any]]]]) -> None:
+    """Draw a bar an event, in parts as large as the shares of sight and sound, and write its reason below it."""
+    for event in result["events"]:
+        if reason(why := event.get("why")):
+            left, width = event["start"], event["end"] - event["start"]
+            for sense, bottom, height in (("seen", 0.4 - why["sight"], why["sight"]), ("heard", -0.6, why["sound"])):
+                colour = NAME_COLOURS[sense]
+                axis.bar(left, height, width, bottom, align="edge", color=colour, edgecolor="white", linewidth=0.6)
+    for row, reasons in enumerate(rows, 1):
+        for begin, words, event in reasons:
+            colour = NAME_COLOURS["heard" if event["why"]["sound"] > event["why"]["sight"] else "seen"]
+            axis.text(begin, row, words, color=colour, fontsize=8, va="center", parse_math=False)
+    axis.set(ylabel="why", ylim=(len(rows) + 0.6, -0.7), yticks=[])
 
 
 def _draw_lanes(axis: Any, sense: str, lanes: dict[str, list[tuple[float, float, float]]]) -> None:

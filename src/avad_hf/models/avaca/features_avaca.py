@@ -13,7 +13,9 @@ from transformers import BatchFeature
 
 from avad_hf.media.ahead import batches
 from avad_hf.media.clips import Clip, Frame, cut_clips, join_ends, sound_window
+from avad_hf.media.decode import MediaInfo
 from avad_hf.media.given import as_sources
+from avad_hf.media.scaling import asked_size
 from avad_hf.media.sources import Media, open_media
 from avad_hf.models.encoder import Encoder
 from avad_hf.models.placing import clips_at_once, to_device
@@ -178,6 +180,12 @@ class ClipFeatures(DetectorProcessor):
         size = clips_per_batch or clips_at_once(self.device, self.num_pictures, media.info, self.size)
         for clips in batches(self.clips(media), size):
             yield self.prepare(clips)
+
+    def turns_maps(self, info: MediaInfo) -> bool:
+        """Whether feature maps of a video are turned over the diagonal, as `maps_on_grid` turns those of portraits."""
+        rows, columns = self.feature_grid
+        width, height = asked_size(info.width, info.height, self.size)
+        return rows < columns and height > width
 
     def prepare(self, clips: Sequence[Clip]) -> ClipBatch:
         """Put the pixels of some clips of one video together, in 8 bits, on the encoders' device."""
