@@ -17,6 +17,7 @@ from avad_hf import DetectorConfig, DetectorModel, DetectorSpec
 from avad_hf.detection.describe import Describer
 from avad_hf.detection.events import ScoredClip, detect_events
 from avad_hf.detection.explaining import LEAST_USUAL, Explainer, likelier_classes, reason
+from avad_hf.detection.heat import peak, smooth
 from avad_hf.detection.occlusion import PIXEL_GRID, HeldClip, hidden_heat, sense_shares
 from avad_hf.detection.pipeline import DEMO_MODEL
 from avad_hf.media.arrays import MediaArrays
@@ -203,8 +204,24 @@ def test_a_detector_that_knows_says_so_itself():
     assert why["heat"] == {
         **{"rows": 2, "columns": 5, "start": 0.64, "end": 1.28},
         "values": [[0.0, 0.125, 0.25, 0.375, 0.5], [0.0, 0.75, 0.875, 1.0, 0.312]],
+        "peak": [pytest.approx(0.62, abs=0.05), 0.75],  # between the two hottest cells, in the middle of their row
     }
     assert why["nearest"] == NEAREST
+
+
+def test_peaks_lie_in_the_middle_of_what_is_hot():
+    """Of one cell in its middle, also at the border; of two that are alike between them; maps reach no farther."""
+    values = np.zeros((3, 4))
+    for row, column in np.ndindex(3, 4):
+        values[:] = 0
+        values[row, column] = 2.0
+        assert peak(values) == pytest.approx(((column + 0.5) / 4, (row + 0.5) / 3), abs=0.02)
+        assert smooth(values, (80, 60)).max() <= 2.0
+    values[:] = 0
+    values[1, 1:3] = 1.0
+    assert peak(values) == pytest.approx((0.5, 0.5), abs=0.02)
+    whole = smooth(np.full((2, 4), 0.7), (40, 30))
+    assert whole.shape == (30, 40) and np.allclose(whole, 0.7)
 
 
 def test_maps_of_portraits_are_turned_back():

@@ -12,6 +12,7 @@ from avad_hf.models.detector import WHOLE_VIDEO, DetectorModel, spec_of
 
 from .context import PER_VIDEO
 from .events import ScoredClip, event_label
+from .heat import peak as peak_of
 from .occlusion import HeldClip, hidden_heat, sense_shares
 from .options import scene_for
 
@@ -177,6 +178,7 @@ class Explainer:
             why["heat"] = {
                 "rows": heat.shape[0],
                 "columns": heat.shape[1],
+                "peak": list(peak_of(heat.numpy())),
                 "values": [[round(value, 3) for value in row] for row in heat.tolist()],
                 "start": peak.clip.start,
                 "end": peak.clip.end,

@@ -3,8 +3,9 @@
 import math
 from typing import Any
 
-import numpy as np
 from PIL import Image
+
+from avad_hf.detection.heat import smooth
 
 # Colours of equal steps of brightness, also for the colour-blind, without the darkest, which would only hide the
 # picture, and the palest, which are not seen on bright walls.
@@ -23,8 +24,8 @@ def heat_picture(why: dict[str, Any], size: tuple[int, int]) -> Image.Image:
     """
     from matplotlib import colormaps
 
-    cells = Image.fromarray(np.asarray(why["heat"]["values"], dtype=np.float32))
-    heat = np.asarray(cells.resize(size, Image.Resampling.BICUBIC)).clip(0, 1)
+    heat = smooth(why["heat"]["values"], size)
+    heat /= max(heat.max(), 1e-9)
     share = ((heat - FAINT) / (1 - FAINT)).clip(0, 1)
     opacity = MOST_OPAQUE * share * (2 - share) * math.sqrt(why.get("sight", 1.0))
     colours = colormaps[COLOURS](FIRST + (LAST - FIRST) * heat, bytes=True)

@@ -387,7 +387,8 @@ class NormalityForAnomalyDetection(NormalityPreTrainedModel, DetectorModel):
         """Shares of sight and of sound in the surprise, which sum to 1, of shape `(B, T)` each."""
         surprises = outputs.surprises.detach().cpu().double().clamp_min(LEAST_SURPRISE)
         shares = surprises / surprises.sum(-1, keepdim=True)
-        return {SENSE_NAMES[name]: shares[..., index] for index, name in enumerate(self.config.senses)}
+        found = {SENSE_NAMES[name]: shares[..., index] for index, name in enumerate(self.config.senses)}
+        return dict.fromkeys(SENSE_NAMES.values(), torch.zeros_like(shares[..., 0])) | found
 
     # What was normal
 
@@ -459,16 +460,16 @@ class NormalityForAnomalyDetection(NormalityPreTrainedModel, DetectorModel):
     def heat(self, features: Mapping[str, Tensor], clip: int, scene: str | None = None) -> Tensor | None:
         """How unlike normal footage each place is, of shape `(h, w)`.
 
-        The mean over its channels of the squared difference to that place's mean, in units of its variance, beyond 1,
-        which is what normal footage has.
+        The mean over its channels of the squared difference to that place's mean, in units of the mean variance of all
+        places and channels. Channels that change much count more than in a distance: they are those that show where
+        something is.
         """
         if "visual_features" not in self.config.senses or not int(self.place_counts[-1]):
             return None
         row = (self.body.scenes_of(scene, 1) or [-1])[0]
         mean, variance = self.place_statistics(row)
         maps = self.config.scaled("visual_features", features["visual_features"][0, clip].float())
-        variance = variance + LEAST_VARIANCE * variance.mean()
-        return ((maps - mean).square() / variance).mean(0).sub(1).clamp_min(0)
+        return (maps - mean).square().mean(0) / variance.mean().clamp_min(1e-12)
 
     def place_statistics(self, row: int) -> tuple[Tensor, Tensor]:
         """Mean and variance of the features of each place, of shape `(C, h, w)`, of a camera by its row."""
