@@ -19,6 +19,7 @@ from avad_hf import FeatureDataset, KnnConfig, MuldeConfig, evaluate, fit, updat
 from avad_hf.evaluation.scoring import score_clips
 from avad_hf.export.engines import _export
 from avad_hf.models.detector import spec_of
+from avad_hf.models.gaussian.modeling_gaussian import GaussianSense
 from avad_hf.models.knn.modeling_knn import coreset
 from avad_hf.models.mulde.modeling_mulde import MuldeSense
 from avad_hf.models.normality.fitting_normality import FEWEST_CLIPS, NUM_FOLDS, fold_numbers
@@ -628,3 +629,14 @@ def transformers_processor(place):
     from transformers import AutoProcessor
 
     return AutoProcessor.from_pretrained(place)
+
+
+@pytest.mark.parametrize("count", [8, 30, 400])
+def test_few_and_many_clips_have_scikit_learns_distances(count):
+    vectors = np.random.default_rng(count).normal(size=(count, 30)) @ np.random.default_rng(1).normal(size=(30, 30))
+    sense = GaussianSense(GaussianConfig(visual_size=30, inputs="visual"), "visual_features")
+    sense.fit(torch.from_numpy(vectors), torch.zeros(count, dtype=torch.bool))
+    tested = 3 * np.random.default_rng(2).normal(size=(50, 30))
+    with torch.no_grad():
+        found = sense(torch.from_numpy(tested).float()).numpy()
+    np.testing.assert_allclose(found, np.sqrt(LedoitWolf().fit(vectors).mahalanobis(tested)), rtol=1e-5)

@@ -20,7 +20,7 @@ class GaussianSense(Sense):
 
     def __init__(self, config: GaussianConfig, name: str):
         super().__init__(config, name)
-        # What makes the covariance the identity: the inverse of its Cholesky factor.
+        # A matrix that makes the covariance the identity; its transpose times itself is the inverse covariance.
         self.mean, self.whitening = fixed(self.width), fixed(self.width, self.width)
 
     def reset(self) -> None:
@@ -30,20 +30,38 @@ class GaussianSense(Sense):
 
     def fit(self, vectors: Tensor, certain: Tensor) -> None:
         """Estimate mean and covariance; the covariance is shrunk as Ledoit and Wolf say."""
-        from scipy.linalg import solve_triangular
-        from sklearn.covariance import ledoit_wolf
+        from sklearn.covariance import ledoit_wolf_shrinkage
 
         vectors = vectors.double().numpy()
         mean = vectors.mean(0)
-        covariance, _ = ledoit_wolf(vectors - mean, assume_centered=True)
-        factor = np.linalg.cholesky(covariance)
+        centred = vectors - mean
+        shrinkage = float(ledoit_wolf_shrinkage(centred, assume_centered=True))
+        # Shrunk towards a sphere of the same mean variance.
+        least = shrinkage * np.mean(centred**2)
         with torch.no_grad():
             self.mean.copy_(torch.from_numpy(mean))
-            self.whitening.copy_(torch.from_numpy(solve_triangular(factor, np.eye(self.width), lower=True)))
+            self.whitening.copy_(torch.from_numpy(_whitening(centred, 1 - shrinkage, least)))
 
     def forward(self, vectors: Tensor) -> Tensor:
         """Mahalanobis distances, `(..., width)` -> `(...)`."""
         return torch.linalg.vector_norm((vectors - self.mean.float()) @ self.whitening.float().T, dim=-1)
+
+
+def _whitening(centred: np.ndarray, share: float, least: float) -> np.ndarray:
+    """What makes a covariance the identity: `share` of that of centred vectors `(N, width)`, and `least` of variance.
+
+    Of few vectors nearly all directions have the variance `least`: only the N others are computed.
+    """
+    from scipy.linalg import solve_triangular, svd
+
+    count, width = centred.shape
+    if count < width and least > 0:
+        _, singular, directions = svd(centred, full_matrices=False, check_finite=False)
+        variances = share * singular**2 / count + least
+        rest = directions.T * (1 - np.sqrt(least / variances)) @ directions
+        return (np.eye(width) - rest) / np.sqrt(least)
+    covariance = share * (centred.T @ centred) / count + least * np.eye(width)
+    return solve_triangular(np.linalg.cholesky(covariance), np.eye(width), lower=True)
 
 
 class GaussianModel(NormalityModel):
