@@ -15,7 +15,7 @@ from sklearn.neighbors import NearestNeighbors
 from transformers import AutoModelForVideoClassification, pipeline
 
 import avad_hf
-from avad_hf import FeatureDataset, KnnConfig, MuldeConfig, evaluate, fit, update
+from avad_hf import FeatureDataset, GaussianConfig, KnnConfig, MuldeConfig, evaluate, fit, update
 from avad_hf.evaluation.scoring import score_clips
 from avad_hf.export.engines import _export
 from avad_hf.models.detector import spec_of
