@@ -47,6 +47,8 @@ from avad_hf.training.fitting import fit
 from avad_hf.training.loop import train
 
 from .protocol import Protocol, held, load, write_tables
+from .reasons import SCENE as REASONS_SCENE
+from .reasons import reasons
 from .recordings import Repeat, draws, estimate
 
 REAL = "cctv-fights"
@@ -247,7 +249,7 @@ def reproduce_drawn(
     *,
     data_dir: str | os.PathLike | None = None,
     profile: str | None = None,
-    num_videos: int = 100,
+    num_videos: int = 60,
     seeds: Sequence[int] = (0,),
     settings: dict[str, Any] | None = None,
     on_stage: Callable[[str], None] = lambda stage: None,
@@ -291,12 +293,20 @@ def reproduce_drawn(
             cells.append(str(estimate([repeat], weights * (scenes == number), Repeat.roc_auc)))
         lines.append(f"| {name} | {' | '.join(cells)} |")
     normal = sum(row["anomaly"] == 0 for row in known.rows)
+    on_stage("reasons")
+    place = protocol.output_dir / "detector"
+    fit(known.where(lambda row: row["scene"] == REASONS_SCENE and not row["anomaly"]), place)
+    reasons_table = reasons(place, processor, num_videos, TESTED_WORLD, on_stage)
+    shutil.rmtree(place)
     texts = [
         "# Normal footage alone: drawn streets (synthetic)",
         f"AUC of {len(labels)} drawn videos ({labels.sum()} anomalous), with 95% intervals by draws of videos. "
-        f"Detectors of normality are fitted to {normal} normal videos of another world, each scene apart; AVACA is trained on "
-        f"all {len(known.rows)} of them, with labels.",
+        f"Detectors of normality are fitted to {normal} normal videos of another world, each scene apart; AVACA is "
+        f"trained on all {len(known.rows)} videos of that world, with labels.",
         "\n".join(lines),
+        f"Reasons at the {REASONS_SCENE}, by nearest neighbours (the protocol is that of "
+        "`avad_hf/reproduce/reasons.py`):",
+        reasons_table,
         *processor.notices,
     ]
     return write_tables(protocol, texts)

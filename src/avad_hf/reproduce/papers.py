@@ -100,14 +100,15 @@ def _normal_footage(
 ) -> str:
     from .normal_footage import reproduce_drawn, reproduce_real
 
-    processor = _encoders(corpus, model, device, dtype)
     if num_videos is None:
-        return reproduce_real(processor, output_dir, **options)
+        return reproduce_real(_encoders(corpus, model, device, dtype), output_dir, **options)
+    # Finer maps than by default, so that places can be told.
+    processor = _encoders(corpus, model, device, dtype, feature_grid=(4, 7))
     return reproduce_drawn(processor, output_dir, num_videos=num_videos, **options)
 
 
-def _encoders(corpus: str, model: str | None, device: Any, dtype: str) -> Any:
-    """The processor of a checkpoint, or one with the published encoders of a corpus."""
+def _encoders(corpus: str, model: str | None, device: Any, dtype: str, **settings: Any) -> Any:
+    """The processor of a checkpoint, or one with the published encoders of a corpus, and these settings."""
     from transformers import AutoProcessor
 
     from avad_hf.models.avaca.processing_avaca import AvacaProcessor
@@ -117,7 +118,7 @@ def _encoders(corpus: str, model: str | None, device: Any, dtype: str) -> Any:
         from avad_hf.convert.getting import get
 
         seeing, hearing = (get(name) for name in PAPERS[corpus].encoders)
-        processor = AvacaProcessor(video_encoder=seeing, audio_encoder=hearing)
+        processor = AvacaProcessor(video_encoder=seeing, audio_encoder=hearing, **settings)
     else:
         processor = AutoProcessor.from_pretrained(model, trust_remote_code=False)
     return processor.to(device or process_state().device, dtype)
@@ -158,7 +159,7 @@ PAPERS = {
         seeds=(0, 1, 2, 3, 4),
     ),
     "normal-cctv-fights": Paper(**_NORMAL),
-    "normal-synthetic": Paper(**_NORMAL, num_videos=100),
+    "normal-synthetic": Paper(**_NORMAL, num_videos=60),
 }
 
 __all__ = ["PAPERS", "Paper"]
