@@ -1,4 +1,7 @@
-"""A first look, without any download: synthetic videos, the demonstration model, and everything it gives."""
+"""A first look, without any download: synthetic videos, the demonstration model, and everything it gives.
+
+Then a detector that knows normal footage alone: it is fitted to normal synthetic videos, and says why an event is one.
+"""
 
 import os
 from collections.abc import Callable
@@ -9,6 +12,7 @@ from transformers import AutoModelForVideoClassification, AutoProcessor, Process
 
 from avad_hf.corpora.loading import load_dataset
 from avad_hf.detection.events import write_json
+from avad_hf.detection.explaining import reason
 from avad_hf.detection.pipeline import DEMO_MODEL
 from avad_hf.evaluation.evaluate import Evaluation, evaluate
 from avad_hf.features.dataset import FeatureDataset
@@ -18,12 +22,17 @@ from avad_hf.report.page import write_report
 from avad_hf.report.timeline import plot_timeline
 from avad_hf.runs import only_run
 from avad_hf.training.config import TrainingConfig
+from avad_hf.training.fitting import fit
 from avad_hf.training.loop import train as train_detector
 
 # Where anomalies are seen and heard, and where they are mostly heard.
 SCENES = ("crossing", "underpass")
 # Worlds that the demonstration model was not trained on: its own are those of examples/train_demo_model.py.
 UNSEEN_WORLD, TRAINING_WORLD = 900, 901
+# Normal videos that a detector is fitted to, and rows and columns of the maps by which it tells where something is.
+NORMAL_WORLD, PLACES = 902, (4, 7)
+# It calls a clip anomalous that is as rare as one of 100 normal clips: it knows too few for more.
+NORMAL_THRESHOLD = 2 / 3
 
 
 @dataclass(frozen=True)
@@ -33,12 +42,14 @@ class Demonstration:
     Args:
         with_sound: Figures of the unseen videos.
         without_sound: The same detector with its sound features set to zero.
-        files: What was written: timelines, the overlay, the report.
+        files: What was written: timelines, overlays, the report.
+        reasons: Why the detector that was fitted to normal videos calls the events of one video so, one sentence each.
     """
 
     with_sound: Evaluation
     without_sound: Evaluation
     files: list[Path]
+    reasons: list[str]
 
 
 def demonstrate(
@@ -94,9 +105,51 @@ def _demonstrate(place: Path, train: bool, num_videos: int, on_stage: Callable[[
     first = next(iter(results))
     files.append(place / f"{Path(first).stem}-overlay.mp4")
     render_overlay(results[first], first, files[-1])
+    reasons = _normality(place, first, num_videos, results, files, on_stage)
     files.append(place / "results.json")
     write_json(results, files[-1])
-    return Demonstration(with_sound, without, files)
+    return Demonstration(with_sound, without, files, reasons)
+
+
+def _normality(
+    place: Path,
+    video: str,
+    num_videos: int,
+    results: dict[str, dict],
+    files: list[Path],
+    on_stage: Callable[[str], None],
+) -> list[str]:
+    """Fit a detector to normal videos, and let it say why events of a video are events."""
+    processor = AutoProcessor.from_pretrained(DEMO_MODEL)
+    processor.feature_grid = PLACES
+    scene, model = SCENES[0], place / f"fitted-{num_videos}"
+    on_stage(f"{num_videos} normal videos of {scene}")
+    # Half of a street's videos are normal.
+    rows = load_dataset(
+        "synthetic", scene, data_dir=place / "videos" / "normal", num_videos=2 * num_videos, world_seed=NORMAL_WORLD
+    )
+    normal = [row | {"label": "normal"} for part in rows.values() for row in part if not row["anomaly"]]
+    store = place / "features" / f"normal-{num_videos}"
+    extract_features(normal, processor, store)
+    if not model.exists():
+        on_stage("fitting a detector to them, without labels")
+        fit(store, model)
+    on_stage("asking it why")
+    detector = AutoModelForVideoClassification.from_pretrained(model)
+    detect = pipeline(
+        "audio-visual-anomaly", model=detector, processor=processor, threshold=NORMAL_THRESHOLD, explain=True
+    )
+    name = f"{video}, by normal videos alone"
+    results[name] = result = detect(video)
+    stem = f"{Path(video).stem}-why"
+    files.append(place / f"{stem}.png")
+    plot_timeline(result, video, files[-1], title=f"{Path(video).stem}, by normal videos alone (synthetic)")
+    files.append(place / f"{stem}.mp4")
+    render_overlay(result, video, files[-1])
+    return [
+        f"{event['start']:.2f} s to {event['end']:.2f} s, score {event['score']:.3f}: {reason(event['why'])}"
+        for event in result["events"]
+    ]
 
 
 def _folder(place: Path, part: str, scene: str, num_videos: int, world: int) -> Path:

@@ -24,6 +24,8 @@ FOLDERS = (
 ARCHITECTURES: dict[str, Architecture] = {
     one.model_type: one for one in (import_module(f"avad_hf.models.{name}").ARCHITECTURE for name in FOLDERS)
 }
+# What is fitted to normal footage where no method is named: it is the quickest, and says what is nearest.
+METHOD = "knn"
 PIPELINE_TASK = "audio-visual-anomaly"
 # Encoders whose classes describe videos where none are named.
 DESCRIBERS = {"video_encoder": "i3d", "audio_encoder": "yamnet"}
@@ -111,6 +113,7 @@ def register() -> None:
 __all__ = [
     "ARCHITECTURES",
     "DESCRIBERS",
+    "METHOD",
     "PIPELINE_TASK",
     "architecture",
     "architectures",

@@ -16,9 +16,11 @@ def demo(
     train: Annotated[bool, typer.Option("--train", help="Train the detector anew on the way.")] = False,
     num_videos: Annotated[int, typer.Option(help="Unseen videos of each of two scenes.", min=4)] = 16,
 ) -> None:
-    """Render unseen synthetic videos, find the anomalies in them, and draw timelines, an overlay and a report.
+    """Render unseen synthetic videos, find the anomalies in them, and draw timelines, overlays and a report.
 
     Example: avad-hf demo -o first-look
+
+    It also fits a detector to normal videos alone, which says why an event is one.
 
     The model is a small one that was trained on synthetic videos alone. What it does here says nothing about real
     streets.
@@ -36,6 +38,9 @@ def demo(
     for name, result in results.items():
         scenes = ", ".join(f"{scene} {row['roc_auc']:.3f}" for scene, row in result.figures["scenes"].items())
         say(f"  {name}: {result.figures['video']['roc_auc']:.3f} ({scenes})")
+    say("\nA detector that was fitted to normal videos alone, and why:")
+    for words in demonstration.reasons or ["it finds nothing in this video"]:
+        say(f"  {words}")
     for path in demonstration.files:
         say(f"  {path}")
     for words in demonstration.with_sound.figures["notes"]:

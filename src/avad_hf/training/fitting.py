@@ -23,7 +23,7 @@ from avad_hf.models.detector import spec_of
 from avad_hf.models.normality.configuration_normality import ONE_IN_1000, ONE_IN_1000_ORIGIN, NormalityConfig
 from avad_hf.models.normality.fitting_normality import Fit, NormalFootage
 from avad_hf.models.normality.modeling_normality import SENSE_NAMES, NormalityForAnomalyDetection
-from avad_hf.registration import architectures
+from avad_hf.registration import METHOD, architectures
 
 from .models import load_processor
 
@@ -76,7 +76,7 @@ def normal_training_videos(store: str | os.PathLike, scene: str | None = None) -
 def fit(
     features: FeatureDataset | str | os.PathLike,
     output_dir: str | os.PathLike,
-    method: str = "knn",
+    method: str = METHOD,
     *,
     processor: str | os.PathLike | None = None,
     contamination: float = 0.0,
