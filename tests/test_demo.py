@@ -107,6 +107,8 @@ def test_the_demo_writes_everything(tmp_path, monkeypatch):
     monkeypatch.setattr("avad_hf.synthetic.world.plan_world", plan_world)  # and is put back
     monkeypatch.setattr("avad_hf.corpora.synthetic.gallery", lambda plans, path: None)
     short_videos(2.2)
+    monkeypatch.setattr("avad_hf.demo.NUM_NORMAL", 8)
+    monkeypatch.setattr("avad_hf.models.normality.fitting_normality.FEWEST_CLIPS", 4)
     place = tmp_path / "demo"
     done = CliRunner().invoke(app, ["demo", "-o", str(place), "--num-videos", "4"])
     assert done.exit_code == 0, done.output
@@ -117,7 +119,7 @@ def test_the_demo_writes_everything(tmp_path, monkeypatch):
     assert "Demonstration model, trained on synthetic" in done.output
 
     timelines = sorted(path for path in place.glob("*.png"))
-    assert len(timelines) == 3
+    assert len(timelines) == 4
     for path in timelines:
         assert np.asarray(Image.open(path)).std() > 5
     (overlay,) = place.glob("*-overlay.mp4")
@@ -129,6 +131,12 @@ def test_the_demo_writes_everything(tmp_path, monkeypatch):
     scores = [json.loads(line) for line in (place / "scores.jsonl").read_text().splitlines()]
     by_id = {video["id"]: video["score"] for video in scores}
     results = json.loads((place / "results.json").read_text())
+    (fitted,) = (results.pop(name) for name in list(results) if name.endswith(", by normal videos alone"))
+    assert fitted["threshold"] == pytest.approx(2 / 3) and (place / "fitted" / "config.json").is_file()
+    for event in fitted["events"]:
+        assert {"sight", "sound", "nearest"} <= event["why"].keys()
+        assert f"{event['start']:.2f} s to {event['end']:.2f} s, score {event['score']:.3f}: " in done.output
+    assert len(list(place.glob("*-why.mp4"))) == 1
     assert len(results) == 3 and None not in {result["label"] for result in results.values()}
     for path, result in results.items():
         assert result["score"] == pytest.approx(by_id[Path(path).stem], abs=2e-3)

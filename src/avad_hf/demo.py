@@ -29,8 +29,9 @@ from avad_hf.training.loop import train as train_detector
 SCENES = ("crossing", "underpass")
 # Worlds that the demonstration model was not trained on: its own are those of examples/train_demo_model.py.
 UNSEEN_WORLD, TRAINING_WORLD = 900, 901
-# Normal videos that a detector is fitted to, and rows and columns of the maps by which it tells where something is.
-NORMAL_WORLD, PLACES = 902, (4, 7)
+# Normal videos that a detector is fitted to, how many, and rows and columns of the maps by which it tells where
+# something is.
+NORMAL_WORLD, NUM_NORMAL, PLACES = 902, 16, (4, 7)
 # It calls a clip anomalous that is as rare as one of 100 normal clips: it knows too few for more.
 NORMAL_THRESHOLD = 2 / 3
 
@@ -105,7 +106,7 @@ def _demonstrate(place: Path, train: bool, num_videos: int, on_stage: Callable[[
     first = next(iter(results))
     files.append(place / f"{Path(first).stem}-overlay.mp4")
     render_overlay(results[first], first, files[-1])
-    reasons = _normality(place, first, num_videos, results, files, on_stage)
+    reasons = _normality(place, first, results, files, on_stage)
     files.append(place / "results.json")
     write_json(results, files[-1])
     return Demonstration(with_sound, without, files, reasons)
@@ -114,7 +115,6 @@ def _demonstrate(place: Path, train: bool, num_videos: int, on_stage: Callable[[
 def _normality(
     place: Path,
     video: str,
-    num_videos: int,
     results: dict[str, dict],
     files: list[Path],
     on_stage: Callable[[str], None],
@@ -122,14 +122,14 @@ def _normality(
     """Fit a detector to normal videos, and let it say why events of a video are events."""
     processor = AutoProcessor.from_pretrained(DEMO_MODEL)
     processor.feature_grid = PLACES
-    scene, model = SCENES[0], place / f"fitted-{num_videos}"
-    on_stage(f"{num_videos} normal videos of {scene}")
+    scene, model = SCENES[0], place / "fitted"
+    on_stage(f"{NUM_NORMAL} normal videos of {scene}")
     # Half of a street's videos are normal.
     rows = load_dataset(
-        "synthetic", scene, data_dir=place / "videos" / "normal", num_videos=2 * num_videos, world_seed=NORMAL_WORLD
+        "synthetic", scene, data_dir=place / "videos" / "normal", num_videos=2 * NUM_NORMAL, world_seed=NORMAL_WORLD
     )
     normal = [row | {"label": "normal"} for part in rows.values() for row in part if not row["anomaly"]]
-    store = place / "features" / f"normal-{num_videos}"
+    store = place / "features" / "normal"
     extract_features(normal, processor, store)
     if not model.exists():
         on_stage("fitting a detector to them, without labels")
