@@ -13,7 +13,7 @@ def smooth(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """A map over a picture.
 
     Args:
-        values: Of the cells, shape `(rows, columns)`.
+        values: What each cell has, shape `(rows, columns)`.
         size: Width and height of the picture, in pixels.
 
     Returns:

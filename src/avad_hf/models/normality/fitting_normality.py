@@ -296,8 +296,8 @@ class _Fitting:
         for name in self.config.senses:
             distances = torch.full((len(self.kept),), torch.nan, dtype=torch.float64)
             heard = self.kept.has(HEARD) if name == "audio_features" else torch.ones(len(self.kept), dtype=torch.bool)
+            on_stage(f"{SENSE_NAMES[name]}: {NUM_FOLDS} parts of the footage, each measured by the others")
             for number in range(NUM_FOLDS):
-                on_stage(f"{SENSE_NAMES[name]}: measuring part {number + 1} of {NUM_FOLDS} by the others")
                 members, measured = self._members(name, self.folds != number), heard & (self.folds == number)
                 if not measured.any() or int(members.sum()) < FEWEST_CLIPS // 2:
                     continue
