@@ -249,7 +249,7 @@ def reproduce_drawn(
     *,
     data_dir: str | os.PathLike | None = None,
     profile: str | None = None,
-    num_videos: int = 60,
+    num_videos: int = 40,
     seeds: Sequence[int] = (0,),
     settings: dict[str, Any] | None = None,
     on_stage: Callable[[str], None] = lambda stage: None,

@@ -159,7 +159,7 @@ PAPERS = {
         seeds=(0, 1, 2, 3, 4),
     ),
     "normal-cctv-fights": Paper(**_NORMAL),
-    "normal-synthetic": Paper(**_NORMAL, num_videos=60),
+    "normal-synthetic": Paper(**_NORMAL, num_videos=40),
 }
 
 __all__ = ["PAPERS", "Paper"]
