@@ -16,13 +16,12 @@ By sight alone: of the normal clips that a detector is fitted to fewer than 50 h
 What is chosen. The parts of the picture (`FEATURES`), by the mean AUC of sight over `CHOSEN_BY`, on the first half.
 Methods, and everything else, are as they are by default.
 
-Drawn streets. Videos of the crossing and the underpass of two worlds, with I3D and YAMNet, or the encoders of a
-checkpoint: fitted to the normal videos of one world, each scene apart, tested on all videos of the other. Beside them
-AVACA, trained by the profile "default" on all videos of the first world with their labels, a fifth of them for
+Drawn streets. Videos of the crossing of two worlds, with I3D and YAMNet, or the encoders of a checkpoint: fitted to
+the normal videos of one world, tested on all videos of the other. Beside them AVACA, trained by the profile "default" on all videos of the first world with their labels, a fifth of them for
 validation.
 
 Figures. A video's score is that of its highest clip. ROC AUC of videos: across cameras within folds, within cameras
-among the videos of one recording alone; of drawn streets within scenes, each sense alone too. Intervals of 95% by
+among the videos of one recording alone; of drawn streets each sense alone too. Intervals of 95% by
 2,000 draws of recordings; of drawn streets, of videos.
 """
 
@@ -49,8 +48,7 @@ from avad_hf.training.fitting import fit
 from avad_hf.training.loop import train
 
 from .protocol import Protocol, held, load, write_tables
-from .reasons import SCENE as REASONS_SCENE
-from .reasons import reasons
+from .reasons import SCENE, reasons
 from .recordings import Repeat, draws, estimate
 
 REAL = "cctv-fights"
@@ -61,7 +59,6 @@ NUM_FOLDS, NUM_PARTS = 5, 3
 # What of the picture clips may be compared by.
 FEATURES = (("mean",), ("mean", "spread"), ("mean", "change"), ("mean", "spread", "change"), ("change",))
 SENSES = {"sight": "visual", "sound": "audio", "both": "both"}
-SCENES = ("crossing", "underpass")
 # Worlds that neither the demonstration model nor its encoders were trained on.
 FITTED_WORLD, TESTED_WORLD = 905, 906
 
@@ -270,9 +267,8 @@ def reproduce_drawn(
     place = Path(data_dir) if data_dir is not None else protocol.output_dir / "videos"
     stores = {}
     for world in (FITTED_WORLD, TESTED_WORLD):
-        for scene in SCENES:
-            rows = load("synthetic", scene, data_dir=place / str(world), num_videos=num_videos, world_seed=world)
-            stores[world] = protocol.features(f"world-{world}", rows, processor)
+        rows = load("synthetic", SCENE, data_dir=place / str(world), num_videos=num_videos, world_seed=world)
+        stores[world] = protocol.features(f"world-{world}", rows, processor)
     known, tested = FeatureDataset(stores[FITTED_WORLD]), FeatureDataset(stores[TESTED_WORLD])
     systems: dict[str, list[float]] = {}
     for method, one in architectures("fit").items():
@@ -283,29 +279,24 @@ def reproduce_drawn(
     on_stage("AVACA, with labels")
     systems["AVACA, with labels"] = _with_labels(protocol, stores[FITTED_WORLD], tested, seeds[0])
     labels = np.array([int(row["anomaly"]) for row in tested.rows])
-    scenes = np.array([SCENES.index(row["scene"]) for row in tested.rows])
     weights = draws([row["id"] for row in tested.rows])
-    lines = [f"| system | both scenes | {' | '.join(SCENES)} |", "|---|---|---|---|"]
+    lines = ["| system | AUC |", "|---|---|"]
     for name, scores in systems.items():
-        repeat = Repeat(labels, np.array(scores), np.array(scores) >= 0.5, scenes)
-        cells = [str(estimate([repeat], weights, Repeat.roc_auc))]
-        for number in range(len(SCENES)):
-            cells.append(str(estimate([repeat], weights * (scenes == number), Repeat.roc_auc)))
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+        repeat = Repeat(labels, np.array(scores), np.array(scores) >= 0.5, np.zeros(len(labels), dtype=int))
+        lines.append(f"| {name} | {estimate([repeat], weights, Repeat.roc_auc)} |")
     normal = sum(row["anomaly"] == 0 for row in known.rows)
     on_stage("reasons")
     place = protocol.output_dir / "detector"
-    fit(known.where(lambda row: row["scene"] == REASONS_SCENE and not row["anomaly"]), place)
+    fit(known.where(lambda row: not row["anomaly"]), place)
     reasons_table = reasons(place, processor, num_videos, TESTED_WORLD, on_stage)
     shutil.rmtree(place)
     texts = [
         "# Normal footage alone: drawn streets (synthetic)",
         f"AUC of {len(labels)} drawn videos ({labels.sum()} anomalous), with 95% intervals by draws of videos. "
-        f"Detectors of normality are fitted to {normal} normal videos of another world, each scene apart; AVACA is "
+        f"Detectors of normality are fitted to {normal} normal videos of another world; AVACA is "
         f"trained on all {len(known.rows)} videos of that world, with labels.",
         "\n".join(lines),
-        f"Reasons at the {REASONS_SCENE}, by nearest neighbours (the protocol is that of "
-        "`avad_hf/reproduce/reasons.py`):",
+        f"Reasons at the {SCENE}, by nearest neighbours (the protocol is that of `avad_hf/reproduce/reasons.py`):",
         reasons_table,
         *processor.notices,
     ]
@@ -315,14 +306,12 @@ def reproduce_drawn(
 def _drawn_scores(
     protocol: Protocol, known: FeatureDataset, tested: FeatureDataset, method: str, inputs: str
 ) -> list[float]:
-    """Scores of all tested videos, by a detector of each scene."""
-    found: dict[str, float] = {}
-    for scene in SCENES:
-        study = Study(_together(known, tested), protocol.output_dir)
-        normal = {row["id"] for row in study.features.rows if row["id"].startswith("known") and row["scene"] == scene
-                  and not row["anomaly"]}  # fmt: skip
-        others = {row["id"] for row in study.features.rows if row["id"].startswith("tested") and row["scene"] == scene}
-        found |= study.scores(method, normal, others, inputs=inputs)
+    """Scores of all tested videos."""
+    study = Study(_together(known, tested), protocol.output_dir)
+    rows = study.features.rows
+    normal = {row["id"] for row in rows if row["id"].startswith("known") and not row["anomaly"]}
+    others = {row["id"] for row in rows if row["id"].startswith("tested")}
+    found = study.scores(method, normal, others, inputs=inputs)
     return [found[f"tested {row['id']}"] for row in tested.rows]
 
 
