@@ -17,8 +17,8 @@ What is chosen. The parts of the picture (`FEATURES`), by the mean AUC of sight 
 Methods, and everything else, are as they are by default.
 
 Drawn streets. Videos of the crossing of two worlds, with I3D and YAMNet, or the encoders of a checkpoint: fitted to
-the normal videos of one world, tested on all videos of the other. Beside them AVACA, trained by the profile "default" on all videos of the first world with their labels, a fifth of them for
-validation.
+the normal videos of one world, tested on all videos of the other. Beside them AVACA, trained by the profile "default"
+on all videos of the first world with their labels, a fifth of them for validation.
 
 Figures. A video's score is that of its highest clip. ROC AUC of videos: across cameras within folds, within cameras
 among the videos of one recording alone; of drawn streets each sense alone too. Intervals of 95% by
