@@ -129,7 +129,7 @@ def _evaluate(
     try:
         state = process_state()
         features = FeatureDataset(store, None if split is Split.all else split.value, split_seed, scene)
-        detector = _load(model).to(device or state.device)
+        detector = load_detector(model).to(device or state.device)
         with counted(Path(model).resolve().name, len(features), hidden=not state.is_main_process) as move:
             evaluation = evaluate_model(detector, features, on_progress=move, **options)
         if not state.is_main_process:
@@ -144,7 +144,8 @@ def _evaluate(
     return evaluation.figures, page
 
 
-def _load(model: str):
+def load_detector(model: str):
+    """Load a detector of a folder or the Hub; raises ``ValueError`` with the reason where that fails."""
     from transformers import AutoModelForVideoClassification
 
     from avad_hf.hub.errors import explain

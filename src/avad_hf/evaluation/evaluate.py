@@ -91,7 +91,7 @@ def evaluate(
     Args:
         model: A detector, on the device that it shall run on.
         features: With labels.
-        threshold: Score from which on a clip is anomalous; the model's own by default.
+        threshold: Score from which on a clip is anomalous; the model's own by default, by scene where it has some.
         audio_path: How sound is used, of detectors that have several ways; the model's own by default.
         video_rule: Which score a video gets from its clips' (`avad_hf.metrics.videos.video_score`).
         tail: What becomes of the frames at a video's end (`avad_hf.metrics.videos.frame_scores`).
@@ -104,7 +104,9 @@ def evaluate(
         ValueError: For videos without label or with classes that the model does not know, features of another recipe
             or shape than the model's, features or scores that are not finite, or unknown rules.
     """
-    _check(model, features, audio_path, video_rule, tail, batch_size, num_resamples)
+    check_readable(model, features)
+    _check(model, audio_path, video_rule, tail, batch_size, num_resamples)
+    by_scene = model.config.thresholds if threshold is None else None
     threshold = model.config.threshold if threshold is None else float(threshold)
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold must be between 0 and 1, got {threshold}.")
@@ -128,11 +130,18 @@ def evaluate(
         events = event_figures(features.class_numbers, deciding, names, videos)
     labels = np.array([int(row["anomaly"]) for row in rows])
     scores = np.array([video["score"] for video in videos])
+    thresholds = np.array([(by_scene or {}).get(str(row["scene"]), threshold) for row in rows])
     notes = [note for note in (model.config.notice, *(features.recipe or {}).get("notices", ())) if note]
     if features.holds_videos and (whole := [row["id"] for row in rows if _is_long_and_whole(row)]):
         notes.append(
             f"{len(whole)} videos of more than {LONG_S:g} s were stored by an older version, without windows, and are "
             f"scored as a whole, which detecting would not do: extract them again (first {whole[0]})."
+        )
+    if own := sorted({str(row["scene"]) for row in rows} & (by_scene or {}).keys()):
+        notes.append(
+            "Scenes with a threshold of their own are judged by that: "
+            + ", ".join(f"{name} ({by_scene[name]:.4g})" for name in own)
+            + "."
         )
     figures = {
         "data": features.selection,
@@ -145,13 +154,13 @@ def evaluate(
         "audio_path": audio_path or getattr(model.config, "audio_path", None),
         "threshold": threshold,
         "threshold_origin": model.config.threshold_origin if threshold == model.config.threshold else "given by hand",
-        "video": video_figures(labels, scores, videos, threshold, video_rule, num_resamples, spec.alpha),
+        "video": video_figures(labels, scores, videos, thresholds, video_rule, num_resamples, spec.alpha),
         "clip": clip_figures(labels, videos, num_resamples) if events is None else None,
-        "frame": frame_figures(features, rows, videos, threshold, tail, num_resamples, notes)
+        "frame": frame_figures(features, rows, videos, thresholds, tail, num_resamples, notes)
         if events is None
         else None,
-        "classes": class_figures(labels, scores, videos, threshold),
-        "scenes": scene_figures(labels, scores, videos, threshold),
+        "classes": class_figures(labels, scores, videos, thresholds),
+        "scenes": scene_figures(labels, scores, videos, thresholds),
         "undefined": {},
         "notes": notes,
     }
@@ -166,16 +175,13 @@ def _is_long_and_whole(row: dict[str, Any]) -> bool:
     return (row.get("duration") or 0.0) > LONG_S and "num_windows" not in row
 
 
-def _check(
-    model: Any,
-    features: Any,
-    audio_path: str | None,
-    video_rule: str,
-    tail: str,
-    batch_size: int | None,
-    num_resamples: int,
-) -> None:
-    """Refuse what cannot be meant before anything is scored."""
+def check_readable(model: Any, features: Any) -> None:
+    """Refuse what is no detector or no feature set, and features that the detector does not read.
+
+    Raises:
+        TypeError: For anything but a detector and a feature set.
+        ValueError: For a store of videos where the detector reads features, or the other way round.
+    """
     if not isinstance(features, FeatureDataset):
         raise TypeError(
             f"features must be a FeatureDataset, or what read_published returns, got {type(features).__name__}. A "
@@ -186,19 +192,7 @@ def _check(
             f"model must be a detector, got {type(model).__name__}. AutoModelForVideoClassification.from_pretrained "
             "loads one."
         )
-    for name, given, known in (("video_rule", video_rule, VideoRule), ("tail", tail, TailRule)):
-        if given not in get_args(known):
-            raise ValueError(f"{name} must be one of {', '.join(get_args(known))}, got {given!r}.")
-    if (batch_size is not None and batch_size < 1) or num_resamples < 0:
-        raise ValueError(
-            f"batch_size must be 1 or more and num_resamples 0 or more, got {batch_size} and {num_resamples}."
-        )
     spec = spec_of(model)
-    if audio_path is not None and not hasattr(model.config, "audio_paths"):
-        raise ValueError(
-            f"audio_path is an option of detectors that use sound in several ways, and {type(model).__name__} has "
-            "none. Leave it out."
-        )
     if spec.reads != features.reads:
         raise ValueError(
             f"A model of type '{model.config.model_type}' cannot read this store: it reads {STORED[spec.reads]}, and "
@@ -207,4 +201,27 @@ def _check(
         )
 
 
-__all__ = ["Evaluation", "evaluate"]
+def _check(
+    model: Any,
+    audio_path: str | None,
+    video_rule: str,
+    tail: str,
+    batch_size: int | None,
+    num_resamples: int,
+) -> None:
+    """Refuse options that cannot be meant before anything is scored."""
+    for name, given, known in (("video_rule", video_rule, VideoRule), ("tail", tail, TailRule)):
+        if given not in get_args(known):
+            raise ValueError(f"{name} must be one of {', '.join(get_args(known))}, got {given!r}.")
+    if (batch_size is not None and batch_size < 1) or num_resamples < 0:
+        raise ValueError(
+            f"batch_size must be 1 or more and num_resamples 0 or more, got {batch_size} and {num_resamples}."
+        )
+    if audio_path is not None and not hasattr(model.config, "audio_paths"):
+        raise ValueError(
+            f"audio_path is an option of detectors that use sound in several ways, and {type(model).__name__} has "
+            "none. Leave it out."
+        )
+
+
+__all__ = ["Evaluation", "check_readable", "evaluate"]

@@ -58,13 +58,13 @@ def _video_score(video: dict[str, Any], rule: VideoRule, alpha: int) -> float:
     return video_score([clip["score"] for clip in clips], rule, alpha, decides)
 
 
-def _operating_point(labels: np.ndarray, scores: np.ndarray, threshold: float) -> dict[str, Any]:
-    called = scores >= threshold
+def _operating_point(labels: np.ndarray, scores: np.ndarray, thresholds: np.ndarray | float) -> dict[str, Any]:
+    called = scores >= thresholds
     matrix = [[int(((labels == is_) & (called == as_)).sum()) for as_ in (0, 1)] for is_ in (0, 1)]
     return {
         "accuracy": float((called == labels).mean()),
         "recall": float(called[labels == 1].mean()) if (labels == 1).any() else float("nan"),
-        "false_alarm_rate": false_alarm_rate(scores[labels == 0], threshold),
+        "false_alarm_rate": false_alarm_rate((scores - thresholds)[labels == 0], 0.0),
         "confusion": matrix,
     }
 
@@ -88,12 +88,12 @@ def video_figures(
     labels: np.ndarray,
     scores: np.ndarray,
     videos: Sequence[dict[str, Any]],
-    threshold: float,
+    thresholds: np.ndarray | float,
     rule: VideoRule,
     num_resamples: int,
     alpha: int = 4,
 ) -> dict[str, Any]:
-    """Figures of whole videos, and what the threshold does to them; `alpha` is the detector's, for ``topk_mean``."""
+    """Figures of whole videos, and what the threshold of each does; `alpha` is the detector's, for ``topk_mean``."""
     error = Ranking(labels, scores).equal_error()
     by_rule = {
         f"roc_auc_{name}": roc_auc(labels, [_video_score(video, name, alpha) for video in videos])
@@ -105,7 +105,7 @@ def video_figures(
         **by_rule,
         "equal_error_rate": error.rate,
         "equal_error_threshold": error.threshold,
-        **_operating_point(labels, scores, threshold),
+        **_operating_point(labels, scores, thresholds),
         "false_alarm_rate_at_0.5": false_alarm_rate(scores[labels == 0], COMMON_THRESHOLD),
     }
 
@@ -122,7 +122,7 @@ def frame_figures(
     features: FeatureDataset,
     rows: Sequence[dict[str, Any]],
     videos: list[dict[str, Any]],
-    threshold: float,
+    thresholds: np.ndarray,
     tail: TailRule,
     num_resamples: int,
     notes: list[str],
@@ -132,9 +132,9 @@ def frame_figures(
     Videos whose labels are those of another video are left out: `notes` says which, and they are marked
     ``frame_labels_fit`` false. ``None`` if a video has no labels, or if all are left out.
     """
-    by_video, scored, longer, unfit = [], [], [], []
+    by_video, scored, limits, longer, unfit = [], [], [], [], []
     num_unlabelled = 0
-    for row, video in zip(rows, videos, strict=True):
+    for row, video, threshold in zip(rows, videos, thresholds, strict=True):
         labels = features.frame_labels(row)
         if labels is None:
             num_unlabelled += 1
@@ -168,6 +168,7 @@ def frame_figures(
         clip_scores = [clip["score"] for clip in video["clips"]]
         by_video.append(frame_scores(clip_scores, labels, length, stride, tail, is_cut))
         scored.append(video)
+        limits.append(threshold)
     if longer:
         notes.append(f"Frame labels of {len(longer)} damaged videos go on after the last clip, first {longer[0]}")
     if unfit:
@@ -189,7 +190,7 @@ def frame_figures(
         **_ranked(labels, scores, num_resamples, groups),
         "roc_auc_within_anomalous_videos": roc_auc(*within) if anomalous.any() else float("nan"),
         "roc_auc_mean_of_videos": per_video_auc([part for _, part in by_video], [part for part, _ in by_video]),
-        "false_alarm_rate_of_normal_videos": false_alarm_rate(scores[~anomalous], threshold),
+        "false_alarm_rate_of_normal_videos": false_alarm_rate((scores - np.array(limits)[groups])[~anomalous], 0.0),
         "false_alarm_rate_of_normal_videos_at_0.5": false_alarm_rate(scores[~anomalous], COMMON_THRESHOLD),
     }
 
@@ -219,7 +220,7 @@ def event_figures(
 
 
 def class_figures(
-    labels: np.ndarray, scores: np.ndarray, videos: Sequence[dict[str, Any]], threshold: float
+    labels: np.ndarray, scores: np.ndarray, videos: Sequence[dict[str, Any]], thresholds: np.ndarray | float
 ) -> dict[str, Any]:
     """By class: how well it is told from normal videos, and how much of it is called what it is."""
     named = [(video["label"] or ("anomaly" if video["anomaly"] else "normal"), video["anomaly"]) for video in videos]
@@ -229,7 +230,7 @@ def class_figures(
         [f"{name} (normal)" if name in both and not anomaly else name for name, anomaly in named], dtype=object
     )
     areas = per_class_auc(names, labels, scores)
-    right = (scores >= threshold) == labels
+    right = (scores >= thresholds) == labels
     return {
         name: {
             "num_videos": int((names == name).sum()),
@@ -243,7 +244,7 @@ def class_figures(
 
 
 def scene_figures(
-    labels: np.ndarray, scores: np.ndarray, videos: Sequence[dict[str, Any]], threshold: float
+    labels: np.ndarray, scores: np.ndarray, videos: Sequence[dict[str, Any]], thresholds: np.ndarray | float
 ) -> dict[str, Any]:
     """By scene: area under the ROC curve, and what the threshold does."""
     scenes = np.array([video["scene"] or "" for video in videos], dtype=object)
@@ -254,7 +255,7 @@ def scene_figures(
             "num_videos": int(chosen.sum()),
             "num_anomalous": int(labels[chosen].sum()),
             "roc_auc": roc_auc(labels[chosen], scores[chosen]),
-            **_operating_point(labels[chosen], scores[chosen], threshold),
+            **_operating_point(labels[chosen], scores[chosen], np.broadcast_to(thresholds, scores.shape)[chosen]),
         }
     return table
 

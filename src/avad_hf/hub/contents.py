@@ -18,6 +18,9 @@ WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", INDEX)
 # In place of weights: what avad-hf export writes.
 ENGINES = ("export.json", "engine.json", "parity.json", "openvino_model.*", "model.onnx", "model.onnx.data")
 CONFIGS = ("config.json", "processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json")
+# A sample of the footage that a detector was calibrated on, by which later footage is told from it.
+CALIBRATED_ON = "calibrated_on.safetensors"
+LICENSES = ("LICENSE", "LICENSE.txt", "LICENSE.md")
 # What transformers reads besides, where it is there.
 OTHERS = ("chat_template.*", "generation_config.json", "tokenizer_config.json")
 # Names a part of a processor by a path, which is then loaded from wherever that is.
@@ -127,7 +130,7 @@ def check_checkpoint(place: str | os.PathLike, subfolder: str | None = None) -> 
         if not folder.is_dir():
             continue
         for path in sorted(folder.iterdir()):
-            if any(fnmatch(path.name, pattern) for pattern in (*CONFIGS, *WEIGHTS, *ENGINES, *OTHERS)):
+            if any(fnmatch(path.name, pattern) for pattern in (*CONFIGS, *WEIGHTS, *ENGINES, *OTHERS, CALIBRATED_ON)):
                 inside(place, os.path.relpath(path, place), "a file")
                 if not path.is_file():
                     raise ValueError(f"{path} is no regular file. Put the file itself there.")
@@ -137,6 +140,17 @@ def check_checkpoint(place: str | os.PathLike, subfolder: str | None = None) -> 
             raise ValueError(f"{folder} holds {TOKENIZER}, which no detector has. Remove it if you trust the rest.")
         if (folder / INDEX).is_file():
             _check_index(place, folder)
+
+
+def checkpoint_files(checkpoint_dir: Path) -> dict[str, str]:
+    """What belongs to a checkpoint besides its card: names in its folder, and their paths."""
+    folders = [
+        checkpoint_dir,
+        *(checkpoint_dir / part for part in PARTS if (checkpoint_dir / part / "config.json").is_file()),
+    ]
+    patterns = (*CONFIGS, *WEIGHTS, *ENGINES, *LICENSES, CALIBRATED_ON)
+    paths = sorted({path for folder in folders for pattern in patterns for path in folder.glob(pattern)})
+    return {path.relative_to(checkpoint_dir).as_posix(): str(path) for path in paths}
 
 
 def refuse_redirections(path: str | os.PathLike, settings: dict[str, Any]) -> None:
@@ -187,12 +201,15 @@ def _check_index(place: str | os.PathLike, folder: Path) -> None:
 
 
 __all__ = [
+    "CALIBRATED_ON",
     "CONFIGS",
     "ENGINES",
+    "LICENSES",
     "PARTS",
     "WEIGHTS",
     "check_checkpoint",
     "check_hub_id",
+    "checkpoint_files",
     "inside",
     "read_settings",
     "refuse_leading_out",

@@ -25,13 +25,12 @@ from transformers import (
 )
 
 from .cards import card, card_values, plain, refreshed
-from .contents import CONFIGS, ENGINES, PARTS, WEIGHTS, check_checkpoint, inside
+from .contents import CALIBRATED_ON, CONFIGS, ENGINES, PARTS, WEIGHTS, check_checkpoint, checkpoint_files, inside
 from .errors import hub_errors
 from .folders import weights_hash
 from .repository import commit_files, open_repository
 from .results import Report, read_report
 
-LICENSES = ("LICENSE", "LICENSE.txt", "LICENSE.md")
 # Where figures go.
 RESULTS = ".eval_results/avad_hf.yaml"
 # Part of a card that stands for no model.
@@ -76,7 +75,7 @@ def push_checkpoint(
     model = _load(checkpoint_dir)
     sha256 = weights_hash(model)
     figures = [read_report(report, sha256) for report in dict.fromkeys(Path(report).resolve() for report in reports)]
-    files = _files(checkpoint_dir)
+    files: dict[str, str | bytes] = {**checkpoint_files(checkpoint_dir)}
     for name in (*files, "README.md"):  # what a link leads to would be published
         inside(checkpoint_dir, name, "a file")
     prefix = "" if subfolder is None else f"{subfolder}/"
@@ -91,7 +90,7 @@ def push_checkpoint(
         if entries and not prefix:
             files[RESULTS] = yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False).encode()
         # Files of a previous checkpoint: its weights might be loaded in place of these, its figures claimed for them.
-        stale = [*WEIGHTS, *ENGINES, *CONFIGS, *(f"{part}/*" for part in PARTS)]
+        stale = [*WEIGHTS, *ENGINES, *CONFIGS, CALIBRATED_ON, *(f"{part}/*" for part in PARTS)]
         commit = commit_files(
             api,
             repo,
@@ -101,17 +100,6 @@ def push_checkpoint(
             revision,
         )
     return str(commit.commit_url)
-
-
-def _files(checkpoint_dir: Path) -> dict[str, str | bytes]:
-    """What is uploaded besides the card: names in the repository, and paths here."""
-    folders = [
-        checkpoint_dir,
-        *(checkpoint_dir / part for part in PARTS if (checkpoint_dir / part / "config.json").is_file()),
-    ]
-    patterns = (*CONFIGS, *WEIGHTS, *ENGINES, *LICENSES)
-    paths = sorted({path for folder in folders for pattern in patterns for path in folder.glob(pattern)})
-    return {path.relative_to(checkpoint_dir).as_posix(): str(path) for path in paths}
 
 
 def _load(checkpoint_dir: Path) -> PreTrainedModel:
@@ -288,7 +276,7 @@ class PushedWithCard:
                 api,
                 repo,
                 files,
-                [*WEIGHTS, *ENGINES, RESULTS] if brings_weights else [],
+                [*WEIGHTS, *ENGINES, CALIBRATED_ON, RESULTS] if brings_weights else [],
                 commit_message or f"Upload {type(self).__name__}",
                 revision,
                 commit_description,

@@ -75,7 +75,7 @@ def new_model(
                 )
             )
     # What was said of other weights is not true of these.
-    model.config.notice = model.config.threshold_origin = None
+    model.config.notice = model.config.threshold_origin = model.config.thresholds = model.config.alarms = None
     model.config.recipe_sha256 = recipe_sha256(data.recipe) if data.recipe else None
     # Shapes that do not fit show here, before anything is written.
     with torch.no_grad():
