@@ -34,11 +34,15 @@ ALLOWED = {
     "report": {"files", "media", "detection", "metrics"},
     "untrained": {"files", "corpora", "convert", "models", "registration", "hub"},
     "convert": {"files", "features", "models", "registration", "hub"},
-    "evaluation": {"files", "processes", "media", "features", "metrics", "models", "hub"},
+    "evaluation": {"files", "processes", "media", "features", "metrics", "models", "hub", "detection"},
     "training": {"files", "processes", "media", "corpora", "features", "metrics", "models", "evaluation", "hub"},
     "reproduce": {"files", "processes", "media", "corpora", "features", "models", "evaluation", "training", "hub"},
     "demo": {"detection", "corpora", "features", "evaluation", "report", "training"},
     "describing": {"convert", "detection", "registration"},
+    "folders": {
+        *("files", "runs", "corpora", "features", "metrics", "models", "evaluation", "training", "report", "convert"),
+        *("registration", "hub", "untrained"),
+    },
     "export": {"files", "media", "corpora", "synthetic", "models", "metrics", "detection", "hub"},
     "benchmark": {"files", "media", "models", "registration", "export", "untrained"},
     "__init__": {"registration", "late"},
@@ -46,7 +50,7 @@ ALLOWED = {
 ALLOWED["training"] |= {"registration"}
 for writer in ("features", "training", "export", "reproduce", "synthetic", "demo"):
     ALLOWED[writer] |= {"disks", "runs"}
-ALLOWED["reproduce"] |= {"convert", "detection", "metrics", "registration", "untrained"}
+ALLOWED["reproduce"] |= {"convert", "detection", "metrics", "registration", "synthetic", "untrained"}
 # The command may use everything.
 ALLOWED["cli"] = set(ALLOWED) - {"__init__"}
 # What the contracts of models/ are in: detection knows no more of a detector than this.
@@ -223,7 +227,7 @@ def test_every_dependency_is_imported():
                 imported |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 imported.add(node.module.split(".")[0])
-    modules = {"pyyaml": "yaml", "pillow": "PIL"}  # others are called as their packages are
+    modules = {"pyyaml": "yaml", "pillow": "PIL", "scikit-learn": "sklearn"}  # others are called as their packages are
     for requirement in project["dependencies"]:
         name = re.match(r"[\w-]+", requirement)[0].lower()
         assert modules.get(name, name.replace("-", "_")) in imported, f"nothing imports {name}"

@@ -9,23 +9,27 @@ import typer
 from avad_hf import __version__
 
 from .benchmark import benchmark
+from .calibrate import calibrate
 from .convert import convert
 from .data import extract, scan
 from .demo import demo
 from .describe import describe
 from .detect import detect
+from .drift import drift
 from .evaluate import evaluate
 from .export import export
+from .fit import fit, update
 from .init import init
 from .push import push
+from .rank import rank
 from .reproduce import reproduce
 from .terminal import QuietOption, VerboseOption, say, set_messages
 from .train import train
 
 GROUPS = {
-    "Look at videos": (demo, describe, detect),
+    "Look at videos": (demo, rank, describe, detect),
     "Prepare videos": (scan, extract),
-    "Make a detector": (init, train, evaluate, reproduce),
+    "Make a detector": (fit, update, init, train, evaluate, calibrate, drift, reproduce),
     "Encoders, engines and speed": (convert, export, benchmark),
     "Share": (push,),
 }

@@ -156,7 +156,8 @@ def fit(
                 **chosen,
                 **settings,
             )
-    except (OSError, ValueError, TypeError, ImportError) as error:
+    # Of options that no detector can have, for example, a traceback says no more.
+    except Exception as error:
         stop_for(error)
     _print(result, tell, json)
 
@@ -202,7 +203,8 @@ def update(
         features = FeatureDataset(store)
         with counted("features", len(features)) as move:
             result = update_detector(model, features, output, normal=normal, on_stage=stage, on_progress=move)
-    except (OSError, ValueError, TypeError, ImportError) as error:
+    # A broken checkpoint raises whatever its reader does.
+    except Exception as error:
         stop_for(error)
     _print(result, tell, json)
 

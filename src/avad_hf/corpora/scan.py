@@ -117,21 +117,47 @@ def scan(
         label, scene_name = labels_and_scenes[video.path]
         if (said := listed.get(video.path)) is not None and table.find(said) != table.find(label):
             raise ManifestError(f"{video.path} lies in the folder {label!r}, and a list says {said!r}. Which is it?")
-        row = dict.fromkeys(COLUMNS) | {
-            "id": video.path.relative_to(tree.root).as_posix(),
-            "video": str(video.path),
-            "audio": str(tree.audio[video.path]) if video.path in tree.audio else None,
+        row = {
             "label": None if label is None else (label := table.find(label)),
             "anomaly": anomalies.get(label),
             "scene": scene_name or scene,
             "split": splits.get(video.path),
-            "fps": fps if video.path.is_dir() else None,
         }
-        rows.append(row)
+        rows.append(_row(tree, video, fps) | row)
     if corpus == "mavad":
         _name_scenes(rows, tree.root)
+    return _scan_of(tree, corpus, layout, rows)
+
+
+def list_videos(root: str | os.PathLike, fps: float | None = None) -> Scan:
+    """List the videos of a folder however they lie in it, without labels; ``meta.csv`` adds what it says.
+
+    Args:
+        root: The folder.
+        fps: Frames a second of folders of pictures.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        ValueError: If there is no video in it, or its links or ``meta.csv`` cannot be used.
+    """
+    tree = walk(Path(root).absolute())
+    rows = [_row(tree, video, fps) for video in tree.videos]
+    return _scan_of(tree, "own", UNLABELLED, rows)
+
+
+def _scan_of(tree: Tree, corpus: str, layout: str, rows: list[dict[str, Any]]) -> Scan:
     _add_meta(tree.root, rows)
     return Scan(corpus, layout, complete(rows, tree.root, str(tree.root)), tuple(tree.orphans))
+
+
+def _row(tree: Tree, video: FoundVideo, fps: float | None) -> dict[str, Any]:
+    """What a manifest says of a video of which only the place is known."""
+    return dict.fromkeys(COLUMNS) | {
+        "id": video.path.relative_to(tree.root).as_posix(),
+        "video": str(video.path),
+        "audio": str(tree.audio[video.path]) if video.path in tree.audio else None,
+        "fps": fps if video.path.is_dir() else None,
+    }
 
 
 def probe(found: Scan, on_progress: Callable[[int], None] | None = None) -> Scan:
@@ -382,4 +408,4 @@ def _add_meta(root: Path, rows: list[dict[str, Any]]) -> None:
         named[0].update({key: value for key, value in record.items() if key != "video" and value is not None})
 
 
-__all__ = ["Scan", "probe", "scan"]
+__all__ = ["Scan", "list_videos", "probe", "scan"]

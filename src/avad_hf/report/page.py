@@ -1,87 +1,18 @@
 """The report of an evaluation: one HTML file that needs nothing else, for a browser or for paper."""
 
 import os
-from collections.abc import Sequence
-from html import escape
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import numpy as np
 
-from avad_hf.files import shown, write_text
 from avad_hf.metrics.ranking import Ranking
 
+from .html import count, pair, section, table, text, write_page
 from .pictures import confusion_image, curve_image, histogram_image, shown_score, timeline_image
 
 DASH = "&ndash;"
 RULES = {"max": "its highest clip", "topk_mean": "the mean of its highest clips", "mean": "the mean of its clips"}
-
-PAGE = Template("""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<title>$title</title>
-<style>
-:root { color-scheme: light dark; --page: #fff; --text: #1c2430; --soft: #5b6675; --line: #d9dee5; --tint: #f4f6f9;
-  --bar: #1f4e79; --good: #e3f1e6; --bad: #fbe4e2; --note: #fff4d6; --note-line: #d99a00; }
-@media screen and (prefers-color-scheme: dark) { :root { --page: #14181e; --text: #e3e8ef; --soft: #9aa6b5;
-  --line: #323b47; --tint: #1c222b; --bar: #7fb2e5; --good: #1c3a25; --bad: #45211f; --note: #3a2f10; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 2rem 1.25rem 4rem; max-width: 62rem; background: var(--page); color: var(--text);
-  font: 1rem/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
-h1 { margin: 0 0 .4rem; font-size: 1.7rem; line-height: 1.25; }
-h2 { margin: 2.6rem 0 .7rem; padding-bottom: .3rem; border-bottom: 1px solid var(--line); font-size: 1.25rem; }
-h1, p, li, tbody th { overflow-wrap: anywhere; }
-p { margin: .5rem 0 1rem; }
-small, .soft, caption { color: var(--soft); }
-small { font-size: .83em; }
-.notes { margin: 1.2rem 0; padding: .8rem 1.1rem; background: var(--note); border-left: .4rem solid var(--note-line); }
-.notes ul { margin: .2rem 0 0; padding-left: 1.2rem; }
-.pair { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 25rem), 1fr)); gap: 1.5rem; }
-.pair > * { min-width: 0; }
-.scroll { overflow-x: auto; }
-table { width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums; }
-caption { padding-bottom: .4rem; text-align: left; font-size: .9rem; }
-th, td { padding: .38rem .6rem; border-bottom: 1px solid var(--line); text-align: right; vertical-align: baseline; }
-th:first-child, td:first-child, .remarks td:last-child { text-align: left; }
-.remarks td:last-child { color: var(--soft); font-size: .88rem; white-space: normal; }
-thead th { color: var(--soft); font-size: .85rem; font-weight: 600; vertical-align: bottom; }
-tbody th { min-width: 8.5rem; font-weight: 500; } td { white-space: nowrap; }
-.reasons { margin: .6rem 0; padding-left: 1.2rem; font-size: .88rem; list-style: "\\2013\\00a0"; }
-.right, .wrong { display: block; padding: .2rem .5rem; border-radius: .25rem; background: var(--good); }
-.wrong { background: var(--bad); }
-.bar { position: relative; display: inline-block; width: 9rem; height: .65rem; background: var(--line); }
-.bar i { position: absolute; inset: 0 auto 0 0; background: var(--bar); }
-.bar b { position: absolute; inset: 0 auto 0 50%; border-left: 2px solid var(--page); }
-figure { margin: 0; } figcaption { margin-top: .4rem; font-size: .88rem; color: var(--soft); }
-img { display: block; width: 100%; height: auto; padding: .4rem; background: #fff; border: 1px solid var(--line);
-  border-radius: .4rem; }
-.video { padding: .8rem; background: var(--tint); border: 1px solid var(--line); border-radius: .5rem; }
-.video p { margin: 0 0 .5rem; line-height: 1.35; }
-.video .score { float: right; margin-left: .8rem; font-weight: 600; font-variant-numeric: tabular-nums; }
-@media (max-width: 40rem) { body { padding: 1.2rem .8rem 3rem; font-size: .93rem; } h1 { font-size: 1.4rem; }
-  th, td { padding: .35rem; } td { white-space: normal; } tbody th { min-width: 7rem; } .bar { width: 4rem; } }
-@media print { :root { color-scheme: light; font-size: 9.5pt; } body { padding: 0; max-width: none; }
-  .pair { grid-template-columns: 1fr 1fr; gap: 1rem; } .scroll { overflow: visible; } .bar { width: 6rem; }
-  figure, .video, .notes, .scroll { break-inside: avoid; } h2, p { break-after: avoid; }
-  .right, .wrong, .bar, .bar i, .notes, .video { print-color-adjust: exact; -webkit-print-color-adjust: exact; } }
-</style>
-</head>
-<body>
-<header>
-<h1>$title</h1>
-<p class="soft">$summary</p>
-$notes
-</header>
-<main>
-$sections
-</main>
-</body>
-</html>
-""")
 
 
 def write_report(
@@ -114,56 +45,21 @@ def write_report(
     if num_worst < 0:
         raise ValueError(f"num_worst must be 0 or more, got {num_worst}.")
     sections = [
-        *([_section("Event classes", _events(figures))] if "events" in figures else []),
-        _section("Ranking", _ranking(figures)),
-        _section("At the threshold", _at_threshold(figures)),
-        _section("Curves", _curves(figures, videos)),
-        _section("Scores of videos", _distribution(figures, videos)),
-        _section("Classes", _classes(figures)),
-        _section("Scenes", _scenes(figures)),
-        _section("Worst false alarms", _worst(videos, figures["threshold"], False, num_worst)),
-        _section("Worst misses", _worst(videos, figures["threshold"], True, num_worst)),
+        *([section("Event classes", _events(figures))] if "events" in figures else []),
+        section("Ranking", _ranking(figures)),
+        section("At the threshold", _at_threshold(figures)),
+        section("Curves", _curves(figures, videos)),
+        section("Scores of videos", _distribution(figures, videos)),
+        section("Classes", _classes(figures)),
+        section("Scenes", _scenes(figures)),
+        section("Worst false alarms", _worst(videos, figures["threshold"], False, num_worst)),
+        section("Worst misses", _worst(videos, figures["threshold"], True, num_worst)),
     ]
-    text = PAGE.substitute(
-        title=_text(title), summary=_summary(figures), notes=_notes(figures), sections="\n".join(sections)
-    )
-    path = Path(directory) / "report.html"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, text)
-    return path
-
-
-def _text(words: str) -> str:
-    """Words as HTML; what turns the direction of text, or cannot be shown, is shown as escapes."""
-    return escape(shown(words))
-
-
-def _section(title: str, content: str) -> str:
-    return f"<section><h2>{title}</h2>\n{content}\n</section>"
-
-
-def _pair(*contents: str) -> str:
-    return f'<div class="pair">{"".join(f"<div>{content}</div>" for content in contents)}</div>'
-
-
-def _table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "") -> str:
-    """Cells are HTML; the first of a row names it."""
-    top = "".join(f'<th scope="col">{cell}</th>' for cell in head)
-    lines = [
-        f'<tr><th scope="row">{name}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>' for name, *cells in rows
-    ]
-    return (
-        f'<div class="scroll"><table class="{kind}"><caption>{caption}</caption>\n<thead><tr>{top}</tr></thead>\n'
-        f"<tbody>{''.join(lines)}</tbody></table></div>"
-    )
+    return write_page(Path(directory) / "report.html", title, _summary(figures), figures["notes"], sections)
 
 
 def _rate(value: float | None) -> str:
     return DASH if value is None else f"{value:.3f}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _undefined(figures: dict[str, Any], part: str, key: str) -> str:
@@ -174,25 +70,20 @@ def _undefined(figures: dict[str, Any], part: str, key: str) -> str:
 
 def _summary(figures: dict[str, Any]) -> str:
     parts = [
-        f"{_count(figures['num_videos'], 'video')} ({figures['num_normal']:,} normal, "
+        f"{count(figures['num_videos'], 'video')} ({figures['num_normal']:,} normal, "
         f"{figures['num_anomalous']:,} anomalous)",
         *(
             []
             if "events" in figures
             else [
-                _count(figures["num_clips"], "clip")
+                count(figures["num_clips"], "clip")
                 + (f", the mean of {figures['num_crops']} crops each" if figures["num_crops"] > 1 else "")
             ]
         ),
         *([] if "events" in figures else [f"audio path: {figures['audio_path'] or 'not named'}"]),
         f"threshold {shown_score(figures['threshold'])}: {figures['threshold_origin'] or 'not tuned'}",
     ]
-    return " &middot; ".join(_text(part) for part in parts)
-
-
-def _notes(figures: dict[str, Any]) -> str:
-    items = "".join(f"<li>{_text(note)}</li>" for note in figures["notes"])
-    return f'<div class="notes" role="note"><strong>Please note</strong><ul>{items}</ul></div>' if items else ""
+    return " &middot; ".join(text(part) for part in parts)
 
 
 def _events(figures: dict[str, Any]) -> str:
@@ -204,13 +95,13 @@ def _events(figures: dict[str, Any]) -> str:
         recall = events["top1_recall"][name]
         wrong = sorted(((count, other) for count, other in zip(others, names, strict=True) if other != name))[::-1]
         taken = ", ".join(f"{other} {count:,}" for count, other in wrong[:2] if count)
-        rows.append([_text(name), f"{events['num_videos'][name]:,}", _rate(recall), _text(taken)])
+        rows.append([text(name), f"{events['num_videos'][name]:,}", _rate(recall), text(taken)])
     rows.append(["all videos", f"{figures['num_videos']:,}", _rate(events["top1_accuracy"]), ""])
     rows.append(["mean over classes", "", _rate(events["top1_macro"]), ""])
     head = ["class", "videos", "top-1", "mostly taken for"]
     image = confusion_image(np.array(events["confusion_matrix"]), names)
-    return _pair(
-        _table("Share of each class that is called what it is", head, rows, "remarks"),
+    return pair(
+        table("Share of each class that is called what it is", head, rows, "remarks"),
         f"<figure>{image}<figcaption>What videos are (rows), and what they are called (columns)</figcaption></figure>",
     )
 
@@ -255,7 +146,7 @@ def _ranking(figures: dict[str, Any]) -> str:
         [
             "&emsp;anomalous",
             f"{figures['num_anomalous']:,}",
-            "" if clip is None else f"<small>label {_text(clip['labels'])}</small>",
+            "" if clip is None else f"<small>label {text(clip['labels'])}</small>",
             DASH if frame is None else f"{frame['num_anomalous_frames']:,}",
         ][: 1 + len(parts)],
         *(
@@ -264,13 +155,13 @@ def _ranking(figures: dict[str, Any]) -> str:
             if any(figures[part] is not None and key in figures[part] for part in parts)
         ),
     ]
-    caption = f"The score of a video is that of {_text(RULES.get(video['rule'], video['rule']))}"
+    caption = f"The score of a video is that of {text(RULES.get(video['rule'], video['rule']))}"
     if "events" in figures:
         caption = "The score of a video is 1 minus the probability of the normal classes"
     if frame is not None:
-        caption += f"; rule for the last frames: {_text(frame['tail'])}"
-    lines = "".join(f"<li>{_text(reason)}</li>" for reason in dict.fromkeys(reasons))
-    return _table(caption, ["", *(f"{part}s" for part in parts)], rows) + (
+        caption += f"; rule for the last frames: {text(frame['tail'])}"
+    lines = "".join(f"<li>{text(reason)}</li>" for reason in dict.fromkeys(reasons))
+    return table(caption, ["", *(f"{part}s" for part in parts)], rows) + (
         f'<ul class="reasons soft">{lines}</ul>' if lines else ""
     )
 
@@ -281,7 +172,7 @@ def _at_threshold(figures: dict[str, Any]) -> str:
     normal, anomalous = kept + alarms, missed + found
 
     def row(name: str, value: float | None, remark: str, reason: str) -> list[str]:
-        return [name, _rate(value), _text(reason if value is None else remark)]
+        return [name, _rate(value), text(reason if value is None else remark)]
 
     def cell(count: int, of: int, kind: str) -> str:
         return f'<span class="{kind}">{count:,} <small>{f"{count / of:.0%}" if of else ""}</small></span>'
@@ -309,9 +200,9 @@ def _at_threshold(figures: dict[str, Any]) -> str:
         ["normal", cell(kept, normal, "right"), cell(alarms, normal, "wrong")],
         ["anomalous", cell(missed, anomalous, "wrong"), cell(found, anomalous, "right")],
     ]
-    return _pair(
-        _table(f"A video is called anomalous from the score {threshold} on", ["", "value", ""], rows, "remarks"),
-        _table(
+    return pair(
+        table(f"A video is called anomalous from the score {threshold} on", ["", "value", ""], rows, "remarks"),
+        table(
             "Videos by label and by what they are called", ["", "called normal", "called anomalous"], matrix, "matrix"
         ),
     )
@@ -319,7 +210,7 @@ def _at_threshold(figures: dict[str, Any]) -> str:
 
 def _curves(figures: dict[str, Any], videos: list[dict[str, Any]]) -> str:
     if not figures["num_normal"] or not figures["num_anomalous"]:
-        return f"<p>{DASH} No curves: {_text(_undefined(figures, 'video', 'roc_auc'))}.</p>"
+        return f"<p>{DASH} No curves: {text(_undefined(figures, 'video', 'roc_auc'))}.</p>"
     labels = np.array([int(video["anomaly"]) for video in videos])
     rankings = {"videos": Ranking(labels, [video["score"] for video in videos])}
     if figures["clip"] is not None:
@@ -327,7 +218,7 @@ def _curves(figures: dict[str, Any], videos: list[dict[str, Any]]) -> str:
         rankings["clips"] = Ranking(np.repeat(labels, [len(video["clips"]) for video in videos]), clips)
     images = [curve_image(kind, rankings, figures["threshold"]) for kind in ("roc", "precision_recall")]
     captions = ("ROC: what is found, at which price of false alarms", "Precision-recall, in steps")
-    return _pair(
+    return pair(
         *(
             f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
             for image, caption in zip(images, captions, strict=True)
@@ -347,9 +238,9 @@ def _distribution(figures: dict[str, Any], videos: list[dict[str, Any]]) -> str:
         for name, share in names.items()
     ]
     rows.append(["videos", *(f"{len(scores):,}" for scores in groups.values())])
-    return _pair(
+    return pair(
         f"<figure>{histogram_image(groups, figures['threshold'])}</figure>",
-        _table("Scores by the label of the video", ["", *groups], rows),
+        table("Scores by the label of the video", ["", *groups], rows),
     )
 
 
@@ -364,9 +255,9 @@ def _classes(figures: dict[str, Any]) -> str:
             last = "no normal videos" if row["anomaly"] else "what others are compared with"
         else:
             last = f'<span class="bar"><i style="width: {area:.1%}"></i><b></b></span>'
-        rows.append([_text(name), f"{row['num_videos']:,}", _rate(row["top1_recall"]), _rate(area), last])
+        rows.append([text(name), f"{row['num_videos']:,}", _rate(row["top1_recall"]), _rate(area), last])
     caption = "ROC AUC of each class against all normal videos; the line in a bar is chance"
-    return _table(caption, ["class", "videos", "right at the threshold", "ROC AUC", ""], rows, "remarks")
+    return table(caption, ["class", "videos", "right at the threshold", "ROC AUC", ""], rows, "remarks")
 
 
 def _scenes(figures: dict[str, Any]) -> str:
@@ -375,9 +266,9 @@ def _scenes(figures: dict[str, Any]) -> str:
         only = " <small>all are anomalous</small>" if row["num_anomalous"] else " <small>all are normal</small>"
         rates = (row[key] for key in ("roc_auc", "recall", "false_alarm_rate", "accuracy"))
         shown = (_rate(rate) + (only if rate is None else "") for rate in rates)
-        rows.append([_text(name), f"{row['num_videos']:,}", f"{row['num_anomalous']:,}", *shown])
+        rows.append([text(name), f"{row['num_videos']:,}", f"{row['num_anomalous']:,}", *shown])
     head = ["scene", "videos", "anomalous", "ROC AUC", "recall", "false alarm rate", "accuracy"]
-    return _table("Recall, false alarm rate and accuracy at the threshold", head, rows)
+    return table("Recall, false alarm rate and accuracy at the threshold", head, rows)
 
 
 def _worst(videos: list[dict[str, Any]], threshold: float, anomalous: bool, num_worst: int) -> str:
@@ -392,7 +283,7 @@ def _worst(videos: list[dict[str, Any]], threshold: float, anomalous: bool, num_
     shown = (wrong or group)[:num_worst]
     if not group:
         return f"<p>There are no {kind} videos.</p>"
-    number = _count(len(group), f"{kind} video")
+    number = count(len(group), f"{kind} video")
     below, above = (
         f"below the threshold {shown_score(threshold)}",
         f"at or above the threshold {shown_score(threshold)}",
@@ -413,8 +304,8 @@ def _worst(videos: list[dict[str, Any]], threshold: float, anomalous: bool, num_
 def _card(video: dict[str, Any], threshold: float) -> str:
     about = f"{video['label'] or ('anomaly' if video['anomaly'] else 'normal')}, {video['scene'] or 'scene not named'}"
     return (
-        f'<p><span class="score">{shown_score(video["score"])}</span> <strong>{_text(video["id"])}</strong><br>'
-        f"<small>{_text(about)}</small></p>{timeline_image(video, threshold)}"
+        f'<p><span class="score">{shown_score(video["score"])}</span> <strong>{text(video["id"])}</strong><br>'
+        f"<small>{text(about)}</small></p>{timeline_image(video, threshold)}"
     )
 
 

@@ -102,7 +102,7 @@ def settings_text(config: TrainingConfig, profile: str, has_output: bool = True)
     Raises:
         ValueError: For a value that TOML cannot hold.
     """
-    lines = [f"{PROFILE} = {_value(PROFILE, profile)}"]
+    lines = [f"{PROFILE} = {toml_value(PROFILE, profile)}"]
     for item in fields(config):
         name, value = item.name, getattr(config, item.name)
         if isinstance(value, dict) or (name == "output_dir" and not has_output):
@@ -110,15 +110,15 @@ def settings_text(config: TrainingConfig, profile: str, has_output: bool = True)
         if value is None:
             lines.append(f'{name} = "{NOTHING}"' if _can_be_nothing(name) else f"# {name} is not set.")
         else:
-            lines.append(f"{name} = {_value(name, value)}")
+            lines.append(f"{name} = {toml_value(name, value)}")
     for item in fields(config):  # a table ends where the next one begins, so tables are last
         if isinstance(table := getattr(config, item.name), dict):
             lines += ["", f"[{item.name}]"]
-            lines += [f"{_key(key)} = {_value(f'{item.name}.{key}', value)}" for key, value in table.items()]
+            lines += [f"{_key(key)} = {toml_value(f'{item.name}.{key}', value)}" for key, value in table.items()]
     return "\n".join(lines) + "\n"
 
 
-def _value(name: str, value: Any) -> str:
+def toml_value(name: str, value: Any) -> str:
     """A value as TOML writes it."""
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -127,9 +127,9 @@ def _value(name: str, value: Any) -> str:
     if isinstance(value, int | float):
         return repr(value)
     if isinstance(value, list | tuple):
-        return f"[{', '.join(_value(name, item) for item in value)}]"
+        return f"[{', '.join(toml_value(name, item) for item in value)}]"
     if isinstance(value, dict):
-        return f"{{{', '.join(f'{_key(key)} = {_value(name, item)}' for key, item in value.items())}}}"
+        return f"{{{', '.join(f'{_key(key)} = {toml_value(name, item)}' for key, item in value.items())}}}"
     raise ValueError(f"{name} is {value!r}, which a TOML file cannot hold. Set it on the command line: --set.")
 
 
@@ -146,4 +146,4 @@ def _key(key: str) -> str:
     return key if BARE_KEY.fullmatch(key) else _text("A name", key)
 
 
-__all__ = ["read_settings", "settings_text"]
+__all__ = ["read_settings", "settings_text", "toml_value"]
