@@ -56,7 +56,9 @@ def fit_one(store: str, method: str, output: str) -> None:
     result = fit(store, output, method)
     took = time.monotonic() - begun
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{method}: {result.num_clips} clips in {took:.0f} s, peak {peak:.0f} MiB, keeps {result.num_kept}", flush=True)
+    print(
+        f"{method}: {result.num_clips} clips in {took:.0f} s, peak {peak:.0f} MiB, keeps {result.num_kept}", flush=True
+    )
     model = AutoModelForVideoClassification.from_pretrained(output).eval()
     config = model.config
     clip = {

@@ -5,10 +5,12 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 from transformers import AutoModelForVideoClassification, PreTrainedConfig, PreTrainedModel, ProcessorMixin
 
@@ -26,6 +28,12 @@ from avad_hf.models.normality.modeling_normality import SENSE_NAMES, NormalityFo
 from avad_hf.registration import METHOD, architectures
 
 from .models import load_processor
+
+# Fields of a config that say what a detector was fitted to.
+FILLED_IN = {
+    "visual_size", "audio_size", "feature_grid", "recipe_sha256", "num_kept", "table_size", "rows", "scene_rows",
+    "num_classes", "threshold_origin", "thresholds", "alarms",
+}  # fmt: skip
 
 Progress = Callable[[int, int], None]
 Stage = Callable[[str], None]
@@ -126,8 +134,13 @@ def fit(
     saved_with = None if processor is None else load_processor(os.fspath(processor), data)
     _refuse_unknown(options, architecture)
     settings = {"contamination": contamination, "scene_column": by, "threshold_origin": ONE_IN_1000_ORIGIN}
+    if "threshold" in options:
+        settings["threshold_origin"] = "set by hand; not calibrated to a rate of alarms"
     settings["recipe_sha256"] = recipe_sha256(data.recipe) if data.recipe else None
-    config = architecture.load("config").for_data(data[0], data.rows, data.recipe, **settings | options)
+    try:
+        config = architecture.load("config").for_data(data[0], data.rows, data.recipe, **settings | options)
+    except StrictDataclassError as error:  # which is no ValueError
+        raise ValueError(str(error.__cause__ or error)) from error
     return _fit(architecture, config, data, left_out, Path(output_dir), saved_with, on_stage, on_progress)
 
 
@@ -204,7 +217,8 @@ def _fit(
     if left_out:
         notes.append(f"{left_out} videos that are labelled as anomalous were left out.")
     result = FitResult(output_dir, len(data), num_clips, len(fitted.kept), _hours(data), left_out, notes)
-    write_checkpoint(output_dir, [model, processor] if processor else [model], _card(model, result, data, processor))
+    text = _card(model, result, data, processor, is_update=before > 0)
+    write_checkpoint(output_dir, [model, processor] if processor else [model], text)
     return result
 
 
@@ -227,6 +241,11 @@ def read(
             starts, ends = item["clip_times"].T
             stretches = false_alarms[row["id"]]
             chosen = torch.stack([(starts < end) & (ends > start) for start, end in stretches]).any(0)
+            if not chosen.any():
+                raise ValueError(
+                    f"{row['id']} ends at {ends.max():.2f} s, and has no clip within its false alarms, which begin at "
+                    f"{stretches[0][0]:.2f} s. Give the events of this video."
+                )
         vectors = {name: value[0] for name, value in pooled.items()}
         footage.add(row, item, vectors, _names(processor, row, item), chosen, certain=chosen is not None)
         if on_progress is not None:
@@ -234,7 +253,9 @@ def read(
 
 
 def _refuse_unknown(options: Mapping[str, Any], architecture: Architecture) -> None:
-    """Raise ``ValueError`` for options that are no fields of a detector's config."""
+    """Raise ``ValueError`` for options that are no fields of a detector's config, or that fitting fills in."""
+    if filled := sorted(FILLED_IN & options.keys()):
+        raise ValueError(f"{', '.join(filled)} cannot be set: fitting takes it from the footage. Leave it out.")
     known = {item.name for item in fields(architecture.load("config"))} - {
         item.name for item in fields(PreTrainedConfig)
     }
@@ -296,20 +317,25 @@ def _false_alarms(
             normal = json.loads(Path(normal).read_text(encoding="utf-8"))
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{name} is no JSON ({error}). Give what avad-hf detect --json wrote.") from error
-    by_id = {row["id"]: row["id"] for row in data.rows}
-    by_stem = {Path(row["id"]).stem: row["id"] for row in data.rows}
-    found = {}
+    ids = [row["id"] for row in data.rows]
+    found: dict[str, list[tuple[float, float]]] = {}
     for video, result in normal.items() if isinstance(normal, Mapping) else ():
         events = result.get("events") if isinstance(result, Mapping) else None
         if not isinstance(events, list):
             raise ValueError(f"{name}: {video} has no events. Give what avad-hf detect --json wrote.")
         if not events:
             continue
-        match = by_id.get(video) or by_stem.get(Path(video).stem)
-        if match is None:
+        matches = _videos_named(video, ids)
+        if not matches:
             raise ValueError(
                 f"{name} has events of {video}, which is not in {data.selection['name']}. Extract that video into the "
                 "store, under its name, or remove it from the events."
+            )
+        match = matches[0]
+        if len(matches) > 1 or match in found:
+            raise ValueError(
+                f"{name} has events of {video}, and it cannot be told whether that is {matches[-1]} of "
+                f"{data.selection['name']}: several videos have this name. In {name}, call it by its id in the store."
             )
         try:
             found[match] = [(float(event["start"]), float(event["end"])) for event in events]
@@ -318,6 +344,23 @@ def _false_alarms(
     if not found:
         raise ValueError(f"{name} has no events. Leave it out, or give what avad-hf detect --json wrote.")
     return found
+
+
+def _videos_named(path: str, ids: Sequence[str]) -> list[str]:
+    """The ids of stored videos that share most of their last parts with a path; the id itself is a path of its own."""
+    if path in ids:
+        return [path]
+    shared = {video: _num_shared(Path(path), Path(video)) for video in ids}
+    most = max(shared.values(), default=0)
+    return [video for video, number in shared.items() if number == most > 0]
+
+
+def _num_shared(path: Path, video: Path) -> int:
+    """How many of the last parts of two paths are the same; the ending of the file may be missing."""
+    if path.name != video.name and video.name != path.stem and path.stem != video.stem:
+        return 0
+    folders = zip(reversed(path.parent.parts), reversed(video.parent.parts), strict=False)
+    return 1 + sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], folders))
 
 
 def _has_processor(model: str | os.PathLike) -> bool:
@@ -330,13 +373,19 @@ def _hours(data: FeatureDataset) -> float:
     return sum(row.get("duration") or 0.0 for row in data.rows) / 3600
 
 
-def _card(model: PreTrainedModel, result: FitResult, data: FeatureDataset, processor: ProcessorMixin | None) -> str:
+def _card(
+    model: PreTrainedModel,
+    result: FitResult,
+    data: FeatureDataset,
+    processor: ProcessorMixin | None,
+    is_update: bool,
+) -> str:
     """What the checkpoint's README.md says."""
     config, spec = model.config, model.detector_spec
     senses = " and ".join(SENSE_NAMES[name] for name in config.senses)
     facts = [
         f"Fitted to normal footage alone, by {senses}: {result.num_videos} videos of {code(data.selection['name'])}, "
-        f"{result.hours:.2f} hours.",
+        f"{result.hours:.2f} hours{', were added to what it knew before' if is_update else ''}.",
         f"It keeps {result.num_kept} normal clips: their features, the names of their videos, and when they were. "
         "Features can tell who is in a video.",
         f"Threshold {config.threshold:.4f}: {config.threshold_origin}.",

@@ -143,7 +143,12 @@ OBJECTIVES = {"clips": ClipScores, "classes": EventClasses}
 
 
 def objective_of(spec: DetectorSpec) -> ClipScores | EventClasses:
-    """What a detector learns."""
+    """What a detector learns; raises ``ValueError`` for one that learns nothing from labels."""
+    if spec.objective not in OBJECTIVES:
+        raise ValueError(
+            f"{spec.title} is not trained: it is fitted to normal footage, without labels. Use avad-hf fit, or name "
+            "another architecture."
+        )
     return OBJECTIVES[spec.objective]()
 
 
