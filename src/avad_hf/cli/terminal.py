@@ -222,7 +222,8 @@ def _bar(label: str, disable: bool = False, **options: Any):
 
     name_output()
     hidden = disable or is_quiet()
-    return tqdm(desc=_printable(shown(label), sys.stderr), file=sys.stderr, disable=hidden, **options)
+    options |= {"disable": True} if hidden else {}  # what is not given, TQDM_DISABLE may say
+    return tqdm(desc=_printable(shown(label), sys.stderr), file=sys.stderr, **options)
 
 
 @contextmanager

@@ -42,14 +42,15 @@ def check_audio_path(config: DetectorConfig, audio_path: str) -> None:
 
 
 def check_scene(config: DetectorConfig, scene: str) -> None:
-    """Raise ``ValueError`` for a scene without a threshold, where other scenes have one of their own."""
+    """Raise ``ValueError`` for a scene that the detector does not know, where it knows others."""
     if not isinstance(scene, str) or not scene:
         raise ValueError(f"scene must be the name of a scene, got {scene!r}.")
-    if config.thresholds and scene not in config.thresholds:
+    known = sorted({*(config.thresholds or {}), *(getattr(config, "scene_rows", None) or {})})
+    if known and scene not in known:
         raise ValueError(
-            f"The detector has no threshold for scene {scene!r}, but for {', '.join(config.thresholds)}. Give one of "
+            f"The detector has no threshold for scene {scene!r}, and no mean; it knows {', '.join(known)}. Give one of "
             f"these, or calibrate it for the scene. Without scene the common threshold {config.threshold:.4g} is "
-            f"used.{_meant(scene, config.thresholds)}"
+            f"used.{_meant(scene, known)}"
         )
 
 

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 # By format: name for people, package that runs it, extra of this library that installs it.
 RUNTIMES = {"openvino": ("OpenVINO", "openvino", "openvino"), "onnx": ("ONNX Runtime", "onnxruntime", "onnx")}
 # What a checkpoint computes by options that an exported graph does not have.
-FIXED = ("labels", "output_attentions", "audio_path", "scene")
+FIXED = ("labels", "output_attentions", "audio_path")
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 
 

@@ -96,7 +96,8 @@ def fit(
     """Fit a detector to normal footage, without labels, and write its checkpoint.
 
     Each sense is fitted apart. How rare a distance is, is told by five parts of the footage, each measured by a
-    detector that was fitted to the other four; recordings (the manifest's ``group``, else the video) are never split.
+    detector that was fitted to the other four. Recordings (the manifest's ``group``, else the video) are split only
+    where there are fewer than five, or a camera has a single one and features are relative to it.
 
     Args:
         features: Stored features of normal videos. Or the store's folder, of which `normal_training_videos` are taken.

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor
 
 from avad_hf.models.detector import DetectorConfig, DetectorSpec
-from avad_hf.models.settings import LARGEST, Bounds
+from avad_hf.models.settings import LARGEST, MOST_CLASSES, Bounds
 
 Inputs = Literal["visual", "audio", "both"]
 VisualPart = Literal["mean", "spread", "change"]
@@ -132,11 +132,15 @@ class NormalityConfig(DetectorConfig):
         }[self.inputs]
 
     def validate_normality(self) -> None:
-        """Check that there are parts to compare by, and that no camera has a row that is not there."""
+        """Check that there are parts to compare by, that counts can be, and that each camera has a row of its own."""
         if not self.visual_parts or len(set(self.visual_parts)) != len(self.visual_parts):
             raise ValueError(f"visual_parts needs at least one part, each once, got {list(self.visual_parts)}.")
         if len(self.feature_grid) != 2:
             raise ValueError(f"feature_grid must be rows and columns, got {list(self.feature_grid)}.")
+        for name, most in (("rows", LARGEST), ("num_classes", MOST_CLASSES)):
+            for key, number in (getattr(self, name) or {}).items():
+                if not 1 <= number <= most:
+                    raise ValueError(f"{name} must be within 1 and {most}, got {number} for {key!r}.")
         scenes = self.scene_rows or {}
         if sorted(scenes.values()) != list(range(len(scenes))):
             raise ValueError(f"scene_rows must number the scenes from 0, each once, got {str(scenes)[:80]}.")

@@ -17,6 +17,8 @@ from .tails import Tail, joined
 
 # Parts that the footage is cut into, to measure each by a detector that does not know it.
 NUM_FOLDS = 5
+# Share of the footage from which on a recording is split in time: what is left could not tell how far its clips are.
+MOST_OF_ONE = 0.4
 # Fewer clips say nothing of how rare something is: the tail would rest on five of them.
 FEWEST_CLIPS = 50
 # How often the clips that are least like the rest are left out, and the rest is fitted anew.
@@ -101,7 +103,7 @@ class NormalFootage:
     def go_on_from(self, model: NormalityForAnomalyDetection) -> None:
         """Take what a fitted detector was fitted to."""
         kept = model.kept_clips()
-        kept.flags |= USED
+        kept.flags = kept.flags | USED
         self.collector.add(kept)
         for sense in model.config.num_classes or {}:
             self.classes[sense] = [getattr(model, f"{sense}_{part}").cpu().clone() for part in ("sums", "count")]
@@ -154,6 +156,8 @@ def fit_model(
         )
     senses, notes = _senses_that_can_be_fitted(config, kept)
     scenes = sorted({one for one in _scenes_of(config, kept) if one is not None}, key=str)
+    if config.scene_column and not scenes:
+        notes.append(f"No video names its {config.scene_column}, so that all footage has one mean.")
     settings = config.to_dict() | {
         "inputs": {("visual_features",): "visual", ("audio_features",): "audio"}.get(senses, "both"),
         "num_kept": len(kept),
@@ -200,18 +204,37 @@ def _scenes_of(config: NormalityConfig, kept: KeptClips) -> list[Any]:
 def fold_numbers(kept: KeptClips, scene_column: str | None) -> np.ndarray:
     """In which part of the footage each clip is, of shape `(N,)`: clips that were recorded together are in one part.
 
-    Features that are relative to a recording need some of it in every part: its videos are apart then. Of a single
-    recording the parts follow each other in time.
+    Features that are relative to a camera need some of it in the other parts, else all of it is far from their mean:
+    of a camera that would be in one part alone, the parts follow each other in time. So they do where there are fewer
+    recordings than parts, and within a recording that is most of the footage: the others could not measure it.
     """
     # Names are ordered by their hashes, so that a name keeps its place among others.
     units = kept.column("id") if scene_column == "group" else kept.recordings
     names = sorted(set(units), key=lambda name: hashlib.sha256(str(name).encode()).digest())
-    if len(names) >= NUM_FOLDS:
-        number_of = {name: number % NUM_FOLDS for number, name in enumerate(names)}
-        return np.array([number_of[name] for name in units])
-    order = sorted(range(len(kept)), key=lambda index: (str(kept.column("id")[index]), int(kept.times[index, 0])))
-    folds = np.empty(len(kept), dtype=int)
-    folds[order] = np.arange(len(kept)) * NUM_FOLDS // len(kept)
+    number_of = {name: number % NUM_FOLDS for number, name in enumerate(names)}
+    folds = np.array([number_of[name] for name in units])
+    everything = np.arange(len(kept))
+    if len(names) < NUM_FOLDS:
+        return _folds_in_time(kept, folds, everything)
+    for name in names:
+        members = everything[np.array(units) == name]
+        if len(members) > MOST_OF_ONE * len(kept):
+            folds = _folds_in_time(kept, folds, members)
+    if scene_column is not None:
+        cameras = np.array([str(name) for name in kept.column(scene_column)])
+        for camera in np.unique(cameras):
+            members = everything[cameras == camera]
+            if len(np.unique(folds[members])) == 1:
+                folds = _folds_in_time(kept, folds, members)
+    return folds
+
+
+def _folds_in_time(kept: KeptClips, folds: np.ndarray, members: np.ndarray) -> np.ndarray:
+    """The parts of clips, where those of some clips follow each other in time."""
+    ids = kept.column("id")
+    order = sorted(members.tolist(), key=lambda index: (str(ids[index]), int(kept.times[index, 0])))
+    folds = folds.copy()
+    folds[order] = np.arange(len(order)) * NUM_FOLDS // len(order)
     return folds
 
 

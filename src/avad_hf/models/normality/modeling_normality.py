@@ -347,8 +347,8 @@ class NormalityForAnomalyDetection(NormalityPreTrainedModel, DetectorModel):
             visual_features (`torch.Tensor` of shape `(B, T, visual_size, h, w)`): As for [`NormalityModel`].
             audio_features (`torch.Tensor` of shape `(B, T, S, audio_size)`): As for [`NormalityModel`].
             clip_mask (`torch.Tensor` of shape `(B, T)`): As for [`NormalityModel`].
-            has_audio (`torch.Tensor` of shape `(B,)` or `(B, 1)`): Which videos have sound; all if not given. Of those
-                that have none, sound says nothing.
+            has_audio (`torch.Tensor` of shape `(B,)`): Which videos have sound; all if not given. Of those that have
+                none, sound says nothing.
             scene: As for [`NormalityModel`].
             output_hidden_states: As for [`NormalityModel`].
 
@@ -498,7 +498,7 @@ class NormalityForAnomalyDetection(NormalityPreTrainedModel, DetectorModel):
             )
         for network in super().networks_to_export(processor, batches):
             if network.is_head:
-                network.sample["has_audio"] = torch.ones(2, 1, dtype=torch.bool)
+                network.sample["has_audio"] = torch.ones(2, dtype=torch.bool)
                 network.varying["has_audio"] = (0,)
             yield network
 
