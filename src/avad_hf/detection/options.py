@@ -48,8 +48,8 @@ def check_scene(config: DetectorConfig, scene: str) -> None:
     known = sorted({*(config.thresholds or {}), *(getattr(config, "scene_rows", None) or {})})
     if known and scene not in known:
         raise ValueError(
-            f"The detector has no threshold for scene {scene!r}, and no mean; it knows {', '.join(known)}. Give one of "
-            f"these, or calibrate it for the scene. Without scene the common threshold {config.threshold:.4g} is "
+            f"The detector has no threshold for scene {scene!r}, and no mean; it knows {', '.join(known)}. Give one "
+            f"of these, or calibrate it for the scene. Without scene the common threshold {config.threshold:.4g} is "
             f"used.{_meant(scene, known)}"
         )
 
