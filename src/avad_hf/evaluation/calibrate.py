@@ -16,7 +16,6 @@ from avad_hf.features.dataset import FeatureDataset
 from avad_hf.files import check_new, folder_written_whole, shown, write_file
 from avad_hf.hub.contents import read_settings
 from avad_hf.hub.folders import README, copy_checkpoint
-from avad_hf.media.clips import deciding_clips
 from avad_hf.metrics.alarms import (
     AlarmThreshold,
     alarm_threshold,
@@ -31,11 +30,10 @@ from avad_hf.processes import process_state
 
 from .evaluate import check_readable
 from .kept import NO_SCENE, KeptSample, choose_clips, hours_of_day, pooled
-from .scoring import one_row_a_video, refuse_other_features, score_clips
+from .scored import scored_recordings
+from .scoring import refuse_other_features
 
 CONFIG = "config.json"
-# Clips that are scored together: recordings of an hour have 2,800, whose feature maps take 1.3 GB.
-MOST_CLIPS_TOGETHER, MOST_VIDEOS_TOGETHER = 2048, 16
 # How many suspicious stretches a note names.
 MOST_NAMED = 5
 # How many of the kept clips are compared with those that a detector was fitted to, and how near is the same.
@@ -201,23 +199,7 @@ def calibrate(
     notes = [model.config.notice] if model.config.notice else []
     normal = _normal(features, notes)
     _refuse_before_scoring(normal.rows, alarms_per_day)
-    if batch_size is None and not normal.holds_videos:
-        longest = max((row.get("num_clips") or 1) for row in normal.rows)
-        batch_size = max(1, min(MOST_VIDEOS_TOGETHER, MOST_CLIPS_TOGETHER // longest))
-    scored = score_clips(model, normal, batch_size, on_progress)
-    rows, clips, _ = one_row_a_video(normal.rows, scored)
-    classes = [None] * len(rows)
-    if "class_logits" in scored[0]:
-        labels = [model.config.id2label[number] for number in range(model.config.num_labels)]
-        is_normal = np.isin(labels, spec_of(model).normal_labels)
-        classes = [np.where(is_normal, -np.inf, item["class_logits"]).argmax(axis=1) for item in scored]
-    recordings = [
-        Recording(row["id"], scores, times, np.array(deciding_clips(times.tolist())), number)
-        for row, (scores, times), number in zip(rows, clips, classes, strict=True)
-    ]
-    # Those of one scene lie together, for blocks of time to be of one scene.
-    order = sorted(range(len(rows)), key=lambda index: str(rows[index]["scene"] or ""))
-    rows, recordings = [rows[index] for index in order], [recordings[index] for index in order]
+    rows, recordings = scored_recordings(model, normal, batch_size, on_progress)
     only = normal.selection.get("scene")
     if only is None:
         common = alarm_threshold(recordings, alarms_per_day)

@@ -12,16 +12,14 @@ from transformers import PreTrainedModel
 
 from avad_hf.features.dataset import FeatureDataset
 from avad_hf.files import shown
-from avad_hf.media.clips import deciding_clips
 from avad_hf.metrics.drift import Side
 from avad_hf.metrics.event_streams import BLOCK_S, Recording
 from avad_hf.models.detector import spec_of
 from avad_hf.models.normality.kept import CERTAIN, HEARD, Collector, KeptClips, clips_of_video
 from avad_hf.models.normality.modeling_normality import SENSE_NAMES, NormalityForAnomalyDetection
 
-from .calibrate import MOST_CLIPS_TOGETHER, MOST_VIDEOS_TOGETHER
 from .kept import MOST_KEPT, UNKNOWN_HOUR, KeptSample, choose_clips, hours_of_day, pooled
-from .scoring import one_row_a_video, score_clips
+from .scored import scored_recordings
 from .unlike import standardised
 
 # Clips of each sample that are compared: distances between all of them take a second, and clips of one block resemble
@@ -94,16 +92,7 @@ def with_calibration(
     scenes = [sample.scenes[number] if number >= 0 else None for number in sample.scene.tolist()]
     seconds = _block_seconds(model, sample, scenes, scenes_now)
     is_same = np.array(_of_the_same_scenes(scenes, scenes_now, "calibrated on", notes))
-    if batch_size is None and not features.holds_videos:
-        longest = max((row.get("num_clips") or 1) for row in features.rows)
-        batch_size = max(1, min(MOST_VIDEOS_TOGETHER, MOST_CLIPS_TOGETHER // longest))
-    scored = score_clips(model, features, batch_size, on_progress)
-    rows, clips, _ = one_row_a_video(features.rows, scored)
-    recordings = _recordings(model, rows, clips, scored)
-    # As in the sample: those of one scene lie together.
-    order = sorted(range(len(rows)), key=lambda index: str(rows[index]["scene"] or ""))
-    rows = [rows[index] for index in order]
-    recordings = [recordings[index] for index in order]
+    rows, recordings = scored_recordings(model, features, batch_size, on_progress)
     begins = np.concatenate([[0.0], np.cumsum([recording.times[-1, 1] for recording in recordings])])
     last_block = max(0, round(begins[-1] / seconds) - 1)
     chosen = choose_clips({recording.name: len(recording.scores) for recording in recordings}, MOST_KEPT)
@@ -258,24 +247,6 @@ def calibrated_sample(model: PreTrainedModel) -> KeptSample | None:
         return KeptSample.read(os.fspath(model.name_or_path))
     except FileNotFoundError:
         return None
-
-
-def _recordings(
-    model: PreTrainedModel,
-    rows: Sequence[dict[str, Any]],
-    clips: Sequence[tuple[np.ndarray, np.ndarray]],
-    scored: Sequence[dict[str, np.ndarray]],
-) -> list[Recording]:
-    """Scores as events are counted in them."""
-    classes = [None] * len(rows)
-    if "class_logits" in scored[0]:
-        labels = [model.config.id2label[number] for number in range(model.config.num_labels)]
-        is_normal = np.isin(labels, spec_of(model).normal_labels)
-        classes = [np.where(is_normal, -np.inf, item["class_logits"]).argmax(axis=1) for item in scored]
-    return [
-        Recording(row["id"], scores, times, np.array(deciding_clips(times.tolist())), number)
-        for row, (scores, times), number in zip(rows, clips, classes, strict=True)
-    ]
 
 
 def _refuse_damaged(sample: KeptSample) -> None:
