@@ -1,7 +1,10 @@
 """No network; and the fixtures, where tests run."""
 
+import gc
 import os
 
+# Looking for what to collect as often as Python does takes a twentieth of the run.
+gc.set_threshold(10_000, 20, 20)
 # Read when torch is imported: several threads of several processes would wait for each other.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")

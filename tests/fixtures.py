@@ -22,8 +22,6 @@ from .warm import short_videos
 
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
-# What was imported stays: looking through it as often as Python does takes a twentieth of the run.
-gc.set_threshold(10_000, 20, 20)
 # Files whose fixtures take long to make. Towards its end a run hands files from one process to the other in parts, by
 # which both would make them.
 MADE_ONCE = {
@@ -177,6 +175,14 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _frozen():
+    """What was imported and collected stays, and is not looked through again; `render_world` lets go of it."""
+    if not gc.get_freeze_count():
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -611,7 +611,7 @@ def test_choices_are_those_of_the_library():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("trian", "STORE"), "No such command 'trian'. Did you mean 'train'?"),
+        (("trian", "STORE"), "No such command 'trian'. Did you mean 'train', 'rank'?"),
         (("init",), "Missing argument ARCHITECTURE. Give one of avaca, avrl"),
         (("init", "avaca"), "Missing argument DIR: the new folder"),
         (("init", "checkpoints/new"), "'checkpoints/new' is no detector. Known: avaca, avrl"),

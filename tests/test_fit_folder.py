@@ -326,3 +326,12 @@ def test_too_few_labels_say_what_to_do(classes, tmp_path):
     done = said(run(tmp_path / "few", "-o", tmp_path / "out", *PLAIN, "--normal", "quiet", code=2))
     assert "Here the videos of each set are those of the columns split or split_0" in done
     assert "name a method (--method), to fit a detector to the normal videos alone" in done
+
+
+def test_a_folder_without_normal_videos_is_refused_before_features_are_computed(classes, tmp_path):
+    for name in ("fight", "normal"):
+        (tmp_path / "only" / name).mkdir(parents=True)
+    shutil.copy(next((classes / "odd").iterdir()), tmp_path / "only" / "fight")
+    done = said(run(tmp_path / "only", "-o", tmp_path / "out", *PLAIN, code=2))
+    assert "are anomalous by their labels, and a detector needs normal ones" in done
+    assert not (tmp_path / "out" / FEATURES).exists()

@@ -23,6 +23,7 @@ from .settings import keep_settings, refuse_other_settings
 from .steps import (
     ENCODERS,
     FILES,
+    MANIFEST,
     MODEL,
     REPORT,
     Job,
@@ -150,6 +151,11 @@ def fit_folder(
     with only_run(output_dir):
         refuse_other_settings(output_dir, settings, FILES, AGAIN)
         rows = list_rows(job, folder, normal, all_normal, by, fps)
+        if all(row["anomaly"] == 1 for row in rows):  # before features are computed, which takes hours
+            raise ValueError(
+                f"All {len(rows)} videos of {folder} are anomalous by their labels, and a detector needs normal ones. "
+                f"Add some, or say which classes are normal. The labels are in {MANIFEST}: correct or delete it."
+            )
         is_labelled = {row["anomaly"] for row in rows} >= {0, 1}
         learns = is_labelled and method is None
         processor = get_processor(job, model, video_encoder, audio_encoder, learns)

@@ -48,7 +48,7 @@ class MuldeConfig(NormalityConfig):
     regularisation: float | int = 0.1
     num_components: int = 5
     num_steps: int = 500
-    batch_size: int = 256
+    batch_size: int = 128
     learning_rate: float | int = 1e-3
 
     @property
