@@ -27,8 +27,8 @@ transformers.logging.disable_progress_bar()
 MADE_ONCE = {
     f"test_{name}.py"
     for name in (
-        *("contributing", "detector", "engines", "examples", "explaining", "export", "fit_folder", "guides"),
-        *("hub_errors", "hub_push", "normality", "rank"),
+        *("contributing", "convert", "detector", "engines", "examples", "explaining", "export", "extraction"),
+        *("fit_folder", "guides", "hub_errors", "hub_push", "normality", "rank", "reproduce", "reproduce_shade"),
     )
 }
 

@@ -478,7 +478,9 @@ def test_a_scene_has_its_own_threshold():
 
 def test_scenes_that_cannot_be():
     pipe = pipeline(TASK, model=Probe(ProbeConfig(thresholds={"gate": 0.9})), processor=planted(CELLS, HEARD))
-    with pytest.raises(ValueError, match=r"no threshold for scene 'gat', and no mean; it knows gate\. .* Did you mean gate\?"):
+    with pytest.raises(
+        ValueError, match=r"no threshold for scene 'gat', and no mean; it knows gate\. .* Did you mean gate\?"
+    ):
         pipe(video(8), scene="gat")
     with pytest.raises(ValueError, match=r"common threshold 0\.5 is used\.$"):
         pipe(video(8), scene="park")

@@ -29,7 +29,7 @@ from avad_hf.hub.errors import hub_errors
 MOST_KEPT = 2048
 # Hour of day of footage whose manifest has no column `hour`.
 UNKNOWN_HOUR = -1
-# Of clips whose video names no scene.
+# Scene of clips whose video names none.
 NO_SCENE = -1
 # Columns of the file that are no features.
 COLUMNS = {
