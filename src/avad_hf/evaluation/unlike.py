@@ -39,7 +39,7 @@ class Clips:
         recording: Number of each clip's recording, of shape `(N,)`: videos of one ``group`` are one recording.
         times: Start and end, in seconds, of shape `(N, 2)`.
         has_audio: Whether its video has sound, of shape `(N,)`.
-        features: Of each of `SENSES`, averaged over the clip, of shape `(N, channels)`, float32.
+        features: Means over the clip, by the names of `SENSES`, of shape `(N, channels)`, float32.
     """
 
     video: np.ndarray
@@ -213,7 +213,7 @@ def distances_to_others(
     """Mean Euclidean distance of each clip to the nearest ones that it is compared with, in bounded memory.
 
     Args:
-        features: Of shape `(N, channels)`, float64.
+        features: An array of shape `(N, channels)`, float64.
         left_out: Gives, for a block of clips, which ones they are not compared with, of shape `(block, N)`.
         neighbours: How many; fewer where a clip has no more to be compared with.
 
@@ -255,7 +255,7 @@ def stretches(clips: Clips, found: Unlikeness, top: int) -> list[tuple[np.ndarra
         For each the clips that belong to it, and its peak, as numbers within `clips`.
     """
     tens = np.abs(np.log10(found.tail))
-    # Of equal shares, the one that is farther away comes first; then the earlier one.
+    # Where shares are equal, the one that is farther away comes first; then the earlier one.
     order = np.lexsort((np.arange(len(tens)), -found.times_usual, found.tail))
     is_free = np.ones(len(tens), bool)
     ranked: list[tuple[np.ndarray, int]] = []
