@@ -39,7 +39,7 @@ ROUNDING = 1e-3
 BASE_EVENTS_FOR_ONE = 5
 # And this many at least: with 20 some resamples hold hardly any event.
 FEWEST_BASE_EVENTS = 25
-# Of the most events that any threshold makes, at most this share is tail: at lower thresholds ordinary clips join.
+# At most this share of the most events that any threshold makes is tail: at lower thresholds ordinary clips join.
 TAIL_SHARE = 0.5
 # Its standard deviation is then known to 3%.
 NUM_RESAMPLES = 500

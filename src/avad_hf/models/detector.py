@@ -110,7 +110,7 @@ class DetectorConfig(CheckpointConfig):
 
     def threshold_of(self, scene: str | None = None) -> float:
         """Score from which on a clip is anomalous in a scene; that of all scenes where it has none of its own."""
-        return (self.thresholds or {}).get(scene, self.threshold)
+        return self.threshold if scene is None else (self.thresholds or {}).get(scene, self.threshold)
 
     def scaled(self, name: str, features: Tensor) -> Tensor:
         """Features, by their name, times their scale of `feature_scales`."""

@@ -39,7 +39,7 @@ class Count:
 
     Args:
         right: How often.
-        total: Of how many.
+        total: Out of how many.
     """
 
     right: int = 0
@@ -92,7 +92,7 @@ def reasons(
 
     Args:
         model_dir: The fitted detector.
-        processor: Of the features that it was fitted to.
+        processor: What made the features that it was fitted to.
         num_videos: Videos of the scene in that world.
         world: Its seed.
         on_stage: Told in words what is done next.

@@ -59,9 +59,9 @@ def coreset(vectors: Tensor, size: int, seed: int, first: list[int] | None = Non
     """Choose vectors so that all are near to a chosen one: each time the one that is farthest from all before.
 
     Args:
-        vectors: Of shape `(N, width)`.
+        vectors: An array of shape `(N, width)`.
         size: How many are chosen, at most N.
-        seed: Of the projection.
+        seed: Seed of the projection.
         first: Numbers of those that are chosen in any case.
 
     Returns:

@@ -22,7 +22,7 @@ class MuldeConfig(NormalityConfig):
         num_components: Gaussians of the mixture that judges the values at all scales.
         num_steps: Steps of training.
         batch_size: Clips of a step.
-        learning_rate: Of Adam.
+        learning_rate: Learning rate of Adam.
 
     Raises:
         StrictDataclassClassValidationError: For numbers out of range.

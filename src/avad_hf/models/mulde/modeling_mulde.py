@@ -56,7 +56,7 @@ class MuldeSense(Sense):
         """The network f (the paper's equation 6): up to a constant the negative log density with noise.
 
         Args:
-            vectors: Of shape `(..., width)`.
+            vectors: Clips, of shape `(..., width)`.
             log_noise: Logarithm of the noise's standard deviation, of shape `(..., 1)`.
         """
         return self._rest(_apply(self.inlet, vectors) + _apply(self.noise_inlet, log_noise))

@@ -34,7 +34,7 @@ class NormalFootage:
     """Takes normal videos one after the other, in memory that does not grow with them.
 
     Args:
-        config: Of the detector that is to be fitted; its widths, its senses and its limits.
+        config: Config of the detector that is to be fitted: its widths, its senses and its limits.
     """
 
     config: NormalityConfig
@@ -58,7 +58,7 @@ class NormalFootage:
 
         Args:
             row: What is known of it: ``id``, ``group``, ``scene``, ``hour``, ``has_audio``.
-            features: Of its clips, ``visual_features`` of shape `(T, C, h, w)` among them, and ``clip_times``.
+            features: Features of its clips, ``visual_features`` of shape `(T, C, h, w)` among them, and ``clip_times``.
             vectors: What its clips are compared by, of shape `(T, width)`, by the names of the features.
             names: Probabilities of the encoders' classes, of ``"seen"`` and ``"heard"`` where they are known, of shape
                 `(T, classes)`.

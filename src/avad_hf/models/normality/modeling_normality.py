@@ -36,7 +36,7 @@ PLACE_UNIT = 1 << 16
 CLASS_UNIT = 1 << 30
 # Least surprise: below, the logarithm of it says nothing. It gives a score of 0.0001.
 LEAST_SURPRISE = 1e-4
-# Of a channel's scale, the share of all channels' mean variance that is added: a channel that never changed would make
+# The share of all channels' mean variance that is added to each one's: a channel that never changed would make
 # anything infinitely far.
 LEAST_VARIANCE = 0.01
 
@@ -64,7 +64,7 @@ class NormalityOutput(ModelOutput):
             Logarithm of the surprise ``s``, so that the score is ``s / (1 + s)``: 0.5 for one of 10 normal clips, 0.75
             for one of 1,000. The lowest number of their type for padding.
         surprises (`torch.Tensor` of shape `(B, T, senses)`):
-            Of each sense, ``-log10`` of the share of normal clips that are as far, or farther. 0 for sound that is
+            For each sense, ``-log10`` of the share of normal clips that are as far, or farther. 0 for sound that is
             not there.
         distances (`torch.Tensor` of shape `(B, T, senses)`): As of [`NormalityModelOutput`].
         hidden_states (`tuple` of `torch.Tensor`): On request: as of [`NormalityModelOutput`].
@@ -111,7 +111,7 @@ class Sense(nn.Module):
         """Take normal clips.
 
         Args:
-            vectors: Of shape `(N, width)`, relative to their camera.
+            vectors: Clips, of shape `(N, width)`, relative to their camera.
             certain: Which of them a person has called normal, of shape `(N,)`.
         """
         raise NotImplementedError
@@ -317,7 +317,7 @@ class NormalityForAnomalyDetection(NormalityPreTrainedModel, DetectorModel):
         for sense, classes in (config.num_classes or {}).items():
             self.register_buffer(f"{sense}_sums", torch.zeros(classes, dtype=torch.int64))
             self.register_buffer(f"{sense}_count", torch.zeros((), dtype=torch.int64))
-        # Of each place of the map in all footage, by camera: sums of features and of their squares, in whole numbers,
+        # For each place of the map in all footage, by camera: sums of features and of their squares, in whole numbers,
         # which add up to the same in any order.
         if "visual_features" in config.senses:
             places = (num_scenes + 1, config.visual_size, *config.feature_grid)

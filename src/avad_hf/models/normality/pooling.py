@@ -11,7 +11,7 @@ def pooled_picture(maps: Tensor, parts: Sequence[str]) -> Tensor:
 
     Args:
         maps (`torch.Tensor` of shape `(B, T, C, h, w)`): Feature maps of clips that follow each other.
-        parts: Of `NormalityConfig.visual_parts`.
+        parts: Those of `NormalityConfig.visual_parts`.
 
     Returns:
         `torch.Tensor` of shape `(B, T, C * len(parts))`.
