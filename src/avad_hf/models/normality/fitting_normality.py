@@ -58,7 +58,7 @@ class NormalFootage:
 
         Args:
             row: What is known of it: ``id``, ``group``, ``scene``, ``hour``, ``has_audio``.
-            features: Features of its clips, ``visual_features`` of shape `(T, C, h, w)` among them, and ``clip_times``.
+            features: Its clips: ``clip_times``, and ``visual_features`` of shape `(T, C, h, w)` among others.
             vectors: What its clips are compared by, of shape `(T, width)`, by the names of the features.
             names: Probabilities of the encoders' classes, of ``"seen"`` and ``"heard"`` where they are known, of shape
                 `(T, classes)`.
