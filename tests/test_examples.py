@@ -177,7 +177,11 @@ def test_convert_encoders(tmp_path):
 def test_two_processes_begin_as_accelerate_launch_begins_them(tmp_path):
     names = ("ACCELERATE_USE_CPU", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR")
     script = tmp_path / "says.py"
-    script.write_text(f"import os\nprint(os.environ['MASTER_PORT'] > '', *map(os.environ.get, {names!r}))\n")
+    # In one piece, since both write to one place.
+    script.write_text(
+        f"import os\nwords = [os.environ['MASTER_PORT'] > '', *map(os.environ.get, {names!r})]\n"
+        "os.write(1, (' '.join(map(str, words)) + '\\n').encode())\n"
+    )
     ours = [process.stdout.strip() for process in warm.run_two(script)]
     launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
     done = warm.run(*launch, script, env={"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"})

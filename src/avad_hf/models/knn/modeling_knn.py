@@ -4,12 +4,8 @@ import torch
 from torch import Tensor
 from transformers import initialization as init
 
-from avad_hf.models.normality.modeling_normality import (
-    NormalityForAnomalyDetection,
-    NormalityModel,
-    Sense,
-    fixed,
-)
+from avad_hf.models.normality.modeling_normality import NormalityForAnomalyDetection, NormalityModel
+from avad_hf.models.normality.senses import Sense, fixed
 
 from .configuration_knn import KnnConfig
 

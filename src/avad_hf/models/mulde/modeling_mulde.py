@@ -7,12 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import initialization as init
 
-from avad_hf.models.normality.modeling_normality import (
-    NormalityForAnomalyDetection,
-    NormalityModel,
-    Sense,
-    fixed,
-)
+from avad_hf.models.normality.modeling_normality import NormalityForAnomalyDetection, NormalityModel
+from avad_hf.models.normality.senses import Sense, fixed
 
 from .configuration_mulde import MuldeConfig
 

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from .configuration_normality import NormalityConfig
 from .kept import CERTAIN, HEARD, USED, Collector, KeptClips, clips_of_video
-from .modeling_normality import CLASS_UNIT, PLACE_UNIT, SENSE_NAMES, NormalityForAnomalyDetection, Relative, Sense
+from .modeling_normality import CLASS_UNIT, PLACE_UNIT, SENSE_NAMES, NormalityForAnomalyDetection
+from .senses import Relative, Sense
 from .tails import Tail, joined
 
 # Parts that the footage is cut into, to measure each by a detector that does not know it.
