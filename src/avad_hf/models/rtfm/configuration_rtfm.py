@@ -1,26 +1,21 @@
 """Configuration of RTFM."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import ClassVar
 
 from huggingface_hub.dataclasses import strict
-from torch import Tensor
 
-from avad_hf.models.detector import WHOLE_VIDEO, DetectorConfig, DetectorSpec
+from avad_hf.models.clip_vectors import ClipVectorConfig
+from avad_hf.models.detector import WHOLE_VIDEO
 from avad_hf.models.settings import LARGEST, Bounds
-
-RtfmInputs = Literal["visual", "audio", "both"]
 
 
 @strict
-class RtfmConfig(DetectorConfig):
+class RtfmConfig(ClipVectorConfig):
     r"""Architecture, loss and threshold of an RTFM detector (Tian et al., ICCV 2021, arXiv 2101.10030).
 
+    What it reads of a clip is said by [`ClipVectorConfig`]; as published the visual features.
+
     Args:
-        visual_size: Channels of the video encoder's feature map.
-        audio_size: Width of the audio encoder's embeddings.
-        inputs: What it reads: ``"visual"``, as published, the feature map averaged over its cells; ``"audio"``, the
-            embeddings averaged over a clip's steps; ``"both"``, one after the other.
         hidden_size: Width of each branch over time: one for each of `dilations`, and the attention.
         attention_size: Width inside the attention.
         dilations: Dilations of the convolutions over time, in clips.
@@ -39,6 +34,8 @@ class RtfmConfig(DetectorConfig):
     """
 
     model_type = "rtfm"
+    title: ClassVar[str] = "RTFM"
+    context: ClassVar[float] = WHOLE_VIDEO
     summary: ClassVar[str] = "An RTFM detector."
     # For Trainer, which takes all other outputs for predictions.
     keys_to_ignore_at_inference: ClassVar[list[str]] = [
@@ -49,9 +46,7 @@ class RtfmConfig(DetectorConfig):
         "magnitudes",
     ]
 
-    bounds: ClassVar[Bounds] = {
-        "visual_size": (1, LARGEST),
-        "audio_size": (1, LARGEST),
+    bounds: ClassVar[Bounds] = ClipVectorConfig.bounds | {
         "hidden_size": (1, LARGEST),
         "attention_size": (1, LARGEST),
         "dilations": (1, 4096),  # in clips: a dilation pads as many on either side of every video
@@ -66,9 +61,6 @@ class RtfmConfig(DetectorConfig):
     }
 
     # Architecture
-    visual_size: int = 2304
-    audio_size: int = 128
-    inputs: RtfmInputs = "visual"
     hidden_size: int = 512
     attention_size: int = 256
     dilations: list[int] | tuple[int, ...] = (1, 2, 4)
@@ -83,47 +75,6 @@ class RtfmConfig(DetectorConfig):
     sparsity_weight: float | int = 8e-3
     smoothness_weight: float | int = 8e-4
 
-    @property
-    def input_size(self) -> int:
-        """Width of what the network gets of a clip."""
-        return sum(self.detector_spec.inputs.values())
-
-    @property
-    def detector_spec(self) -> DetectorSpec:
-        """Clips that all see each other."""
-        widths = {"visual_features": self.visual_size, "audio_features": self.audio_size}
-        unused = {"visual": "audio_features", "audio": "visual_features"}.get(self.inputs)
-        inputs = {name: width for name, width in widths.items() if name != unused}
-        return DetectorSpec("RTFM", context=WHOLE_VIDEO, inputs=inputs)
-
-    @classmethod
-    def for_data(
-        cls,
-        item: Mapping[str, Tensor],
-        rows: Sequence[Mapping[str, Any]],
-        recipe: Mapping[str, Any] | None,
-        **settings: Any,
-    ) -> "RtfmConfig":
-        """A config in the shape of stored features, as `DetectorConfig.for_data` says.
-
-        It reads the visual features alone unless `settings` say otherwise: so RTFM was published, while our stores
-        hold sound for all detectors. Only where there are no visual features it reads sound.
-        """
-        known: dict[str, Any] = {}
-        if "audio_features" in item:
-            known |= {"audio_size": item["audio_features"].shape[-1], "inputs": "audio"}
-        if "visual_features" in item:
-            known |= {"visual_size": item["visual_features"].shape[1], "inputs": "visual"}
-        return cls(**known | settings)
-
-    @property
-    def silence_notice(self) -> str | None:
-        """That it hears nothing, and what comes of it."""
-        if self.inputs == "visual":
-            return None
-        hearing = "hears only: this result means nothing" if self.inputs == "audio" else "hears zeros"
-        return f"The video has no sound that can be decoded, and the detector {hearing}."
-
     def validate_architecture(self):
         """Check that there are enough segments to choose from, and that dropout leaves something."""
         if self.num_selected > self.num_segments:
@@ -135,4 +86,4 @@ class RtfmConfig(DetectorConfig):
             raise ValueError(f"dropout must be 0 or more and below 1, got {self.dropout}.")
 
 
-__all__ = ["RtfmConfig", "RtfmInputs"]
+__all__ = ["RtfmConfig"]

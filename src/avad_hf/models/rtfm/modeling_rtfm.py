@@ -14,6 +14,7 @@ from transformers.utils import ModelOutput
 
 from avad_hf.models.checkpointing import CheckpointedModule
 from avad_hf.models.checkpoints import CheckpointModel
+from avad_hf.models.clip_vectors import clip_vectors, masked_logits, refuse_other_labels
 from avad_hf.models.detector import DetectorModel
 from avad_hf.models.forwarding import network_forward
 from avad_hf.models.normalisation import masked_batch_norm
@@ -189,33 +190,6 @@ class RtfmModel(RtfmPreTrainedModel):
         self.fusion = RtfmConvLayer(num_branches * width, config.input_size, bias=False)
         self.post_init()
 
-    def _check(self, features: dict[str, Tensor | None], clip_mask: Tensor | None) -> None:
-        needed = self.config.detector_spec.inputs
-        first = None
-        for name, width in needed.items():
-            value = features[name]
-            is_map = name == "visual_features"
-            letters = f"(B, T, {width}, h, w)" if is_map else f"(B, T, S, {width})"
-            if value is None:
-                raise ValueError(
-                    f"RTFM with inputs '{self.config.inputs}' needs {name} of shape {letters}. Give zeros for videos "
-                    f"without {'pictures' if is_map else 'sound'}, or a detector that reads something else."
-                )
-            if value.dim() != (5 if is_map else 4) or value.shape[2 if is_map else 3] != width:
-                role, field = ("video", "visual_size") if is_map else ("audio", "audio_size")
-                raise ValueError(
-                    f"RTFM needs {name} of shape {letters}, got {tuple(value.shape)}. AvacaProcessor makes them; the "
-                    f"config's {field} is the width of what its {role} encoder gives."
-                )
-            first = value if first is None else first
-            if value.shape[:2] != first.shape[:2]:
-                raise ValueError(
-                    f"RTFM needs visual_features and audio_features of as many videos and clips, got "
-                    f"{tuple(first.shape)} and {tuple(value.shape)}."
-                )
-        if clip_mask is not None and clip_mask.shape != first.shape[:2]:
-            raise ValueError(f"clip_mask must be of shape {tuple(first.shape[:2])}, got {tuple(clip_mask.shape)}.")
-
     @network_forward
     def forward(
         self,
@@ -243,23 +217,7 @@ class RtfmModel(RtfmPreTrainedModel):
         Raises:
             ValueError: For missing features, other shapes, or values that are not finite.
         """
-        features = {"visual_features": visual_features, "audio_features": audio_features}
-        self._check(features, clip_mask)
-        clip_mask = None if clip_mask is None else clip_mask.bool()
-        averaged = []
-        for name in self.config.detector_spec.inputs:
-            value = self.config.scaled(name, features[name].to(self.dtype))
-            value = value.mean(dim=(3, 4)) if name == "visual_features" else value.mean(dim=2)
-            if clip_mask is not None:
-                value = value.masked_fill(~clip_mask.unsqueeze(2), 0.0)
-            # Tracing for export has no values to look at.
-            if not torch.compiler.is_compiling() and not torch.isfinite(value).all():
-                raise ValueError(
-                    f"{name} holds NaN or infinite values. Extract the features of that video again, or mask its "
-                    "clips."
-                )
-            averaged.append(value)
-        x = torch.cat(averaged, dim=2)
+        x, clip_mask = clip_vectors(self.config, visual_features, audio_features, clip_mask, self.dtype)
         if self.training:
             real = x.new_ones(x.shape[:2], dtype=torch.bool) if clip_mask is None else clip_mask
             segments = self.config.num_segments
@@ -326,8 +284,7 @@ class RtfmForAnomalyDetection(RtfmPreTrainedModel, DetectorModel):
         states = self.dropout(body.clip_states)
         magnitudes = torch.linalg.vector_norm(states.float(), dim=2)
         logits = self.classifier(states).squeeze(2)
-        if body.clip_mask is not None:
-            logits = logits.masked_fill(~body.clip_mask, torch.finfo(logits.dtype).min)
+        logits = masked_logits(logits, body.clip_mask)
         outputs = RtfmOutput(logits=logits, magnitudes=magnitudes, hidden_states=body.hidden_states)
         losses = {} if labels is None else self.losses(outputs, labels, body.clip_mask)
         return RtfmOutput(**losses, **outputs)
@@ -353,8 +310,7 @@ class RtfmForAnomalyDetection(RtfmPreTrainedModel, DetectorModel):
         """
         if getattr(outputs, "magnitudes", None) is None:
             raise TypeError("RTFM's losses need logits and magnitudes of the clips, as forward gives them.")
-        if not torch.compiler.is_compiling() and not ((labels == 0) | (labels == 1)).all():
-            raise ValueError(f"labels must be 0 (normal) or 1 (anomalous), got {labels.unique().tolist()}.")
+        refuse_other_labels(labels)
         config = self.config
         logits, magnitudes = outputs.logits.float(), outputs.magnitudes.float()
         mask = torch.ones_like(logits, dtype=torch.bool) if mask is None else mask.bool()

@@ -1,13 +1,11 @@
 """RTFM to begin training from."""
 
-import os
 from typing import Any
 
-from avad_hf.models.avaca.untrained_avaca import features_processor
-from avad_hf.models.untrained_parts import Size, Untrained, untrained_notice
+from avad_hf.models.clip_vectors import untrained
+from avad_hf.models.untrained_parts import Size, Untrained
 
 from .configuration_rtfm import RtfmConfig
-from .modeling_rtfm import RtfmForAnomalyDetection
 
 # Settings that differ from the defaults, which are the published ones.
 SIZES: dict[Size, dict[str, Any]] = {
@@ -16,22 +14,9 @@ SIZES: dict[Size, dict[str, Any]] = {
 }
 
 
-def init(
-    size: Size,
-    seed: int,
-    video_encoder: str | os.PathLike | None = None,
-    audio_encoder: str | os.PathLike | None = None,
-    **options: Any,
-) -> Untrained:
+def init(size: Size, seed: int, video_encoder=None, audio_encoder=None, **options: Any) -> Untrained:
     """An untrained RTFM detector and its processor; arguments as of `avad_hf.untrained.init`."""
-    processor, facts = features_processor(size, seed, video_encoder, audio_encoder)
-    settings = {
-        "visual_size": processor.widths["visual_features"],
-        "audio_size": processor.widths["audio_features"],
-        "notice": untrained_notice("detector", seed),
-    }
-    config = RtfmConfig(**SIZES[size] | settings | options)
-    return Untrained(RtfmForAnomalyDetection(config), processor, facts)
+    return untrained(RtfmConfig, size, seed, video_encoder, audio_encoder, **SIZES[size] | options)
 
 
 __all__ = ["SIZES", "init"]
