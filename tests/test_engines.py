@@ -8,6 +8,8 @@ import logging
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -500,3 +502,26 @@ def test_the_processor_itself_is_asked(monkeypatch):
         assert "BF16" in known
     if flags.exists() and "avx512_vnni" in flags.read_text():
         assert engine.has_int8_instructions()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="OpenVINO changes it on Linux alone")
+def test_signals_are_handled_where_they_were_before(engines):
+    """Cores of OpenVINO that go in the order of their coming leave a stack that is freed: Ctrl-C would end it all."""
+    code = """
+import gc, signal, sys
+from avad_hf import VggishModel
+from avad_hf.models.engine import _capabilities
+from transformers import AutoModel, AutoProcessor
+first, second = (AutoProcessor.from_pretrained(sys.argv[1]) for _ in range(2))
+_capabilities()
+del first
+gc.collect()
+del second
+gc.collect()
+signal.signal(signal.SIGINT, lambda *_: print("handled"))
+signal.raise_signal(signal.SIGINT)
+"""
+    done = subprocess.run(
+        [sys.executable, "-X", "faulthandler", "-c", code, engines()], capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "handled\n" and done.returncode == 0

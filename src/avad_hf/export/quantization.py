@@ -14,6 +14,8 @@ from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 from transformers.exporters import ExportQuantizer
 from transformers.exporters.configs import ExportFormat
 
+from avad_hf.models.signal_stack import signal_stack_kept
+
 # Groups of neighbouring convolutions that are left in floating point together, and how much of all convolutions' work
 # at most: more would give away what int8 is for. Large networks, of which a try takes many seconds, have fewer groups.
 GROUPS, GROUPS_OF_LARGE, MOST_FLOATING = 40, 10, 0.35
@@ -80,7 +82,8 @@ class CarefulQuantizer(ExportQuantizer):
 
     def _outputs(self, model: openvino.Model, samples: Sequence[Mapping[str, np.ndarray]]) -> list[np.ndarray]:
         # In float32 whatever the processor likes best: what is measured is int8 alone.
-        compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        with signal_stack_kept():
+            compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         return [compiled(sample)[self.output].copy() for sample in samples]
 
 
@@ -91,7 +94,8 @@ def _quantized(model: openvino.Model, floating: Sequence[str], samples: Sequence
     logger.setLevel(logging.ERROR)
     try:
         # NNCF writes bars of its own to the terminal.
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        quiet = contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO())
+        with quiet[0], quiet[1], signal_stack_kept():
             return nncf.quantize(
                 model.clone(),
                 nncf.Dataset(samples),

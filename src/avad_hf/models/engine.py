@@ -19,6 +19,7 @@ from avad_hf.hub.push import PushedWithCard
 
 from .precision import has_int8_instructions
 from .records import MANIFEST, RECORD, check_manifest, check_record
+from .signal_stack import signal_stack_kept
 
 logger = logging.getLogger(__name__)
 
@@ -124,9 +125,10 @@ class EngineModel(PushedWithCard, PreTrainedModel):
                 # Before a runtime reads them. What is on the Hub is there only when it has been downloaded, below.
                 check_checkpoint(checkpoint, options.get("subfolder"))
                 _check_unchanged(record.parent, wanted)
-            exported = ExportedModel.from_pretrained(
-                checkpoint, trust_remote_code=False, **options, **_runner_options(noted)
-            )
+            with signal_stack_kept():
+                exported = ExportedModel.from_pretrained(
+                    checkpoint, trust_remote_code=False, **options, **_runner_options(noted)
+                )
             if not os.path.isdir(checkpoint):
                 _check_unchanged(record.parent, wanted)
         # A damaged file raises whatever its reader does.
@@ -336,7 +338,8 @@ def _reload(directory: Path, config: PreTrainedConfig, made_from: type[PreTraine
 def _capabilities() -> list[str]:
     import openvino
 
-    return openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    with signal_stack_kept():
+        return openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def _runner_options(record: Mapping[str, Any]) -> dict[str, Any]:
