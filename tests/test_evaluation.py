@@ -23,11 +23,13 @@ from avad_hf import (
     SlowFastConfig,
     SlowFastForVideoClassification,
     evaluate,
+    evaluate_scores,
 )
 from avad_hf.cli import app
 from avad_hf.evaluation.evaluate import Evaluation
 from avad_hf.evaluation.figures import video_figures, video_result
 from avad_hf.features.published.dataset import read_published
+from avad_hf.features.changes import Pooled, Scaled
 from avad_hf.features.store import INDEX, recipe_sha256
 from avad_hf.hub.folders import weights_hash
 
@@ -205,6 +207,11 @@ def definition(rows, clips, masks, threshold, rule, tail, num_resamples, length=
             **ranked(frames, num_resamples),
             "roc_auc_within_anomalous_videos": area(*([x for pair in within for x in pair[i]] for i in (0, 1))),
             "roc_auc_mean_of_videos": sum(single) / len(single),
+            "peak_hits": share(
+                share(label for label, score in zip(mine, values, strict=True) if score == max(values))
+                for mine, values in frames
+                if 1 in mine
+            ),
             "false_alarm_rate_of_normal_videos": share(score >= threshold for score in lasting),
             "false_alarm_rate_of_normal_videos_at_0.5": share(score >= 0.5 for score in lasting),
         },
@@ -857,8 +864,8 @@ def test_videos_without_label_are_refused(store, model, tmp_path):
         ({"audio_path": "loud"}, "audio_path must be one of focused, plain, zeroed, got 'loud'"),
         ({"video_rule": "median"}, "video_rule must be one of max, topk_mean, mean, got 'median'"),
         ({"tail": "drop"}, "tail must be one of extend_score_last, truncate_gt, pad_gt_last, got 'drop'"),
-        ({"batch_size": 0}, "batch_size must be 1 or more and num_resamples 0 or more, got 0 and 1000"),
-        ({"num_resamples": -1}, "batch_size must be 1 or more and num_resamples 0 or more, got None and -1"),
+        ({"batch_size": 0}, "batch_size must be 1 or more, got 0"),
+        ({"num_resamples": -1}, "num_resamples must be 0 or more, got -1"),
     ],
 )
 def test_settings_that_cannot_be_meant_are_refused(store, model, settings, words):
@@ -991,3 +998,63 @@ def test_outputs_that_are_no_folder_are_refused_before_the_work(store, checkpoin
     (tmp_path / "out" / "metrics.json").mkdir(parents=True)
     assert "metrics.json" in run(checkpoint, store, "-o", tmp_path / "out", code=2)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["metrics.json"]
+
+
+# Doors for researchers
+
+
+def test_scores_from_anywhere_get_the_same_figures(store, model):
+    features = FeatureDataset(store)
+    own = evaluate(model, features, num_resamples=20)
+    scores = {video["id"]: [clip["score"] for clip in video["clips"]] for video in own.videos}
+    given = evaluate_scores(features, scores, own.figures["threshold"], num_resamples=20)
+    assert given.videos == own.videos
+    assert {name for name in own.figures if given.figures[name] != own.figures[name]} <= {
+        "weights_sha256",
+        "audio_path",
+        "threshold_origin",
+    }
+    assert given.figures["weights_sha256"] is None and given.figures["threshold_origin"] == "given by hand"
+
+
+@pytest.mark.parametrize(
+    ("change", "threshold", "words"),
+    [
+        (lambda scores: scores.popitem(), 0.5, "1 of \\d+ videos have no scores, first "),
+        (lambda scores: scores.update({next(iter(scores)): [0.5]}), 0.5, "needs . scores within 0 and 1, one a clip"),
+        (lambda scores: scores.update({k: [2.0] * len(v) for k, v in scores.items()}), 0.5, "from 2 to 2"),
+        (lambda scores: None, 1.5, "threshold must be between 0 and 1, got 1.5"),
+    ],
+)
+def test_scores_that_cannot_be_are_refused(store, change, threshold, words):
+    features = FeatureDataset(store)
+    scores = {row["id"]: [0.5] * row["num_clips"] for row in reversed(features.rows)}
+    scores = dict(sorted(scores.items(), key=lambda item: -len(item[1])))
+    change(scores)
+    with pytest.raises(ValueError, match=words):
+        evaluate_scores(features, scores, threshold)
+
+
+def test_changed_features_are_of_another_recipe(store, model):
+    features = FeatureDataset(store)
+    channels, rows, columns = features.shapes["visual_features"]
+    changed = features.map(Pooled((1, 1))).map(Scaled({"audio_features": 0.5})).map(lambda item: item, name="nothing")
+    assert changed.shapes == features.shapes | {"visual_features": (channels, 1, 1)} and rows * columns > 1
+    one, other = features[3], changed[3]
+    assert torch.equal(other["audio_features"], one["audio_features"] / 2)
+    torch.testing.assert_close(other["visual_features"][..., 0, 0], one["visual_features"].mean((2, 3)))
+    assert changed.recipe["changes"] == ["Pooled(grid=(1, 1))", "Scaled(factors={'audio_features': 0.5})", "nothing"]
+    assert recipe_sha256(changed.recipe) != recipe_sha256(features.recipe) and "changes" not in features.recipe
+    model.config.recipe_sha256 = recipe_sha256(features.recipe)
+    with pytest.raises(ValueError, match="made by other encoders or settings"):
+        evaluate(model, changed)
+    model.config.recipe_sha256 = None
+
+
+def test_changes_that_a_recipe_cannot_name_are_refused(store):
+    with pytest.raises(ValueError, match="map needs a name for <lambda>"):
+        FeatureDataset(store).map(lambda item: item)
+    with pytest.raises(ValueError, match="grid must be rows and columns"):
+        Pooled((0, 1))
+    with pytest.raises(ValueError, match="factors are of visual_features and audio_features, got labels"):
+        Scaled({"labels": 2.0})

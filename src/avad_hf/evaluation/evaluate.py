@@ -2,13 +2,14 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from transformers import PreTrainedModel
 
 from avad_hf.features.dataset import FeatureDataset
@@ -118,9 +119,88 @@ def evaluate(
         names = [model.config.id2label[number] for number in range(model.config.num_labels)]
         features = features.with_classes(names)
     scored = score_clips(model, features, batch_size, on_progress, **options)
+    notes = [model.config.notice] if model.config.notice else []
+    facts = {
+        "weights_sha256": weights_hash(model),
+        "audio_path": audio_path or getattr(model.config, "audio_path", None),
+        "threshold": threshold,
+        "threshold_origin": model.config.threshold_origin if threshold == model.config.threshold else "given by hand",
+    }
+    return _evaluation(
+        features, scored, facts, by_scene or {}, names, notes, video_rule, tail, num_resamples, spec.alpha
+    )
+
+
+def evaluate_scores(
+    features: FeatureDataset,
+    scores: Mapping[str, ArrayLike],
+    threshold: float,
+    *,
+    video_rule: VideoRule = "max",
+    tail: TailRule = "extend_score_last",
+    num_resamples: int = 1000,
+) -> Evaluation:
+    """The figures of scores from anywhere: a detector of another library, a person, a rule.
+
+    Args:
+        features: With labels. They say which clips there are, and which frames are anomalous.
+        scores: Of each video by its id, scores of its clips between 0 and 1, of shape `(T,)`.
+        threshold: Score from which on a clip is anomalous.
+        video_rule: As of [`evaluate`].
+        tail: As of [`evaluate`].
+        num_resamples: As of [`evaluate`].
+
+    Returns:
+        As of [`evaluate`]; ``weights_sha256`` is ``None``.
+
+    Raises:
+        ValueError: For videos without scores or labels, scores that are too few or too many, that are not within 0
+            and 1, or unknown rules.
+    """
+    if not isinstance(features, FeatureDataset):
+        raise TypeError(f"features must be a FeatureDataset, got {type(features).__name__}.")
+    _check_rules(video_rule, tail, num_resamples)
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"threshold must be between 0 and 1, got {threshold}.")
+    labels_of(features)
+    if missing := [row["id"] for row in features.rows if row["id"] not in scores]:
+        raise ValueError(f"{len(missing)} of {len(features)} videos have no scores, first {missing[0]!r}.")
+    scored = []
+    for index, row in enumerate(features.rows):
+        times = features[index]["clip_times"].numpy()
+        given = np.asarray(scores[row["id"]], dtype=np.float64)
+        if given.shape != (len(times),) or not ((given >= 0) & (given <= 1)).all():
+            raise ValueError(
+                f"{row['id']!r} needs {len(times)} scores within 0 and 1, one a clip, got shape {given.shape}"
+                f"{f', from {given.min():g} to {given.max():g}' if given.size else ''}."
+            )
+        scored.append({"scores": given, "logits": given, "times": times})
+    facts = {
+        "weights_sha256": None,
+        "audio_path": None,
+        "threshold": float(threshold),
+        "threshold_origin": "given by hand",
+    }
+    return _evaluation(features, scored, facts, {}, None, [], video_rule, tail, num_resamples)
+
+
+def _evaluation(
+    features: FeatureDataset,
+    scored: Sequence[dict[str, np.ndarray]],
+    facts: dict[str, Any],
+    by_scene: Mapping[str, float],
+    names: Sequence[str] | None,
+    notes: list[str],
+    video_rule: VideoRule,
+    tail: TailRule,
+    num_resamples: int,
+    alpha: int = 4,
+) -> Evaluation:
+    """All figures of scored videos; `facts` says where the scores are from, `names` are the detector's classes."""
+    threshold = facts["threshold"]
     rows, clips, num_crops = one_row_a_video(features.rows, scored)
     videos = [
-        video_result(row, scores, times, video_rule, spec.alpha, np.array(deciding_clips(times.tolist())))
+        video_result(row, scores, times, video_rule, alpha, np.array(deciding_clips(times.tolist())))
         for row, (scores, times) in zip(rows, clips, strict=True)
     ]
     events = None
@@ -130,14 +210,14 @@ def evaluate(
         events = event_figures(features.class_numbers, deciding, names, videos)
     labels = np.array([int(row["anomaly"]) for row in rows])
     scores = np.array([video["score"] for video in videos])
-    thresholds = np.array([(by_scene or {}).get(str(row["scene"]), threshold) for row in rows])
-    notes = [note for note in (model.config.notice, *(features.recipe or {}).get("notices", ())) if note]
+    thresholds = np.array([by_scene.get(str(row["scene"]), threshold) for row in rows])
+    notes += [note for note in (features.recipe or {}).get("notices", ()) if note]
     if features.holds_videos and (whole := [row["id"] for row in rows if _is_long_and_whole(row)]):
         notes.append(
             f"{len(whole)} videos of more than {LONG_S:g} s were stored by an older version, without windows, and are "
             f"scored as a whole, which detecting would not do: extract them again (first {whole[0]})."
         )
-    if own := sorted({str(row["scene"]) for row in rows} & (by_scene or {}).keys()):
+    if own := sorted({str(row["scene"]) for row in rows} & by_scene.keys()):
         notes.append(
             "Scenes with a threshold of their own are judged by that: "
             + ", ".join(f"{name} ({by_scene[name]:.4g})" for name in own)
@@ -145,16 +225,14 @@ def evaluate(
         )
     figures = {
         "data": features.selection,
-        "weights_sha256": weights_hash(model),
+        "weights_sha256": facts["weights_sha256"],
         "num_videos": len(videos),
         "num_normal": int((labels == 0).sum()),
         "num_anomalous": int((labels == 1).sum()),
         "num_clips": sum(len(video["clips"]) for video in videos),
         "num_crops": num_crops,
-        "audio_path": audio_path or getattr(model.config, "audio_path", None),
-        "threshold": threshold,
-        "threshold_origin": model.config.threshold_origin if threshold == model.config.threshold else "given by hand",
-        "video": video_figures(labels, scores, videos, thresholds, video_rule, num_resamples, spec.alpha),
+        **{name: facts[name] for name in ("audio_path", "threshold", "threshold_origin")},
+        "video": video_figures(labels, scores, videos, thresholds, video_rule, num_resamples, alpha),
         "clip": clip_figures(labels, videos, num_resamples) if events is None else None,
         "frame": frame_figures(features, rows, videos, thresholds, tail, num_resamples, notes)
         if events is None
@@ -210,13 +288,9 @@ def _check(
     num_resamples: int,
 ) -> None:
     """Refuse options that cannot be meant before anything is scored."""
-    for name, given, known in (("video_rule", video_rule, VideoRule), ("tail", tail, TailRule)):
-        if given not in get_args(known):
-            raise ValueError(f"{name} must be one of {', '.join(get_args(known))}, got {given!r}.")
-    if (batch_size is not None and batch_size < 1) or num_resamples < 0:
-        raise ValueError(
-            f"batch_size must be 1 or more and num_resamples 0 or more, got {batch_size} and {num_resamples}."
-        )
+    _check_rules(video_rule, tail, num_resamples)
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"batch_size must be 1 or more, got {batch_size}.")
     if audio_path is not None and not hasattr(model.config, "audio_paths"):
         raise ValueError(
             f"audio_path is an option of detectors that use sound in several ways, and {type(model).__name__} has "
@@ -224,4 +298,12 @@ def _check(
         )
 
 
-__all__ = ["Evaluation", "check_readable", "evaluate"]
+def _check_rules(video_rule: str, tail: str, num_resamples: int) -> None:
+    for name, given, known in (("video_rule", video_rule, VideoRule), ("tail", tail, TailRule)):
+        if given not in get_args(known):
+            raise ValueError(f"{name} must be one of {', '.join(get_args(known))}, got {given!r}.")
+    if num_resamples < 0:
+        raise ValueError(f"num_resamples must be 0 or more, got {num_resamples}.")
+
+
+__all__ = ["Evaluation", "check_readable", "evaluate", "evaluate_scores"]

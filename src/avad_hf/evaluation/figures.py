@@ -190,9 +190,23 @@ def frame_figures(
         **_ranked(labels, scores, num_resamples, groups),
         "roc_auc_within_anomalous_videos": roc_auc(*within) if anomalous.any() else float("nan"),
         "roc_auc_mean_of_videos": per_video_auc([part for _, part in by_video], [part for part, _ in by_video]),
+        "peak_hits": peak_hits(by_video),
         "false_alarm_rate_of_normal_videos": false_alarm_rate((scores - np.array(limits)[groups])[~anomalous], 0.0),
         "false_alarm_rate_of_normal_videos_at_0.5": false_alarm_rate(scores[~anomalous], COMMON_THRESHOLD),
     }
+
+
+def peak_hits(by_video: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
+    """In which share of the videos that have anomalous frames the highest score is at one of them.
+
+    Where several frames share the highest score, the share of those that are anomalous counts. NaN without such
+    videos.
+
+    Args:
+        by_video: Scores and labels of each video's frames, of shape `(frames,)` both.
+    """
+    hits = [labels[scores == scores.max()].mean() for scores, labels in by_video if labels.any()]
+    return float(np.mean(hits)) if hits else float("nan")
 
 
 def event_figures(
@@ -290,6 +304,7 @@ def why_undefined(figures: dict[str, Any], videos: Sequence[dict[str, Any]]) -> 
             reasons["frame"] = f"all {frame['num_frames']} frames are {only}: areas under curves need both classes"
         names = {
             "roc_auc_within_anomalous_videos": "no anomalous videos, or all of their frames are alike",
+            "peak_hits": "no video has anomalous frames",
             "roc_auc_mean_of_videos": "no video holds both normal and anomalous frames",
             "false_alarm_rate_of_normal_videos": "no normal videos",
         }

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,11 @@ from avad_hf.hub.errors import hub_errors
 from avad_hf.hub.repository import open_repository
 from avad_hf.media.windows import normalised
 
+from .changes import Item
 from .store import FEATURES, INDEX, RECIPE, finished_store, read_features, read_index, read_recipe
+
+# Features that have one row a clip.
+FEATURE_NAMES = ("visual_features", "audio_features")
 
 
 class FeatureDataset(Dataset):
@@ -57,6 +62,7 @@ class FeatureDataset(Dataset):
     recipe: dict[str, Any] | None = None
     class_numbers: list[int] | None = None
     _change: Callable[[int, Tensor], Tensor] | None = None
+    _maps: tuple[Callable[[Item], Item], ...] = ()
 
     def __init__(
         self,
@@ -129,6 +135,39 @@ class FeatureDataset(Dataset):
         other.selection = self.selection | {"name": f"{self.selection['name']}, frames changed", "hub_id": None}
         return other
 
+    def map(self, change: Callable[[Item], Item], name: str | None = None) -> "FeatureDataset":
+        """The same videos, with features that are changed when they are read; the recipe says so.
+
+        A detector that is trained on them reads features of this recipe alone.
+
+        Args:
+            change: Given an item, as `__getitem__` gives it, returns one with the same names: `Pooled`, `Scaled`, or a
+                function of your own. It is called every time that an item is read.
+            name: What the recipe says of it; needed for functions, of which a recipe cannot hold the code.
+
+        Raises:
+            ValueError: For a function without a name, or a store of whole videos, whose frames `with_frames` changes.
+        """
+        if self.holds_videos:
+            raise ValueError("map changes stored features, and this store holds frames. Use with_frames.")
+        if name is None and not is_dataclass(change):
+            raise ValueError(
+                f"map needs a name for {getattr(change, '__name__', change)}: the recipe says by it what was done. "
+                "Give one that tells this change from others."
+            )
+        other = copy(self)
+        other._maps = (*self._maps, change)
+        recipe = self.recipe or {}
+        other.recipe = recipe | {"changes": [*recipe.get("changes", ()), name or repr(change)]}
+        other.selection = self.selection | {"name": f"{self.selection['name']}, changed", "hub_id": None}
+        return other
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of a clip's features by their names, without labels: ``(C, h, w)`` and ``(S, A)``."""
+        item = self[0]
+        return {name: tuple(item[name].shape[1:]) for name in FEATURE_NAMES if name in item}
+
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         """Features of one video, as `collate` joins them to a batch.
 
@@ -145,6 +184,8 @@ class FeatureDataset(Dataset):
         """
         row = self.rows[index]
         item = self._load_video(index) if self.holds_videos else self._load(row)
+        for change in self._maps:
+            item = change(item)
         for name in ("visual_features", "audio_features", "input_features"):
             if name in item and not item[name].isfinite().all():
                 raise ValueError(f"{row['id']}: its {name} hold NaN or infinite values. Extract this video again.")

@@ -131,11 +131,14 @@ def _ranking(figures: dict[str, Any]) -> str:
         "roc_auc_topk_mean": f"&emsp;a video by {RULES['topk_mean']}",
         "roc_auc_within_anomalous_videos": "&emsp;within anomalous videos",
         "roc_auc_mean_of_videos": "&emsp;mean over videos",
+        "peak_hits": "&emsp;highest score at an anomalous frame",
         "average_precision_step": "Average precision, step",
         "average_precision_trapezoid": "Average precision, trapezoid",
     }
     if "events" in figures:
         del names["roc_auc_max"], names["roc_auc_topk_mean"]
+    if frame is None or "peak_hits" not in frame:  # of an older evaluation
+        del names["peak_hits"]
     rows = [
         [
             "Number",
