@@ -37,6 +37,10 @@ ALLOWED = {
     "evaluation": {"files", "processes", "media", "features", "metrics", "models", "hub", "detection"},
     "training": {"files", "processes", "media", "corpora", "features", "metrics", "models", "evaluation", "hub"},
     "reproduce": {"files", "processes", "media", "corpora", "features", "models", "evaluation", "training", "hub"},
+    "comparison": {
+        *("files", "disks", "runs", "processes", "media", "corpora", "features", "metrics", "models", "evaluation"),
+        *("training", "report", "registration"),
+    },
     "demo": {"detection", "corpora", "features", "evaluation", "report", "training"},
     "describing": {"convert", "detection", "registration"},
     "folders": {
@@ -50,7 +54,7 @@ ALLOWED = {
 ALLOWED["training"] |= {"registration"}
 for writer in ("features", "training", "export", "reproduce", "synthetic", "demo"):
     ALLOWED[writer] |= {"disks", "runs"}
-ALLOWED["reproduce"] |= {"convert", "detection", "metrics", "registration", "synthetic", "untrained"}
+ALLOWED["reproduce"] |= {"comparison", "convert", "detection", "metrics", "registration", "synthetic", "untrained"}
 # The command may use everything.
 ALLOWED["cli"] = set(ALLOWED) - {"__init__"}
 # What the contracts of models/ are in: detection knows no more of a detector than this.

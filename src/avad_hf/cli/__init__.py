@@ -10,6 +10,7 @@ from avad_hf import __version__
 
 from .benchmark import benchmark
 from .calibrate import calibrate
+from .compare import compare
 from .convert import convert
 from .data import extract, scan
 from .demo import demo
@@ -29,7 +30,7 @@ from .train import train
 GROUPS = {
     "Look at videos": (demo, rank, describe, detect),
     "Prepare videos": (scan, extract),
-    "Make a detector": (fit, update, init, train, evaluate, calibrate, drift, reproduce),
+    "Make a detector": (fit, update, init, train, evaluate, calibrate, drift, compare, reproduce),
     "Encoders, engines and speed": (convert, export, benchmark),
     "Share": (push,),
 }

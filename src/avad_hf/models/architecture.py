@@ -28,6 +28,7 @@ class Architecture:
         profile: The recipe where none is named.
         public_parts: What makes up the detector from public packages, for the benchmark to compare with
             (`avad_hf.benchmark.backends.public_parts_of`).
+        published: Figures of its paper in per cent, by the figure and on what, for tables to stand beside measured ones.
         tiny: Settings of its config for a small network: what the tests that all architectures pass are run on.
         others: Whatever else users import from `avad_hf`.
     """
@@ -46,6 +47,7 @@ class Architecture:
     profiles: str | None = None
     profile: str = "default"
     public_parts: str | None = None
+    published: Mapping[str, str] = field(default_factory=dict)
     tiny: Mapping[str, Any] = field(default_factory=dict)
     others: tuple[str, ...] = field(default=())
 

@@ -95,6 +95,45 @@ def histogram_image(scores: Mapping[str, np.ndarray], threshold: float) -> str:
     return _image(figure, f"Histogram of the scores of {medians}; threshold {shown_score(threshold)}.")
 
 
+def interval_image(figures: Mapping[str, Mapping[str, Any]], what: str) -> str:
+    """A figure of several systems as points with their intervals, the first on top.
+
+    Args:
+        figures: By the name of the system ``mean`` and ``interval_95``; NaN where it is not defined.
+        what: Name of the figure.
+    """
+    figure, (axes,) = _figure(4.8, 1.0 + 0.32 * len(figures))
+    names = [shown(name) for name in figures]
+    for place, one in enumerate(figures.values()):
+        low, high = one["interval_95"]
+        axes.plot([low, high], [place, place], color=SCORE_COLOUR, linewidth=2.2, alpha=0.55)
+        axes.plot(one["mean"], place, "o", color=SCORE_COLOUR, markersize=6)
+    axes.set_yticks(range(len(names)), names, parse_math=False)
+    axes.set(ylim=(len(names) - 0.5, -0.5), xlabel=f"{what}, 95% interval")
+    said = "; ".join(f"{name} {one['mean']:.3f}" for name, one in zip(names, figures.values(), strict=True))
+    return _image(figure, f"{what}: {said}.")
+
+
+def mean_curves_image(curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> str:
+    """ROC curves of several systems.
+
+    Args:
+        curves: By the name of the system false alarm rates and recall, of shape `(N,)`.
+    """
+    from matplotlib import colormaps
+
+    figure, (axes,) = _figure(4.8, max(4.2, 1.0 + 0.32 * len(curves)))
+    colours = colormaps["tab10" if len(curves) <= 10 else "tab20"].colors
+    for number, (name, (x, y)) in enumerate(curves.items()):
+        style = "-" if number < len(colours) else "--"
+        colour = colours[number % len(colours)]
+        axes.plot(x, y, style, color=colour, linewidth=1.5, label=shown(name).replace("$", r"\$"))
+    axes.plot([0, 1], [0, 1], color="0.6", linestyle=":", linewidth=1)
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02), xlabel="false alarm rate", ylabel="recall")
+    axes.legend(fontsize=7, framealpha=0.85, edgecolor="none", loc="lower right")
+    return _image(figure, f"ROC curves of videos, mean over divisions: {', '.join(map(shown, curves))}.")
+
+
 def confusion_image(matrix: np.ndarray, names: Sequence[str]) -> str:
     """What videos of each class were called, as counts on a tint that is their share of the row.
 
@@ -180,4 +219,12 @@ def _thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return x[kept], y[kept]
 
 
-__all__ = ["confusion_image", "curve_image", "histogram_image", "shown_score", "timeline_image"]
+__all__ = [
+    "confusion_image",
+    "curve_image",
+    "histogram_image",
+    "interval_image",
+    "mean_curves_image",
+    "shown_score",
+    "timeline_image",
+]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from avad_hf.metrics.ranking import Ranking
-from avad_hf.metrics.videos import Interval
+from avad_hf.metrics.resampling import Estimate, draws
 
 
 @dataclass(frozen=True)
@@ -67,45 +67,6 @@ class Repeat:
         return float((counted * self.alarms).sum() / total) if total else float("nan")
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A figure over all repeats.
-
-    Args:
-        value: Mean over the repeats.
-        interval: 95% of the resamples lie within.
-        values: Values of the resamples, for differences; NaN for those that hold one class only.
-    """
-
-    value: float
-    interval: Interval
-    values: np.ndarray
-
-    def minus(self, other: "Estimate") -> "Estimate":
-        """The difference of two figures of the same videos and draws."""
-        return _estimate(self.value - other.value, self.values - other.values)
-
-    def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.interval.low:.3f}, {self.interval.high:.3f}]"
-
-
-def draws(recordings: Sequence[str], num_resamples: int = 2000, seed: int = 0) -> np.ndarray:
-    """Weights of videos when recordings are drawn with replacement.
-
-    Args:
-        recordings: Recording of each video, shape `(N,)`.
-        num_resamples: How many times.
-        seed: Seed of the drawing.
-
-    Returns:
-        How often each video is there in each resample, shape `(num_resamples, N)`.
-    """
-    names, numbers = np.unique(np.asarray(recordings), return_inverse=True)
-    rng = np.random.default_rng(seed)
-    drawn = rng.integers(len(names), size=(num_resamples, len(names)))
-    return np.stack([np.bincount(row, minlength=len(names))[numbers] for row in drawn])
-
-
 def estimate(repeats: Sequence[Repeat], weights: np.ndarray, statistic: Callable[[Repeat, np.ndarray], float]):
     """A figure of several repeats with its interval.
 
@@ -116,15 +77,7 @@ def estimate(repeats: Sequence[Repeat], weights: np.ndarray, statistic: Callable
     """
     counted = (weights.sum(axis=0) > 0).astype(float)
     value = float(np.mean([statistic(repeat, counted) for repeat in repeats]))
-    return _estimate(value, np.array([np.mean([statistic(one, row) for one in repeats]) for row in weights]))
-
-
-def _estimate(value: float, values: np.ndarray) -> Estimate:
-    defined = values[~np.isnan(values)]
-    if 2 * len(defined) <= len(values):
-        return Estimate(value, Interval(float("nan"), float("nan")), values)
-    low, high = np.quantile(defined, (0.025, 0.975))
-    return Estimate(value, Interval(float(low), float(high)), values)
+    return Estimate.of(value, np.array([np.mean([statistic(one, row) for one in repeats]) for row in weights]))
 
 
 __all__ = ["Estimate", "Repeat", "draws", "estimate"]

@@ -13,5 +13,6 @@ ARCHITECTURE = Architecture(
     init="untrained_avaca.init",
     profiles="training_avaca.PROFILES",
     public_parts="public_parts_avaca.PublicParts",
+    published={"ShanghaiTech, weakly supervised split, zero audio: frame AUC": "93.79"},
     tiny={"visual_size": 12, "audio_size": 10, "hidden_size": 16, "intermediate_size": 24},
 )

@@ -14,5 +14,6 @@ ARCHITECTURE = Architecture(
     init="untrained_rtfm.init",
     profiles="training_rtfm.PROFILES",
     profile="rtfm",
+    published={"ShanghaiTech, weakly supervised split, I3D with 10 crops: frame AUC": "97.21"},
     tiny={"visual_size": 12, "hidden_size": 16, "attention_size": 8, "classifier_sizes": (16, 8), "num_segments": 8},
 )
