@@ -44,15 +44,15 @@ def compare(
     detectors: Annotated[
         str | None,
         typer.Option(
-            help="Names between commas, with options after colons: avaca,rtfm:inputs=both.",
+            help="Names between commas, with options after colons: NAME,NAME:inputs=both.",
             show_default="all that learn from labels, reading both senses",
         ),
     ] = None,
-    scene: Annotated[
-        list[str] | None,
+    scenes: Annotated[
+        str | None,
         typer.Option(
-            help="Compare within this scene; repeat for several; each: within every scene.",
-            show_default="all together",
+            help="Compare within each of these scenes, between commas; each: within every scene.",
+            show_default="all videos together",
         ),
     ] = None,
     seeds: Annotated[
@@ -110,21 +110,22 @@ def compare(
 
         hush_libraries()
         try:
-            place, scenes, asked = store, scene, detectors.split(",") if detectors else None
+            place, asked = store, detectors.split(",") if detectors else None
+            within = scenes.split(",") if scenes else None
             if store == SYNTHETIC:
                 from avad_hf.reproduce.drawn import DETECTORS, drawn_features
 
                 place = drawn_features(
-                    folder, scenes=scene, data_dir=data_dir, num_videos=num_videos, world_seed=world_seed,
+                    folder, scenes=within, data_dir=data_dir, num_videos=num_videos, world_seed=world_seed,
                     on_stage=stage,
                 )  # fmt: skip
-                scenes, asked = scene or ["each"], asked or list(DETECTORS)
+                within, asked = within or ["each"], asked or list(DETECTORS)
             with counted_once_known("runs") as move:
                 found = compare_detectors(
                     place,
                     folder,
                     asked,
-                    scenes=scenes,
+                    scenes=within,
                     seeds=seeds or (0, 1, 2),
                     num_folds=folds,
                     rates=rates,

@@ -17,7 +17,7 @@ class Candidate:
 
     Args:
         name: As it was asked for: ``rtfm``, or ``rtfm:inputs=both``; files are called by it.
-        model_type: Of its architecture.
+        model_type: Names its architecture.
         options: Fields of its config.
     """
 

@@ -268,7 +268,7 @@ def _table(
 
 
 def _differences(found: dict[str, dict[str, Measured]], figure: str) -> dict[str, Difference]:
-    """Of each detector but the best one."""
+    """For each detector but the best one."""
     known = {name: figures[figure].estimate for name, figures in found.items() if figure in figures}
     known = {name: estimate for name, estimate in known.items() if not np.isnan(estimate.value)}
     if not known:

@@ -33,7 +33,7 @@ small { font-size: .83em; }
 .notes ul { margin: .2rem 0 0; padding-left: 1.2rem; }
 .pair { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 25rem), 1fr)); gap: 1.5rem; }
 .pair > * { min-width: 0; }
-.scroll { overflow-x: auto; }
+.scroll { overflow-x: auto; margin-top: 1rem; }
 table { width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums; }
 caption { padding-bottom: .4rem; text-align: left; font-size: .9rem; }
 th, td { padding: .38rem .6rem; border-bottom: 1px solid var(--line); text-align: right; vertical-align: baseline; }

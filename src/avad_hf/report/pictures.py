@@ -109,7 +109,7 @@ def interval_image(figures: Mapping[str, Mapping[str, Any]], what: str) -> str:
         axes.plot([low, high], [place, place], color=SCORE_COLOUR, linewidth=2.2, alpha=0.55)
         axes.plot(one["mean"], place, "o", color=SCORE_COLOUR, markersize=6)
     axes.set_yticks(range(len(names)), names, parse_math=False)
-    axes.set(ylim=(len(names) - 0.5, -0.5), xlabel=f"{what}, 95% interval")
+    axes.set(ylim=(len(names) - 0.5, -0.5), xlabel=what)
     said = "; ".join(f"{name} {one['mean']:.3f}" for name, one in zip(names, figures.values(), strict=True))
     return _image(figure, f"{what}: {said}.")
 
