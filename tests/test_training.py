@@ -20,6 +20,7 @@ from avad_hf.runs import LOCK, only_run
 from avad_hf.training.batches import BalancedBatches
 from avad_hf.training.config import profiles
 from avad_hf.training.models import new_model
+from avad_hf.training.objectives import ClipScores
 
 from . import warm
 from .feature_stores import plant, recipe
@@ -353,6 +354,27 @@ def test_a_run_killed_twice_ends_as_one_that_was_not(store, tmp_path):
     for file in ("model.safetensors", "history.jsonl", "config.json"):
         assert (tmp_path / "killed" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes(), file
     assert not states.exists()
+
+
+def test_without_states_a_stopped_run_begins_again_to_the_same_end(store, tmp_path, monkeypatch):
+    run(store, tmp_path / "whole")
+    stopped, validate = tmp_path / "stopped", ClipScores.validate
+
+    def fails_in_the_third(self, detector, data, epoch):
+        if epoch == 3:
+            left = sorted(path.name for path in (stopped / "checkpoints").iterdir())
+            assert len(left) == 1 and left[0].startswith("best_")
+            raise KeyboardInterrupt
+        return validate(self, detector, data, epoch)
+
+    monkeypatch.setattr(ClipScores, "validate", fails_in_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        train(config(store, stopped), progress=False, keep_states=False)
+    monkeypatch.undo()
+    train(config(store, stopped), progress=False, resume=True, keep_states=False)
+    for file in ("model.safetensors", "history.jsonl", "config.json"):
+        assert (stopped / file).read_bytes() == (tmp_path / "whole" / file).read_bytes(), file
+    assert not (stopped / "checkpoints").exists()
 
 
 def test_a_finished_run_is_not_done_again(store, tmp_path):

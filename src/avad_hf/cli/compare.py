@@ -57,7 +57,9 @@ def compare(
     ] = None,
     seeds: Annotated[
         list[int] | None,
-        typer.Option("--split-seed", help="Seed of a split, or of a set of folds; repeat it.", show_default="0, 1, 2"),
+        typer.Option(
+            "--split-seed", "--seeds", help="Seed of a split, or of a set of folds; repeat it.", show_default="0, 1, 2"
+        ),
     ] = None,
     folds: Annotated[
         int | None,

@@ -21,7 +21,7 @@ class Corpus:
     """The videos of a scene, numbered.
 
     Args:
-        features: Of all of them.
+        features: Features of all of them.
     """
 
     features: FeatureDataset
@@ -158,7 +158,7 @@ def measured(repeats: Sequence[Sequence[Tested]], figure: str, weights: np.ndarr
     """A figure over all repeats; ``None`` where it cannot be told.
 
     Args:
-        repeats: Of each seed its tests: one, or one a fold, whose pairs are added up.
+        repeats: The tests of each seed: one, or one a fold, whose pairs are added up.
         figure: A key of `FIGURES`.
         weights: Weights of the videos in each draw, shape `(D, N)`.
     """

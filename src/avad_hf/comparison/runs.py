@@ -125,7 +125,12 @@ class Run:
         for rate in self.rates or (None,):
             config = self.config(place / f"rate-{rate}", rate)
             result = train(
-                config, train_data=parts["train"], validation_data=parts["validation"], resume=True, progress=False
+                config,
+                train_data=parts["train"],
+                validation_data=parts["validation"],
+                resume=True,
+                progress=False,
+                keep_states=False,
             )
             tried.append((config, result))
 
@@ -176,7 +181,7 @@ def _parameters(model: PreTrainedModel) -> int:
 
 
 def _tested(model: PreTrainedModel, data: FeatureDataset) -> dict[str, Any]:
-    """Of each test video its score, and the scores of its clips."""
+    """Score of each test video, and the scores of its clips."""
     rows, clips, _ = one_row_a_video(data.rows, score_clips(model, data))
     return {
         row["id"]: {

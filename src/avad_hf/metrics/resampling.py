@@ -13,7 +13,7 @@ class Estimate:
     """A figure, and what it is in the resamples.
 
     Args:
-        value: Of all videos.
+        value: That of all videos.
         interval: 95% of the resamples lie within; NaN where half of them or more have no figure.
         values: Values of the resamples; NaN for those that hold one class only.
     """

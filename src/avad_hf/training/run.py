@@ -68,9 +68,11 @@ class RunFolder:
     Args:
         config: Settings of the run.
         data: SHA-256 of its data.
+        keep_states: Whether epochs leave their states; the best weights are kept in any case.
     """
 
-    def __init__(self, config: TrainingConfig, data: str):
+    def __init__(self, config: TrainingConfig, data: str, keep_states: bool = True):
+        self.keep_states = keep_states
         self.path = Path(config.output_dir)
         self.config = config
         self.data = data
@@ -149,6 +151,13 @@ class RunFolder:
                 with written_whole(self._best(best_epoch)) as file:
                     save_file({name: value.contiguous() for name, value in weights.items()}, file)
         accelerator.wait_for_everyone()
+        if not self.keep_states:
+            if accelerator.is_main_process:
+                for path in self.states.glob("best_*"):
+                    if path != self._best(best_epoch):
+                        path.unlink()
+            accelerator.wait_for_everyone()
+            return
         accelerator.save_state(str(partial))
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
