@@ -144,7 +144,7 @@ def evaluate_scores(
 
     Args:
         features: With labels. They say which clips there are, and which frames are anomalous.
-        scores: Of each video by its id, scores of its clips between 0 and 1, of shape `(T,)`.
+        scores: By the id of each video, scores of its clips between 0 and 1, of shape `(T,)`.
         threshold: Score from which on a clip is anomalous.
         video_rule: As of [`evaluate`].
         tail: As of [`evaluate`].

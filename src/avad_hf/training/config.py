@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from avad_hf.registration import architecture, architectures
 
-Optimizer = Literal["adam", "adamw", "sgd"]
+Optimizer = Literal["adam", "adamw", "sgd", "adagrad"]
 Scheduler = Literal["constant", "constant_with_warmup", "linear", "cosine", "reduce_lr_on_plateau"]
 MixedPrecision = Literal["no", "bf16", "fp16"]
 BestBy = Literal["loss", "figure"]
@@ -56,7 +56,7 @@ class TrainingConfig:
         gradient_accumulation_steps: Parts that a batch is cut into, for less memory. The step stays that of the whole
             batch but for batch norm, whose statistics are those of each part.
         gradient_checkpointing: Compute activations again in the backward pass, for less memory, of networks that can.
-        optimizer: ``"adam"`` (weight decay in the gradient), ``"adamw"`` or ``"sgd"``.
+        optimizer: ``"adam"`` (weight decay in the gradient), ``"adamw"``, ``"sgd"`` or ``"adagrad"``.
         learning_rate: At its highest.
         weight_decay: See `optimizer`.
         momentum: Momentum of ``"sgd"``.

@@ -68,6 +68,7 @@ def train(
     resume: bool = False,
     progress: bool = True,
     on_begin: Callable[[], None] | None = None,
+    keep_states: bool = True,
 ) -> TrainingResult:
     """Train a detector on stored features, choose its best epoch and its threshold on validation videos, and save it.
 
@@ -87,6 +88,8 @@ def train(
         resume: Go on with the run in ``config.output_dir``, if there is one.
         progress: Whether to show a bar.
         on_begin: Called in the main process when all checks have passed and training begins.
+        keep_states: Whether each epoch leaves a state to resume from, of three times the size of the weights; without
+            it a run that was stopped begins again, to the same end.
 
     Returns:
         [`TrainingResult`].
@@ -104,7 +107,7 @@ def train(
     """
     # Which refuses processes that do not know of each other.
     with only_run(config.output_dir, process_state().is_main_process):
-        return _train(config, train_data, validation_data, model, processor, resume, progress, on_begin)
+        return _train(config, train_data, validation_data, model, processor, resume, progress, on_begin, keep_states)
 
 
 def _train(
@@ -116,6 +119,7 @@ def _train(
     resume: bool,
     progress: bool,
     on_begin: Callable[[], None] | None,
+    keep_states: bool,
 ) -> TrainingResult:
     AcceleratorState._reset_state()  # of an earlier run in this process, whose precision was another one
     accelerator = Accelerator(
@@ -149,7 +153,7 @@ def _train(
     objective.check(validation_data)
     warnings = objective.warnings(train_data, validation_data)
     described = {"figure": objective.figure, "figure_name": objective.figure_name, "warnings": warnings}
-    run = RunFolder(config, data_sha256(train_data, validation_data))
+    run = RunFolder(config, data_sha256(train_data, validation_data), keep_states)
     if (finished := run.check(resume)) is not None:
         if accelerator.is_main_process:
             run.clean(is_finished=True)
@@ -264,6 +268,9 @@ def _train(
 def _optimizer(config: TrainingConfig, model: PreTrainedModel) -> torch.optim.Optimizer:
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     shared = {"lr": config.learning_rate, "weight_decay": config.weight_decay, "fused": True}
+    if config.optimizer == "adagrad":
+        # torch's fused form of it is not on all devices.
+        return torch.optim.Adagrad(trained, **shared | {"fused": False})
     if config.optimizer == "sgd":
         return torch.optim.SGD(trained, momentum=config.momentum, **shared)
     return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer](trained, **shared)
