@@ -487,7 +487,7 @@ found.save({str(tmp_path)!r} + "/two-evaluated")
     [
         ({"epochs": 0}, "epochs must be a whole number, 1 or more, got 0"),
         ({"batch_size": 0}, "batch_size must be a whole number, 1 or more, got 0"),
-        ({"optimizer": "lion"}, "optimizer must be one of adam, adamw, sgd, got 'lion'"),
+        ({"optimizer": "lion"}, "optimizer must be one of adam, adamw, sgd, adagrad, got 'lion'"),
         ({"scheduler": "step"}, "scheduler must be one of constant,"),
         ({"mixed_precision": "int8"}, "mixed_precision must be one of no, bf16, fp16"),
         ({"learning_rate": 0.0}, "learning_rate must be above 0, got 0.0"),

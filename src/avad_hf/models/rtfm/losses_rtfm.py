@@ -4,9 +4,22 @@ Each is a mean over videos, so that the loss of a batch is the mean of its parts
 size of the batch nor on how many processes share it.
 """
 
+from typing import Protocol
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+
+class RtfmLossConfig(Protocol):
+    """What the config of a detector with these losses has."""
+
+    num_selected: int
+    dropout: float
+    margin: float
+    magnitude_weight: float
+    sparsity_weight: float
+    smoothness_weight: float
 
 
 def choose_clips(
@@ -88,9 +101,49 @@ def smoothness_loss(scores: Tensor, clip_mask: Tensor) -> Tensor:
     return _mean((scores.diff(dim=1).square() * are_real).sum(dim=1))
 
 
+def rtfm_losses(
+    config: RtfmLossConfig, logits: Tensor, magnitudes: Tensor, labels: Tensor, mask: Tensor | None, training: bool
+) -> dict[str, Tensor]:
+    """All of them; what RTFM is trained with, and detectors that were made after it.
+
+    Args:
+        config: The weights, by their names, and how clips are chosen.
+        logits (`torch.Tensor` of shape `(B, T)`): Scores of clips, before the sigmoid.
+        magnitudes (`torch.Tensor` of shape `(B, T)`): Norms of the clips' features.
+        labels (`torch.Tensor` of shape `(B,)`): 1 for anomalous videos, 0 for normal ones.
+        mask (`torch.Tensor` of shape `(B, T)`): False for padding; all clips are real if not given.
+        training: Whether clips are passed over at random.
+
+    Returns:
+        ``loss``, ``video_loss``, ``magnitude_loss``, ``sparsity_loss`` and ``smoothness_loss``.
+    """
+    logits, magnitudes = logits.float(), magnitudes.float()
+    mask = torch.ones_like(logits, dtype=torch.bool) if mask is None else mask.bool()
+    has_clips = mask.any(dim=1)
+    logits, magnitudes, labels, mask = (value[has_clips] for value in (logits, magnitudes, labels, mask))
+
+    chosen, are_real = choose_clips(magnitudes, mask, config.num_selected, config.dropout if training else 0.0)
+    of_videos = (magnitudes.gather(1, chosen) * are_real).sum(dim=1) / are_real.sum(dim=1)
+    anomalous = labels == 1
+    scores, score_mask = logits[anomalous].sigmoid(), mask[anomalous]
+    parts = {
+        "video_loss": video_loss(logits.gather(1, chosen), labels, are_real),
+        "magnitude_loss": magnitude_loss(of_videos, labels, config.margin),
+        "sparsity_loss": sparsity_loss(scores, score_mask),
+        "smoothness_loss": smoothness_loss(scores, score_mask),
+    }
+    total = (
+        parts["video_loss"]
+        + config.magnitude_weight * parts["magnitude_loss"]
+        + config.sparsity_weight * parts["sparsity_loss"]
+        + config.smoothness_weight * parts["smoothness_loss"]
+    )
+    return {"loss": total, **parts}
+
+
 def _mean(losses: Tensor) -> Tensor:
     """The mean; 0 of nothing."""
     return losses.sum() / max(1, len(losses))
 
 
-__all__ = ["choose_clips", "magnitude_loss", "smoothness_loss", "sparsity_loss", "video_loss"]
+__all__ = ["choose_clips", "magnitude_loss", "rtfm_losses", "smoothness_loss", "sparsity_loss", "video_loss"]

@@ -20,7 +20,7 @@ from avad_hf.models.forwarding import network_forward
 from avad_hf.models.normalisation import masked_batch_norm
 
 from .configuration_rtfm import RtfmConfig
-from .losses_rtfm import choose_clips, magnitude_loss, smoothness_loss, sparsity_loss, video_loss
+from .losses_rtfm import rtfm_losses
 
 
 @dataclass
@@ -311,30 +311,7 @@ class RtfmForAnomalyDetection(RtfmPreTrainedModel, DetectorModel):
         if getattr(outputs, "magnitudes", None) is None:
             raise TypeError("RTFM's losses need logits and magnitudes of the clips, as forward gives them.")
         refuse_other_labels(labels)
-        config = self.config
-        logits, magnitudes = outputs.logits.float(), outputs.magnitudes.float()
-        mask = torch.ones_like(logits, dtype=torch.bool) if mask is None else mask.bool()
-        has_clips = mask.any(dim=1)
-        logits, magnitudes, labels, mask = (value[has_clips] for value in (logits, magnitudes, labels, mask))
-
-        dropout = config.dropout if self.training else 0.0
-        chosen, are_real = choose_clips(magnitudes, mask, config.num_selected, dropout)
-        of_videos = (magnitudes.gather(1, chosen) * are_real).sum(dim=1) / are_real.sum(dim=1)
-        anomalous = labels == 1
-        scores, score_mask = logits[anomalous].sigmoid(), mask[anomalous]
-        parts = {
-            "video_loss": video_loss(logits.gather(1, chosen), labels, are_real),
-            "magnitude_loss": magnitude_loss(of_videos, labels, config.margin),
-            "sparsity_loss": sparsity_loss(scores, score_mask),
-            "smoothness_loss": smoothness_loss(scores, score_mask),
-        }
-        total = (
-            parts["video_loss"]
-            + config.magnitude_weight * parts["magnitude_loss"]
-            + config.sparsity_weight * parts["sparsity_loss"]
-            + config.smoothness_weight * parts["smoothness_loss"]
-        )
-        return {"loss": total, **parts}
+        return rtfm_losses(self.config, outputs.logits, outputs.magnitudes, labels, mask, self.training)
 
     def explain(self, outputs: Any) -> dict[str, Tensor]:
         """Magnitudes of the clips' features, which anomalous clips have large ones of."""

@@ -1,0 +1,22 @@
+"""BN-WVAD to begin training from."""
+
+from typing import Any
+
+from avad_hf.models.clip_vectors import untrained
+from avad_hf.models.untrained_parts import Size, Untrained
+
+from .configuration_bnwvad import BnwvadConfig
+
+# Settings that differ from the defaults, which are the published ones.
+SIZES: dict[Size, dict[str, Any]] = {
+    "base": {},
+    "tiny": {"hidden_size": 32, "num_heads": 2, "head_size": 16, "feedforward_size": 32, "num_segments": 32},
+}
+
+
+def init(size: Size, seed: int, video_encoder=None, audio_encoder=None, **options: Any) -> Untrained:
+    """An untrained BN-WVAD detector and its processor; arguments as of `avad_hf.untrained.init`."""
+    return untrained(BnwvadConfig, size, seed, video_encoder, audio_encoder, **SIZES[size] | options)
+
+
+__all__ = ["SIZES", "init"]
