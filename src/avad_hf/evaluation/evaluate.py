@@ -17,7 +17,7 @@ from avad_hf.files import written_whole
 from avad_hf.hub.folders import weights_hash
 from avad_hf.media.clips import deciding_clips
 from avad_hf.metrics.videos import TailRule, VideoRule
-from avad_hf.models.detector import spec_of
+from avad_hf.models.detector import DetectorSpec, spec_of
 from avad_hf.processes import process_state
 
 from .figures import (
@@ -31,7 +31,16 @@ from .figures import (
     why_undefined,
     without_nan,
 )
-from .scoring import STORED, labels_of, one_row_a_video, refuse_other_features, score_clips
+from .scoring import (
+    STORED,
+    class_logits_of_videos,
+    labels_of,
+    one_row_a_video,
+    refuse_other_features,
+    score_clips,
+    video_class_logits,
+    video_of,
+)
 
 # Longer videos are detected by windows, unless a processor has others.
 LONG_S = 20.0
@@ -48,7 +57,9 @@ class Evaluation:
             ``num_crops`` is how many crops of each frame were scored: their scores are averaged before all else.
             Of a detector of event classes: ``events``, with ``top1_recall`` of each class, ``top1_accuracy`` of all
             videos, ``top1_macro``, its mean over classes, and ``confusion_matrix``, rows being what videos are and
-            columns what they are called; ``clip`` and ``frame`` are ``None`` then, since a video has one score.
+            columns what they are called; ``clip`` and ``frame`` are ``None`` then, since a video has one score. A
+            detector of clips that names classes has all of these: it calls a video by its highest clips, whatever the
+            threshold.
         videos: Each video's ``id``, ``label``, ``anomaly``, ``scene``, ``score``, ``has_audio``, ``duration`` in
             seconds, ``clips`` (``start`` and ``end`` in seconds, ``score``; ``partial`` where one does not decide),
             and ``anomalous_frames``: stretches in seconds, or ``None`` where frames have no labels;
@@ -115,20 +126,25 @@ def evaluate(
     refuse_other_features(model.config, model.name_or_path, features)
     options = {} if audio_path is None else {"audio_path": audio_path}
     spec, names = spec_of(model), None
-    if spec.objective == "classes":
-        names = [model.config.id2label[number] for number in range(model.config.num_labels)]
-        features = features.with_classes(names)
-    scored = score_clips(model, features, batch_size, on_progress, **options)
     notes = [model.config.notice] if model.config.notice else []
+    if spec.objective == "classes" or spec.normal_labels:
+        names = [model.config.id2label[number] for number in range(model.config.num_labels)]
+        try:
+            features = features.with_classes(names, beside=spec.objective == "clips")
+        except ValueError as error:
+            if spec.objective == "classes":
+                raise
+            # Its scores can be judged all the same.
+            names = None
+            notes.append(f"No figures of classes. {error}")
+    scored = score_clips(model, features, batch_size, on_progress, **options)
     facts = {
         "weights_sha256": weights_hash(model),
         "audio_path": audio_path or getattr(model.config, "audio_path", None),
         "threshold": threshold,
         "threshold_origin": model.config.threshold_origin if threshold == model.config.threshold else "given by hand",
     }
-    return _evaluation(
-        features, scored, facts, by_scene or {}, names, notes, video_rule, tail, num_resamples, spec.alpha
-    )
+    return _evaluation(features, scored, facts, by_scene or {}, names, notes, video_rule, tail, num_resamples, spec)
 
 
 def evaluate_scores(
@@ -181,7 +197,8 @@ def evaluate_scores(
         "threshold": float(threshold),
         "threshold_origin": "given by hand",
     }
-    return _evaluation(features, scored, facts, {}, None, [], video_rule, tail, num_resamples)
+    spec = DetectorSpec("scores of elsewhere")
+    return _evaluation(features, scored, facts, {}, None, [], video_rule, tail, num_resamples, spec)
 
 
 def _evaluation(
@@ -194,20 +211,21 @@ def _evaluation(
     video_rule: VideoRule,
     tail: TailRule,
     num_resamples: int,
-    alpha: int = 4,
+    spec: DetectorSpec,
 ) -> Evaluation:
-    """All figures of scored videos; `facts` says where the scores are from, `names` are the detector's classes."""
+    """All figures of scored videos; `facts` says where the scores are from, `names` are the classes to judge by."""
     threshold = facts["threshold"]
     rows, clips, num_crops = one_row_a_video(features.rows, scored)
     videos = [
-        video_result(row, scores, times, video_rule, alpha, np.array(deciding_clips(times.tolist())))
+        video_result(row, scores, times, video_rule, spec.alpha, np.array(deciding_clips(times.tolist())))
         for row, (scores, times) in zip(rows, clips, strict=True)
     ]
     events = None
     if names is not None:
-        # A long video is called by the window that decides its score.
-        deciding = [{"class_logits": item["class_logits"][item["scores"].argmax()]} for item in scored]
-        events = event_figures(features.class_numbers, deciding, names, videos)
+        numbers = {video_of(row): number for row, number in zip(features.rows, features.class_numbers, strict=True)}
+        logits = [video_class_logits(item, spec) for item in class_logits_of_videos(features.rows, scored)]
+        events = event_figures([numbers[row["id"]] for row in rows], logits, names, videos)
+    has_one_score = spec.objective == "classes"
     labels = np.array([int(row["anomaly"]) for row in rows])
     scores = np.array([video["score"] for video in videos])
     thresholds = np.array([by_scene.get(str(row["scene"]), threshold) for row in rows])
@@ -232,11 +250,11 @@ def _evaluation(
         "num_clips": sum(len(video["clips"]) for video in videos),
         "num_crops": num_crops,
         **{name: facts[name] for name in ("audio_path", "threshold", "threshold_origin")},
-        "video": video_figures(labels, scores, videos, thresholds, video_rule, num_resamples, alpha),
-        "clip": clip_figures(labels, videos, num_resamples) if events is None else None,
-        "frame": frame_figures(features, rows, videos, thresholds, tail, num_resamples, notes)
-        if events is None
-        else None,
+        "video": video_figures(labels, scores, videos, thresholds, video_rule, num_resamples, spec.alpha),
+        "clip": None if has_one_score else clip_figures(labels, videos, num_resamples),
+        "frame": None
+        if has_one_score
+        else frame_figures(features, rows, videos, thresholds, tail, num_resamples, notes),
         "classes": class_figures(labels, scores, videos, thresholds),
         "scenes": scene_figures(labels, scores, videos, thresholds),
         "undefined": {},

@@ -211,12 +211,12 @@ def peak_hits(by_video: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
 
 def event_figures(
     labels: Sequence[int],
-    scored: Sequence[dict[str, np.ndarray]],
+    class_logits: Sequence[np.ndarray],
     names: Sequence[str],
     videos: list[dict[str, Any]],
 ) -> dict[str, Any]:
     """Figures of event classes; puts the class and the probabilities of each video into `videos` as well."""
-    logits = np.stack([item["class_logits"] for item in scored]).astype(np.float64)
+    logits = np.stack(class_logits).astype(np.float64)
     likelihood = np.exp(logits - logits.max(axis=1, keepdims=True))
     likelihood /= likelihood.sum(axis=1, keepdims=True)
     called = logits.argmax(axis=1)
@@ -286,10 +286,8 @@ def why_undefined(figures: dict[str, Any], videos: Sequence[dict[str, Any]]) -> 
     elif lone := [name for name, row in figures["scenes"].items() if row["roc_auc"] is None]:
         reasons["scenes"] = f"all videos of {', '.join(lone)} are normal, or all are anomalous"
     frame = figures["frame"]
-    if "events" in figures:
+    if figures["clip"] is None:
         reasons["clip, frame"] = "the detector names the event of a whole video, which has one score"
-        if empty := [name for name, count in figures["events"]["num_videos"].items() if not count]:
-            reasons["events.top1_recall"] = f"no video is labelled {', '.join(empty)}"
     elif frame is None:
         unfit = [video["id"] for video in videos if not video.get("frame_labels_fit", True)]
         without = [video["id"] for video in videos if video["anomalous_frames"] is None and video["id"] not in unfit]
@@ -309,6 +307,9 @@ def why_undefined(figures: dict[str, Any], videos: Sequence[dict[str, Any]]) -> 
             "false_alarm_rate_of_normal_videos": "no normal videos",
         }
         reasons |= {f"frame.{name}": reason for name, reason in names.items() if frame[name] is None}
+    counts = figures.get("events", {}).get("num_videos", {})
+    if empty := [name for name, count in counts.items() if not count]:
+        reasons["events.top1_recall"] = f"no video is labelled {', '.join(empty)}"
     for part in ("video", "clip", "frame"):
         known = figures[part] or {}
         if known.get("roc_auc") is not None and known.get("roc_auc_interval_95", [0])[0] is None:

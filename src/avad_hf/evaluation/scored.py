@@ -11,7 +11,7 @@ from avad_hf.media.clips import deciding_clips
 from avad_hf.metrics.event_streams import Recording
 from avad_hf.models.detector import spec_of
 
-from .scoring import one_row_a_video, score_clips
+from .scoring import class_logits_of_videos, one_row_a_video, score_clips
 
 # Clips that are scored together: recordings of an hour have 2,800, whose feature maps take 1.3 GB.
 MOST_CLIPS_TOGETHER, MOST_VIDEOS_TOGETHER = 2048, 16
@@ -44,7 +44,8 @@ def scored_recordings(
     if "class_logits" in scored[0]:
         labels = [model.config.id2label[number] for number in range(model.config.num_labels)]
         is_normal = np.isin(labels, spec_of(model).normal_labels)
-        classes = [np.where(is_normal, -np.inf, item["class_logits"]).argmax(axis=1) for item in scored]
+        videos = class_logits_of_videos(features.rows, scored)
+        classes = [np.where(is_normal, -np.inf, item["class_logits"]).argmax(axis=1) for item in videos]
     recordings = [
         Recording(row["id"], scores, times, np.array(deciding_clips(times.tolist())), number)
         for row, (scores, times), number in zip(rows, clips, classes, strict=True)

@@ -14,7 +14,7 @@ from transformers import PreTrainedConfig
 
 from avad_hf.features.dataset import FeatureDataset
 from avad_hf.features.store import recipe_sha256
-from avad_hf.models.detector import spec_of
+from avad_hf.models.detector import DetectorSpec, spec_of
 from avad_hf.processes import process_state
 
 # What stores hold, in words.
@@ -64,7 +64,8 @@ def score_clips(
     Returns:
         For each video, in the order of ``features.rows``: ``scores`` of shape `(T,)`, float64, ``times`` of shape
         `(T, 2)`, ``logits``, what the scores were made of, and whatever else the detector's losses need of clips; of a
-        detector of event classes also ``class_logits`` of shape `(T, num_labels)`, where T is 1 but for long videos.
+        detector of event classes also ``class_logits`` of shape `(T, num_labels)`, where T is 1 but for long videos;
+        of a detector of clips that names classes too, those of the clips.
 
     Raises:
         TypeError: If the model is no detector.
@@ -104,7 +105,7 @@ def _by_video(model: torch.nn.Module, outputs: Any, batch: dict[str, Tensor]) ->
     kept = {"scores": model.scores(outputs), "logits": getattr(outputs, main), "times": batch["clip_times"]}
     kept |= {name: getattr(outputs, name) for name in others}
     if model.probabilities(outputs) is not None:
-        kept["class_logits"] = outputs.logits
+        kept["class_logits"] = getattr(outputs, "class_logits", outputs.logits)
     kept = {
         name: value.to("cpu", value.dtype if value.dtype == torch.float64 else torch.float32).numpy()
         for name, value in kept.items()
@@ -129,6 +130,21 @@ def inputs_of(model: torch.nn.Module, batch: dict[str, Tensor], device: torch.de
     return {name: value.to(device) for name, value in batch.items() if name in names}
 
 
+def video_class_logits(item: dict[str, np.ndarray], spec: DetectorSpec) -> np.ndarray:
+    """Class logits by which a video is called, of shape `(num_labels,)`.
+
+    A long video of a detector of event classes is called by the window that decides its score; a detector of clips
+    calls a video by the mean of its highest clips, ``max(1, T // alpha)`` of them.
+
+    Args:
+        item: What `score_clips` gives of a video.
+        spec: What the detector says of itself.
+    """
+    count = max(1, len(item["scores"]) // spec.alpha) if spec.objective == "clips" else 1
+    highest = np.argsort(-item["scores"], kind="stable")[:count]
+    return item["class_logits"][highest].mean(axis=0)
+
+
 def one_row_a_video(
     rows: Sequence[dict[str, Any]], scored: Sequence[dict[str, np.ndarray]]
 ) -> tuple[list[dict[str, Any]], list[tuple[np.ndarray, np.ndarray]], int]:
@@ -136,14 +152,12 @@ def one_row_a_video(
 
     Published features may hold several crops of each frame, each in a row of its own.
     """
-    crops: dict[str, list[int]] = {}
-    for index, row in enumerate(rows):
-        if np.isnan(scored[index]["logits"]).any():
+    for row, item in zip(rows, scored, strict=True):
+        if np.isnan(item["logits"]).any():
             raise ValueError(
                 f"{row['id']}: the model's scores are NaN. Its weights are damaged, or its precision is too low."
             )
-        is_crop = row.get("video_id") is not None and row.get("crop") is not None
-        crops.setdefault(row["video_id"] if is_crop else row["id"], []).append(index)
+    crops = _crops(rows)
     videos, clips = [], []
     for name, indices in crops.items():
         if len({len(scored[index]["logits"]) for index in indices}) > 1:
@@ -152,3 +166,27 @@ def one_row_a_video(
         videos.append(rows[indices[0]] | {"id": name})
         clips.append((scores, scored[indices[0]]["times"]))
     return videos, clips, max(map(len, crops.values()))
+
+
+def class_logits_of_videos(
+    rows: Sequence[dict[str, Any]], scored: Sequence[dict[str, np.ndarray]]
+) -> list[dict[str, np.ndarray]]:
+    """``scores`` and ``class_logits`` of each video's clips, in the order of `one_row_a_video`; means of its crops."""
+    return [
+        {name: np.mean([scored[index][name] for index in indices], axis=0) for name in ("scores", "class_logits")}
+        for indices in _crops(rows).values()
+    ]
+
+
+def _crops(rows: Sequence[dict[str, Any]]) -> dict[str, list[int]]:
+    """Numbers of the rows of each video, by its id."""
+    crops: dict[str, list[int]] = {}
+    for index, row in enumerate(rows):
+        crops.setdefault(video_of(row), []).append(index)
+    return crops
+
+
+def video_of(row: dict[str, Any]) -> str:
+    """Id of the video that a row is of, or a crop of."""
+    is_crop = row.get("video_id") is not None and row.get("crop") is not None
+    return row["video_id"] if is_crop else row["id"]

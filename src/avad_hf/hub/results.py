@@ -100,7 +100,9 @@ class Report:
     def entry(self) -> EvalResultEntry | None:
         """The main figure for the model's page; ``None`` if the data set is not on the Hub, or it is not defined."""
         figures = {(part, name): (words, value) for part, name, words, value in self.found}
-        main = figures.get(("events", "top1_accuracy")) or figures.get(("video", "roc_auc"))
+        # That of detectors which name events and do no more.
+        named = figures.get(("events", "top1_accuracy")) if self.figures["clip"] is None else None
+        main = named or figures.get(("video", "roc_auc"))
         if main is None or self.data["hub_id"] is None:
             return None
         words, value = main

@@ -74,13 +74,13 @@ def _summary(figures: dict[str, Any]) -> str:
         f"{figures['num_anomalous']:,} anomalous)",
         *(
             []
-            if "events" in figures
+            if figures["clip"] is None
             else [
                 count(figures["num_clips"], "clip")
                 + (f", the mean of {figures['num_crops']} crops each" if figures["num_crops"] > 1 else "")
             ]
         ),
-        *([] if "events" in figures else [f"audio path: {figures['audio_path'] or 'not named'}"]),
+        *([] if figures["clip"] is None else [f"audio path: {figures['audio_path'] or 'not named'}"]),
         f"threshold {shown_score(figures['threshold'])}: {figures['threshold_origin'] or 'not tuned'}",
     ]
     return " &middot; ".join(text(part) for part in parts)
@@ -109,7 +109,7 @@ def _events(figures: dict[str, Any]) -> str:
 def _ranking(figures: dict[str, Any]) -> str:
     """What does not depend on the threshold, for videos, clips and frames."""
     # A detector of events gives a video one score.
-    parts, reasons = ("video",) if "events" in figures else ("video", "clip", "frame"), []
+    parts, reasons = ("video",) if figures["clip"] is None else ("video", "clip", "frame"), []
     video, clip, frame = (figures[part] for part in ("video", "clip", "frame"))
 
     def shown(part: str, key: str) -> str:
@@ -135,7 +135,7 @@ def _ranking(figures: dict[str, Any]) -> str:
         "average_precision_step": "Average precision, step",
         "average_precision_trapezoid": "Average precision, trapezoid",
     }
-    if "events" in figures:
+    if figures["clip"] is None:
         del names["roc_auc_max"], names["roc_auc_topk_mean"]
     if frame is None or "peak_hits" not in frame:  # of an older evaluation
         del names["peak_hits"]
@@ -159,7 +159,7 @@ def _ranking(figures: dict[str, Any]) -> str:
         ),
     ]
     caption = f"The score of a video is that of {text(RULES.get(video['rule'], video['rule']))}"
-    if "events" in figures:
+    if figures["clip"] is None:
         caption = "The score of a video is 1 minus the probability of the normal classes"
     if frame is not None:
         caption += f"; rule for the last frames: {text(frame['tail'])}"

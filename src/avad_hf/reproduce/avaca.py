@@ -11,14 +11,25 @@ from typing import Any, Literal
 
 from transformers import ProcessorMixin
 
-from avad_hf.corpora.classes import MAVAD_SCENES
+from avad_hf.corpora.classes import MAVAD_CLASSES, MAVAD_SCENES
 from avad_hf.corpora.splits import SEEDS
 from avad_hf.features.dataset import FeatureDataset
 from avad_hf.features.extraction import index_rows
+from avad_hf.models.avaca.configuration_avaca import AvacaConfig
+from avad_hf.processes import process_state
 
+from .classes_avaca import class_settings, classes_as_markdown
+from .pictures_avaca import corpus_tables, draw_examples
 from .protocol import Figure, Protocol, held, load, write_tables
 
 AUDIO_PATHS = ("zeroed", "focused", "plain")
+# The paper's own fusion, and how the others are called.
+FUSION = AvacaConfig.fusion
+FUSION_NAMES = {
+    "transformer": "intermediate transformer",
+    "attention": "intermediate attention",
+    "late": "late transformer",
+}
 STREETS = ("crossing", "underpass", "overlook")
 # Detectors of the synthetic world, as the demonstration model has them: the videos are few and their maps small.
 SYNTHETIC_WIDTHS = {"hidden_size": 32, "intermediate_size": 64}
@@ -48,14 +59,28 @@ SHANGHAITECH = {
 }
 
 
-def _run(protocol: Protocol, store: Path, scene: str | None, seed: int, audio_path: str) -> dict[str, Any]:
-    return protocol.run(store, scene, seed, audio_path, {"audio_path": audio_path}, f"{audio_path} audio")
+def _run(
+    protocol: Protocol,
+    store: Path,
+    scene: str | None,
+    seed: int,
+    audio_path: str,
+    fusion: str = FUSION,
+    classes: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Figures of one detector; `classes` are settings of those that it names, if it shall name some."""
+    name, options, described = audio_path, {"audio_path": audio_path}, f"{audio_path} audio"
+    if fusion != FUSION:
+        name, options, described = f"{fusion}-{name}", options | {"fusion": fusion}, f"{fusion} fusion, {described}"
+    if classes is not None:
+        name, options, described = f"classes-{name}", options | classes, f"classes, {described}"
+    return protocol.run(store, scene, seed, name, options, described)
 
 
-def table_iii(protocol: Protocol, store: Path, scenes: Sequence[str], claim: str) -> str:
+def table_iii(protocol: Protocol, store: Path, scenes: Sequence[str], claim: str, fusion: str = FUSION) -> str:
     """Scenes by audio path, each cell over all splits: AUC of videos, of clips, and of frames if they have labels."""
     cells = {
-        (scene, audio_path): [_run(protocol, store, scene, seed, audio_path) for seed in protocol.seeds]
+        (scene, audio_path): [_run(protocol, store, scene, seed, audio_path, fusion) for seed in protocol.seeds]
         for scene in scenes
         for audio_path in AUDIO_PATHS
     }
@@ -72,11 +97,28 @@ def table_iii(protocol: Protocol, store: Path, scenes: Sequence[str], claim: str
         for scene in scenes:
             row = []
             for audio_path in AUDIO_PATHS:
-                published = PAPER.get((scene, audio_path), "") if kind == "video" else ""
+                published = PAPER.get((scene, audio_path), "") if kind == "video" and fusion == FUSION else ""
                 row.append(str(Figure(_areas(cells[scene, audio_path], kind), published)))
             lines.append(f"| {scene} | " + " | ".join(row) + " |")
         parts.append(f"{title}, AUC in per cent:\n\n" + "\n".join(lines))
-    return f"## Table III: {claim}\n\n" + "\n\n".join(parts)
+    return f"## Table III: {claim}{_with_fusion(fusion)}\n\n" + "\n\n".join(parts)
+
+
+def table_classes(protocol: Protocol, store: Path, scenes: Sequence[str], claim: str, fusion: str = FUSION) -> str:
+    """Detectors on the focused audio path that name the classes of their scene as well, and how well they do."""
+    rows = FeatureDataset(store).rows
+    settings = {scene: class_settings([row for row in rows if row["scene"] == scene]) for scene in scenes}
+    found = {
+        scene: [_run(protocol, store, scene, seed, "focused", fusion, chosen) for seed in protocol.seeds]
+        for scene, chosen in settings.items()
+        if chosen is not None
+    }
+    areas = {scene: str(Figure(_areas(runs, "video"))) for scene, runs in found.items()}
+    return f"## Classes: {claim}{_with_fusion(fusion)}\n\n{classes_as_markdown(found, areas)}"
+
+
+def _with_fusion(fusion: str) -> str:
+    return "" if fusion == FUSION else f", {FUSION_NAMES[fusion]} fusion"
 
 
 def table_iv(protocol: Protocol, store: Path) -> str:
@@ -185,6 +227,27 @@ def _refuse_other_splits(anonymised: Path, raw: Path, seeds: Sequence[int]) -> N
             )
 
 
+def _by_fusion(
+    protocol: Protocol, store: Path, scenes: Sequence[str], claim: str, fusions: Sequence[str], classes: bool
+) -> list[str]:
+    """Table III of each fusion, and the table of classes if it is asked for."""
+    tables = [table_iii(protocol, store, scenes, claim, fusion) for fusion in fusions]
+    return tables + [table_classes(protocol, store, scenes, claim, fusion) for fusion in fusions if classes]
+
+
+def _corpus(protocol: Protocol, store: Path, rows: Sequence[dict[str, Any]], scenes: Sequence[str]) -> str:
+    """What the corpus holds, with a picture of examples of each scene."""
+    text = corpus_tables(FeatureDataset(store).rows, scenes, MAVAD_CLASSES.names)
+    for scene in scenes:
+        path = protocol.output_dir / f"examples-{scene}.png"
+        if process_state().is_main_process:
+            draw_examples(
+                [row for row in rows if row["scene"] == scene], MAVAD_CLASSES.names, path, f"{scene} (Figure 2)"
+            )
+        text += f"\n\n![Frames and spectrogram of one video of each class, {scene}]({path.name})"
+    return text
+
+
 def _areas(runs: Sequence[dict[str, Any]], kind: str) -> list[float]:
     return [float("nan") if (area := found[kind]["roc_auc"]) is None else area for found in runs]
 
@@ -201,12 +264,15 @@ def reproduce(
     profile: str | None = None,
     seeds: Sequence[int] = SEEDS,
     num_videos: int = 200,
+    fusions: Sequence[str] = (FUSION,),
+    classes: bool = False,
     settings: dict[str, Any] | None = None,
     on_stage: Callable[[str], None] = lambda stage: None,
 ) -> str:
     """Run the protocol of the paper on a corpus and write its tables.
 
-    MAVAD: one detector a scene, split and audio path (Table III), and raw beside anonymised copies (Table V).
+    MAVAD: one detector a scene, split and audio path (Table III), and raw beside anonymised copies (Table V); what the
+    corpus holds, and a picture of examples of each scene (Tables I and II, Figures 1 and 2).
     ShanghaiTech: the published split with zero audio (Table IV); each seed holds another quarter of the training
     videos out to choose the epoch. The synthetic world: Table III on its three streets.
 
@@ -222,6 +288,9 @@ def reproduce(
         profile: Training profile; the published one by default, and the default one for the synthetic world.
         seeds: One split each.
         num_videos: A scene of the synthetic world.
+        fusions: Table III is made with each of these ways to put sight and sound together: ``"transformer"``,
+            ``"attention"``, ``"late"``.
+        classes: Whether detectors that name the class of a video are trained too, one a scene, split and fusion.
         settings: Training settings, which count before the profile's.
         on_stage: Told in words what is done next.
 
@@ -236,6 +305,11 @@ def reproduce(
         raise ValueError(f"corpus must be mavad, shanghaitech or synthetic, got {corpus!r}.")
     if raw_dir is not None and corpus != "mavad":
         raise ValueError("raw_dir is for MAVAD, whose Table V compares raw and anonymised videos.")
+    if corpus == "shanghaitech" and (classes or tuple(fusions) != (FUSION,)):
+        raise ValueError("fusions and classes are for Table III, of MAVAD and the synthetic world. Leave them out.")
+    if not fusions or (unknown := [name for name in fusions if name not in AvacaConfig.fusions]):
+        given = ", ".join(unknown) if fusions else "none"
+        raise ValueError(f"fusions must be some of {', '.join(AvacaConfig.fusions)}, got {given}.")
     if match_by is not None and raw_dir is None:
         raise ValueError(
             f"match_by={match_by!r} is for Table V: give raw_dir, the videos before they were anonymised."
@@ -253,18 +327,21 @@ def reproduce(
         scenes = {scene: load(corpus, scene, data_dir=data_dir, num_videos=num_videos) for scene in STREETS}
         for rows in scenes.values():
             store = protocol.features(corpus, rows, processor)
-        tables = [table_iii(protocol, store, STREETS, f"synthetic world, {num_videos} drawn videos a scene")]
+        claim = f"synthetic world, {num_videos} drawn videos a scene"
+        tables = _by_fusion(protocol, store, STREETS, claim, fusions, classes)
+        tables.append(_corpus(protocol, store, [row for rows in scenes.values() for row in index_rows(rows)], STREETS))
     else:
         rows = load(corpus, data_dir=data_dir)
         # Before the hours that the first table takes.
         raw_rows = None if raw_dir is None else paired(load(corpus, data_dir=raw_dir), rows, match_by)
         store = protocol.features(corpus, rows, processor)
         scenes = [name for name in MAVAD_SCENES.names if name in {row["scene"] for row in FeatureDataset(store).rows}]
-        tables = [table_iii(protocol, store, scenes, "MAVAD")]
+        tables = _by_fusion(protocol, store, scenes, "MAVAD", fusions, classes)
         if raw_rows is not None:
             raw = protocol.features(f"{corpus}-raw", raw_rows, processor)
             _refuse_other_splits(store, raw, seeds)
             tables.append(table_v(protocol, store, raw, scenes))
+        tables.append(_corpus(protocol, store, index_rows(rows), scenes))
     notes = [
         f"Mean ± sample standard deviation over {len(seeds)} splits (seeds {', '.join(map(str, seeds))}), one "
         f"detector each, profile `{profile}`; epoch and threshold chosen on validation videos. All stages took "

@@ -74,6 +74,8 @@ def new_model(
                     config.model, dtype=torch.float32, trust_remote_code=False
                 )
             )
+        else:
+            model.prepare(data)
     # What was said of other weights is not true of these.
     model.config.notice = model.config.threshold_origin = model.config.thresholds = model.config.alarms = None
     model.config.recipe_sha256 = recipe_sha256(data.recipe) if data.recipe else None
@@ -133,7 +135,8 @@ def _config_of(
         elif config.fine_tune:
             refuse_other_features(model_config, config.model, data)
     option_names = {item.name for item in fields(model_config)} - {item.name for item in fields(PreTrainedConfig)}
-    option_names |= {"id2label"} if model_config.detector_spec.objective == "classes" else set()
+    if "normal_labels" in option_names:  # it names classes, or can
+        option_names |= {"id2label"} | ({"num_labels"} if model_config.detector_spec.objective == "clips" else set())
     if unknown := [name for name in config.model_options if name not in option_names]:
         near = [match for name in unknown for match in get_close_matches(name, option_names, n=1)]
         meant = f" Did you mean {', '.join(near)}?" if near else ""
@@ -141,6 +144,9 @@ def _config_of(
     settings = model_config.to_dict() | config.model_options
     if "id2label" in config.model_options:
         settings.pop("label2id")  # which is that of the classes before
+    elif "num_labels" in config.model_options:
+        classes = model_config.class_settings(data.rows, config.model_options["num_labels"])
+        settings |= {name: value for name, value in classes.items() if name not in config.model_options}
     if model_config.threshold_origin is not None and "threshold" not in config.model_options:
         settings["threshold"] = type(model_config).threshold  # found for other weights
     if data.reads == "features" and not config.fine_tune:

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from avad_hf.corpora.classes import normalised
 from avad_hf.corpora.splits import small_validation
-from avad_hf.evaluation.scoring import labels_of, score_clips
+from avad_hf.evaluation.scoring import labels_of, score_clips, video_class_logits
 from avad_hf.features.dataset import FeatureDataset
 from avad_hf.media.clips import deciding_clips
 from avad_hf.metrics.classes import top1_recall
@@ -24,11 +24,18 @@ from .config import TrainingConfig
 
 
 class ClipScores:
-    """Scores of clips, from labels of whole videos: 1 for anomalous ones, 0 for normal ones."""
+    """Scores of clips, from labels of whole videos: 1 for anomalous ones, 0 for normal ones.
+
+    Args:
+        names_classes: Whether the detector names the classes of videos as well.
+    """
 
     # Which validation figure tells how good an epoch is, what it is called, and what chooses the best one.
     figure, figure_name = "roc_auc", "ROC AUC"
     best_by = "loss"
+
+    def __init__(self, names_classes: bool = False):
+        self.names_classes = names_classes
 
     def batches(self, config: TrainingConfig, data: FeatureDataset) -> BalancedBatches:
         """Batches of an epoch."""
@@ -47,7 +54,7 @@ class ClipScores:
         """What one must know: few validation videos, and names of anomalies, which scores do not tell apart."""
         names = sorted({str(row["label"]) for row in train.rows if row["anomaly"] and row["label"] is not None})
         notes = _few(validation)
-        if [name for name in names if normalised(name) not in ("anomaly", "abnormal")]:
+        if not self.names_classes and [name for name in names if normalised(name) not in ("anomaly", "abnormal")]:
             learners = [
                 architecture.model_type
                 for architecture in architectures("head").values()
@@ -61,17 +68,21 @@ class ClipScores:
         return notes
 
     def labelled(self, data: FeatureDataset, model: PreTrainedModel) -> FeatureDataset:
-        """Videos with the labels that the model's loss takes."""
-        return data
+        """Videos with the labels that the model's loss takes, beside 0 and 1 the numbers of its classes."""
+        return data.with_classes(_class_names(model), beside=True) if self.names_classes else data
 
     def training_view(self, data: FeatureDataset, seed: int, epoch: int) -> FeatureDataset:
         """Videos as an epoch sees them."""
         return data
 
     def validate(self, detector: PreTrainedModel, data: FeatureDataset, epoch: int) -> dict[str, float]:
-        """AUC of the videos, each judged by its highest clip, and the loss of all videos as one batch."""
+        """AUC of the videos, each judged by its highest clip, and the loss of all videos as one batch.
+
+        Of a detector that names classes also its top-1 accuracy.
+        """
         scored = _finite(score_clips(detector, data), epoch)
         main, *others = detector.clip_outputs
+        others += ["class_logits"] if self.names_classes else []
         lengths = torch.tensor([len(item["logits"]) for item in scored])
         padded = {
             name: torch.nn.utils.rnn.pad_sequence([torch.from_numpy(item[key]) for item in scored], batch_first=True)
@@ -79,9 +90,13 @@ class ClipScores:
         }
         mask = torch.arange(int(lengths.max())) < lengths.unsqueeze(1)
         labels = labels_of(data)
-        losses = detector.losses(SimpleNamespace(**padded), torch.from_numpy(labels).float(), mask)
-        auc = Ranking(labels, _video_scores(scored)).roc_auc()
-        return {"roc_auc": auc} | {name: value.item() for name, value in losses.items()}
+        figures, classes = {"roc_auc": Ranking(labels, _video_scores(scored)).roc_auc()}, {}
+        if self.names_classes:
+            classes["class_labels"] = torch.tensor(data.class_numbers)
+            called = [video_class_logits(item, detector.detector_spec).argmax() for item in scored]
+            figures["top1_accuracy"] = float(np.mean(np.array(called) == data.class_numbers))
+        losses = detector.losses(SimpleNamespace(**padded), torch.from_numpy(labels).float(), mask, **classes)
+        return figures | {name: value.item() for name, value in losses.items()}
 
     def threshold(self, detector: PreTrainedModel, data: FeatureDataset) -> dict[str, Any]:
         """The threshold of the chosen weights, and how it was found."""
@@ -108,8 +123,7 @@ class EventClasses:
 
     def labelled(self, data: FeatureDataset, model: PreTrainedModel) -> FeatureDataset:
         """Videos with the numbers of the model's classes."""
-        names = model.config.id2label
-        return data.with_classes([names[number] for number in range(len(names))])
+        return data.with_classes(_class_names(model))
 
     def training_view(self, data: FeatureDataset, seed: int, epoch: int) -> FeatureDataset:
         """Videos as an epoch sees them: each mirrored with probability 0.5 (AVRL IV-C), alike in a resumed run."""
@@ -124,8 +138,7 @@ class EventClasses:
     def validate(self, detector: PreTrainedModel, data: FeatureDataset, epoch: int) -> dict[str, float]:
         """Top-1 accuracy, its mean over classes, and the loss of all videos."""
         scored = _finite(score_clips(detector, data), epoch)
-        # A long video is called by the window that decides its score.
-        logits = torch.from_numpy(np.stack([item["class_logits"][item["scores"].argmax()] for item in scored]))
+        logits = torch.from_numpy(np.stack([video_class_logits(item, detector.detector_spec) for item in scored]))
         labels = torch.tensor(data.class_numbers)
         recall = top1_recall(labels.numpy(), logits.argmax(dim=1).numpy(), list(detector.config.id2label.values()))
         loss = detector.losses(logits, labels)["loss"].item()
@@ -139,17 +152,18 @@ class EventClasses:
         return _equal_error(detector, data, "")
 
 
-OBJECTIVES = {"clips": ClipScores, "classes": EventClasses}
-
-
 def objective_of(spec: DetectorSpec) -> ClipScores | EventClasses:
     """What a detector learns; raises ``ValueError`` for one that learns nothing from labels."""
-    if spec.objective not in OBJECTIVES:
+    if spec.objective == "normality":
         raise ValueError(
             f"{spec.title} is not trained: it is fitted to normal footage, without labels. Use avad-hf fit, or name "
             "another architecture."
         )
-    return OBJECTIVES[spec.objective]()
+    return ClipScores(bool(spec.normal_labels)) if spec.objective == "clips" else EventClasses()
+
+
+def _class_names(model: PreTrainedModel) -> list[str]:
+    return [model.config.id2label[number] for number in range(model.config.num_labels)]
 
 
 def _few(validation: FeatureDataset) -> list[str]:

@@ -123,4 +123,38 @@ class AvacaAttentionBlock(CheckpointedModule):
         return attended + self.mlp(self.norm2(attended)), weights
 
 
-__all__ = ["AvacaAttention", "AvacaAttentionBlock", "AvacaConvLayer", "AvacaMlp", "eager_attention", "through"]
+class AvacaAttentionMap(CheckpointedModule):
+    """Attention of which the map alone counts: it weighs the steps of its keys (intermediate attention fusion).
+
+    The code of Chumachenko et al. also projects values and outputs, which it then never reads: those weights get no
+    gradients, and are left out.
+    """
+
+    def __init__(self, config: AvacaConfig):
+        super().__init__()
+        self.num_heads = config.num_attention_heads
+        self.q = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+        self.k = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+
+    def forward(self, keys: Tensor, queries: Tensor, output_attentions: bool) -> tuple[Tensor, Tensor | None]:
+        """Weigh keys of shape `(N, K, hidden_size)` by how much queries `(N, Q, hidden_size)` ask for each.
+
+        Returns:
+            The weighted keys, and the map of shape `(N, heads, Q, K)` if it is asked for.
+        """
+        return self.computed(self._forward, keys, queries, output_attentions)
+
+    def _forward(self, keys: Tensor, queries: Tensor, output_attentions: bool) -> tuple[Tensor, Tensor | None]:
+        q, k = (
+            layer(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            for layer, x in ((self.q, queries), (self.k, keys))
+        )
+        weights = torch.softmax((q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1), dim=-1)
+        # The mean of the heads, and the sum of the queries, as there: weights of all keys sum to the queries' number.
+        return keys * weights.mean(dim=1).sum(dim=1).unsqueeze(-1), weights if output_attentions else None
+
+
+__all__ = [
+    *("AvacaAttention", "AvacaAttentionBlock", "AvacaAttentionMap", "AvacaConvLayer", "AvacaMlp", "eager_attention"),
+    "through",
+]

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
@@ -16,9 +17,11 @@ from avad_hf.models.detector import DetectorModel
 from avad_hf.models.forwarding import network_forward
 from avad_hf.models.losses import center_loss, dmil_loss
 
+from .classes_avaca import class_loss
 from .configuration_avaca import AudioPath, AvacaConfig
 from .end_to_end_avaca import AvacaEncoders
-from .layers_avaca import AvacaAttentionBlock, AvacaConvLayer, through
+from .inputs_avaca import check_features, refuse_nan
+from .layers_avaca import AvacaAttentionBlock, AvacaAttentionMap, AvacaConvLayer, through
 
 
 @dataclass
@@ -27,13 +30,15 @@ class AvacaModelOutput(ModelOutput):
 
     Args:
         clip_states (`torch.Tensor` of shape `(B, T, 2 * hidden_size)`):
-            Fused state of each clip, first half from the audio path (AVT, audio stage 2); zero for padding.
+            Fused state of each clip, first half from the audio path (AVT), second half from the visual path (VAT);
+            zero for padding.
         attentions (`tuple` of two `torch.Tensor`):
             On request: of the transformer in the visual path, shape `(B, T, heads, S, h * w)`, and of the one in the
             audio path, shape `(B, T, heads, h * w, S - 1)` (focused) or `(B, T, heads, h * w, S)` (plain).
         hidden_states (`tuple` of four `torch.Tensor`):
             On request: cells of the picture, of shape `(B, T, h * w, hidden_size)`, and steps of the sound, of shape
-            `(B, T, S, hidden_size)`, after stage 1, and both after the transformers.
+            `(B, T, S, hidden_size)`, after stage 1, and both after the transformers. Attention fusion weighs its keys:
+            of the focused path it leaves S - 1 steps of the sound.
     """
 
     clip_states: Tensor | None = None
@@ -46,11 +51,16 @@ class AvacaOutput(ModelOutput):
     """Scores of the clips.
 
     Args:
-        loss (`torch.Tensor` of shape `()`): With labels: ``dmil_weight * dmil_loss + center_weight * center_loss``.
+        loss (`torch.Tensor` of shape `()`):
+            With labels: ``dmil_weight * dmil_loss + center_weight * center_loss``, and with class labels
+            ``class_weight * class_loss`` more.
         dmil_loss (`torch.Tensor` of shape `()`): With labels, equation (1).
         center_loss (`torch.Tensor` of shape `()`): With labels, equation (2).
+        class_loss (`torch.Tensor` of shape `()`): With class labels, their cross-entropy.
         logits (`torch.Tensor` of shape `(B, T)`):
             Clip scores before the sigmoid; the lowest number of their type for padding, so that its score is 0.
+        class_logits (`torch.Tensor` of shape `(B, T, num_labels)`):
+            Of detectors that name classes: scores of the clips' classes before the softmax; zero for padding.
         hidden_states (`tuple` of four `torch.Tensor`): On request, as in [`AvacaModelOutput`].
         attentions (`tuple` of two `torch.Tensor`): On request, as in [`AvacaModelOutput`].
     """
@@ -58,7 +68,9 @@ class AvacaOutput(ModelOutput):
     loss: Tensor | None = None
     dmil_loss: Tensor | None = None
     center_loss: Tensor | None = None
+    class_loss: Tensor | None = None
     logits: Tensor | None = None
+    class_logits: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, Tensor] | None = None
 
@@ -86,14 +98,6 @@ class AvacaPreTrainedModel(CheckpointModel):
             super()._init_weights(module)
 
 
-def _refuse_nan(name: str, features: Tensor) -> None:
-    # Tracing for export has no values to look at.
-    if not torch.compiler.is_compiling() and not torch.isfinite(features).all():
-        raise ValueError(
-            f"{name} holds NaN or infinite values. Extract the features of that video again, or mask its clips."
-        )
-
-
 class AvacaModel(AvacaPreTrainedModel):
     """Body of AVACA: two stages of convolutions with two crossed transformers between them.
 
@@ -110,6 +114,11 @@ class AvacaModel(AvacaPreTrainedModel):
     path, AVT the audio path. With `fusion_residual` each output is added to its queries, so that what leaves VAT is
     the audio's stream, S steps, informed by what is seen, and what leaves AVT the video's, h * w cells, informed by
     what is heard: ``visual_stage2`` works on sound steps, and ``audio_stage2`` on cells of the picture.
+
+    The other fusions of Chumachenko et al. have the same keys, queries and paths. ``"attention"``: VAT and AVT are
+    maps that weigh their keys. Cells of the picture, as the sound asks for them, go through ``visual_stage2``, and U
+    or P', as the picture asks for them, through ``audio_stage2``. ``"late"``: both stages come first, each on its own
+    sense; U is then the differences of what stage 2 makes of the sound.
     """
 
     def __init__(self, config: AvacaConfig):
@@ -121,8 +130,9 @@ class AvacaModel(AvacaPreTrainedModel):
         self.audio_stage1 = nn.Sequential(
             AvacaConvLayer(config, config.audio_size, width, dims=1), AvacaConvLayer(config, width, width, dims=1)
         )
-        self.vat = AvacaAttentionBlock(config)
-        self.avt = AvacaAttentionBlock(config)
+        block = AvacaAttentionMap if config.fusion == "attention" else AvacaAttentionBlock
+        self.vat = block(config)
+        self.avt = block(config)
         self.visual_stage2 = nn.Sequential(
             AvacaConvLayer(config, width, inner, dims=1), AvacaConvLayer(config, inner, width, dims=1)
         )
@@ -130,34 +140,6 @@ class AvacaModel(AvacaPreTrainedModel):
             AvacaConvLayer(config, width, inner, dims=1), AvacaConvLayer(config, inner, width, dims=1)
         )
         self.post_init()
-
-    def _check(self, visual: Tensor, audio: Tensor | None, clip_mask: Tensor | None, audio_path: str) -> None:
-        config = self.config
-        if audio_path not in config.audio_paths:
-            raise ValueError(f"audio_path must be one of {', '.join(config.audio_paths)}, got {audio_path!r}.")
-        if visual.dim() != 5 or visual.shape[2] != config.visual_size:
-            raise ValueError(
-                f"AVACA needs visual_features of shape (B, T, {config.visual_size}, h, w), got {tuple(visual.shape)}. "
-                "AvacaProcessor makes them; the config's visual_size is the channels of its video encoder."
-            )
-        if audio is None:
-            if audio_path != "zeroed":
-                raise ValueError(
-                    f"audio_path '{audio_path}' needs audio_features of shape (B, T, S, {config.audio_size}). "
-                    "Give zeros for videos without sound, or use audio_path 'zeroed'."
-                )
-        elif audio.dim() != 4 or audio.shape[:2] != visual.shape[:2] or audio.shape[3] != config.audio_size:
-            raise ValueError(
-                f"AVACA needs audio_features of shape ({visual.shape[0]}, {visual.shape[1]}, S, {config.audio_size}) "
-                f"beside visual_features of {tuple(visual.shape)}, got {tuple(audio.shape)}."
-            )
-        elif audio_path == "focused" and audio.shape[2] < 2:
-            raise ValueError(
-                f"The focused audio path takes differences of neighbouring sound steps and needs two or more, got "
-                f"{audio.shape[2]}. Use audio_path 'plain' for one."
-            )
-        if clip_mask is not None and clip_mask.shape != visual.shape[:2]:
-            raise ValueError(f"clip_mask must be of shape {tuple(visual.shape[:2])}, got {tuple(clip_mask.shape)}.")
 
     @network_forward
     def forward(
@@ -193,7 +175,7 @@ class AvacaModel(AvacaPreTrainedModel):
         """
         config, (batch, num_clips) = self.config, visual_features.shape[:2]
         audio_path = config.audio_path if audio_path is None else audio_path
-        self._check(visual_features, audio_features, clip_mask, audio_path)
+        check_features(config, visual_features, audio_features, clip_mask, audio_path)
         if audio_path == "zeroed":
             steps = config.num_audio_steps if audio_features is None else audio_features.shape[2]
             audio_features = visual_features.new_zeros(batch, num_clips, steps, config.audio_size)
@@ -213,8 +195,8 @@ class AvacaModel(AvacaPreTrainedModel):
             if not clip_mask.any():
                 raise ValueError("clip_mask is false throughout: no clip is real. Leave such videos out.")
             visual, audio = visual_features[clip_mask], audio_features[clip_mask]
-        _refuse_nan("visual_features", visual)
-        _refuse_nan("audio_features", audio)
+        refuse_nan("visual_features", visual)
+        refuse_nan("audio_features", audio)
 
         def by_video(flat: Tensor) -> Tensor:
             if keeps_padding:
@@ -235,21 +217,30 @@ class AvacaModel(AvacaPreTrainedModel):
             hidden_states.append(by_video(flat))
             return hidden_states[-1].flatten(0, 1) if keeps_padding else hidden_states[-1][clip_mask]
 
+        def in_path(stage: nn.Sequential, steps: Tensor) -> Tensor:
+            """What a stage of 1-D convolutions makes of steps of shape `(N, steps, width)`."""
+            return through(stage, steps.transpose(1, 2), is_real).transpose(1, 2)
+
         visual = config.scaled("visual_features", visual.to(self.dtype))
         audio = config.scaled("audio_features", audio.to(self.dtype))
         visual = recorded(through(self.visual_stage1, visual, is_real).flatten(2).transpose(1, 2))
-        audio = recorded(through(self.audio_stage1, audio.transpose(1, 2), is_real).transpose(1, 2))
+        audio = recorded(in_path(self.audio_stage1, audio))
+        if config.fusion == "late":
+            visual, audio = in_path(self.visual_stage2, visual), in_path(self.audio_stage2, audio)
         changes = audio if audio_path == "plain" else audio.diff(dim=1)
-        # Named after what the steps of each stream are: those of the queries.
-        sound_stream, vat_attention = self.vat(visual, audio, output_attentions)
-        picture_stream, avt_attention = self.avt(changes, visual, output_attentions)
-        if config.fusion_residual:
-            sound_stream, picture_stream = sound_stream + audio, picture_stream + visual
-        picture_stream, sound_stream = recorded(picture_stream), recorded(sound_stream)
-        sound_state = through(self.visual_stage2, sound_stream.transpose(1, 2), is_real).mean(dim=2)
-        picture_state = through(self.audio_stage2, picture_stream.transpose(1, 2), is_real).mean(dim=2)
+        vat, vat_attention = self.vat(visual, audio, output_attentions)
+        avt, avt_attention = self.avt(changes, visual, output_attentions)
+        if config.fusion == "transformer" and config.fusion_residual:
+            vat, avt = vat + audio, avt + visual
+        # Steps are those of the queries, in attention fusion those of the keys. The picture is recorded first.
+        if config.fusion == "attention":
+            vat, avt = recorded(vat), recorded(avt)
+        else:
+            avt, vat = recorded(avt), recorded(vat)
+        if config.fusion != "late":
+            vat, avt = in_path(self.visual_stage2, vat), in_path(self.audio_stage2, avt)
         return AvacaModelOutput(
-            clip_states=by_video(torch.cat([picture_state, sound_state], dim=1)),
+            clip_states=by_video(torch.cat([avt.mean(dim=1), vat.mean(dim=1)], dim=1)),
             hidden_states=tuple(hidden_states) if output_hidden_states else None,
             attentions=(by_video(vat_attention), by_video(avt_attention)) if output_attentions else None,
         )
@@ -267,6 +258,7 @@ class AvacaForAnomalyDetection(AvacaPreTrainedModel, DetectorModel):
         self.avaca = AvacaModel(config)
         # The paper's "binary vector" is read as one score within 0 and 1, which is what equation (1) takes.
         self.classifier = nn.Linear(2 * config.hidden_size, 1)
+        self.class_classifier = nn.Linear(2 * config.hidden_size, config.num_labels) if config.names_classes else None
         self.encoders = None
         if config.video_config is not None:
             self.encoders = AvacaEncoders(config.video_config, config.audio_config, config.feature_grid)
@@ -316,6 +308,7 @@ class AvacaForAnomalyDetection(AvacaPreTrainedModel, DetectorModel):
         pixels: Tensor | None = None,
         waveforms: Tensor | None = None,
         has_audio: Tensor | None = None,
+        class_labels: Tensor | None = None,
     ) -> AvacaOutput:
         """Score clips and, with labels, compute the loss.
 
@@ -334,12 +327,15 @@ class AvacaForAnomalyDetection(AvacaPreTrainedModel, DetectorModel):
                 clip. Without it the sound's features are zero.
             has_audio (`torch.Tensor` of shape `(B,)`):
                 With `waveforms`: false for videos without sound, whose features are then zero.
+            class_labels (`torch.Tensor` of shape `(B,)`, *optional*):
+                With `labels`, of a detector that names classes: numbers of the videos' classes.
 
         Returns:
             [`AvacaOutput`].
 
         Raises:
-            ValueError: For other shapes, missing sound, values that are not finite, or other labels than 0 and 1.
+            ValueError: For other shapes, missing sound, values that are not finite, other labels than 0 and 1, or
+                numbers of no class.
         """
         if pixels is not None:
             if self.encoders is None or visual_features is not None:
@@ -362,24 +358,59 @@ class AvacaForAnomalyDetection(AvacaPreTrainedModel, DetectorModel):
             return_dict=True,
         )
         logits = self.classifier(outputs.clip_states).squeeze(-1)
-        losses = {} if labels is None else self.losses(logits, labels, clip_mask)
+        class_logits = None if self.class_classifier is None else self.class_classifier(outputs.clip_states)
+        scored = AvacaOutput(logits=logits, class_logits=class_logits)
+        losses = {} if labels is None else self.losses(scored, labels, clip_mask, class_labels)
         if clip_mask is not None:
-            logits = logits.masked_fill(~clip_mask.bool(), torch.finfo(logits.dtype).min)
-        return AvacaOutput(logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions, **losses)
+            is_padding = ~clip_mask.bool()
+            logits = logits.masked_fill(is_padding, torch.finfo(logits.dtype).min)
+            class_logits = None if class_logits is None else class_logits.masked_fill(is_padding.unsqueeze(-1), 0.0)
+        return AvacaOutput(
+            logits=logits,
+            class_logits=class_logits,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            **losses,
+        )
 
-    def losses(self, outputs: AvacaOutput | Tensor, labels: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
+    def probabilities(self, outputs: AvacaOutput) -> Tensor | None:
+        """Probabilities of the classes of each clip, of shape `(B, T, num_labels)`, float64 on the CPU, if it has any.
+
+        The class of a video is called by its highest clips: by the mean of their logits.
+        """
+        class_logits = getattr(outputs, "class_logits", None)
+        return None if class_logits is None else class_logits.detach().cpu().double().softmax(dim=-1)
+
+    def begin_with(self, source: PreTrainedModel) -> None:
+        """Take the weights of a trained detector; those of its classes only if they are the same."""
+        weights = source.state_dict()
+        if source.config.id2label != self.config.id2label:
+            new = self.state_dict()
+            weights = {name: value for name, value in weights.items() if name in new} | {
+                name: value for name, value in new.items() if name.startswith("class_classifier.")
+            }
+        self.load_state_dict(weights)
+
+    def losses(
+        self,
+        outputs: AvacaOutput | Tensor,
+        labels: Tensor,
+        mask: Tensor | None = None,
+        class_labels: Tensor | None = None,
+    ) -> dict[str, Tensor]:
         """Losses of clip scores (IV-E), also of scores that were computed in several batches.
 
         Args:
             outputs: What `forward` gives; or its logits alone, of shape `(B, T)`.
             labels (`torch.Tensor` of shape `(B,)`): 1 for anomalous videos, 0 for normal ones.
             mask (`torch.Tensor` of shape `(B, T)`): False for padding; all clips are real if not given.
+            class_labels (`torch.Tensor` of shape `(B,)`): Numbers of the videos' classes, if the detector names some.
 
         Returns:
-            ``loss``, ``dmil_loss`` and ``center_loss``.
+            ``loss``, ``dmil_loss`` and ``center_loss``; with class labels also ``class_loss``.
 
         Raises:
-            ValueError: For other labels than 0 and 1.
+            ValueError: For other labels than 0 and 1, numbers of no class, or classes where the detector names none.
         """
         if not torch.compiler.is_compiling() and not ((labels == 0) | (labels == 1)).all():
             raise ValueError(f"labels must be 0 (normal) or 1 (anomalous), got {labels.unique().tolist()}.")
@@ -387,7 +418,16 @@ class AvacaForAnomalyDetection(AvacaPreTrainedModel, DetectorModel):
         dmil = dmil_loss(logits.float(), labels, mask, alpha=self.config.dmil_alpha)
         center = center_loss(logits.float(), labels, mask)
         total = self.config.dmil_weight * dmil + self.config.center_weight * center
-        return {"loss": total, "dmil_loss": dmil, "center_loss": center}
+        if class_labels is None:
+            return {"loss": total, "dmil_loss": dmil, "center_loss": center}
+        if (class_logits := getattr(outputs, "class_logits", None)) is None:
+            raise ValueError(
+                "class_labels are for a detector that names classes, and this one has no classes: num_labels is 2. "
+                "Give a config with more, or leave class_labels out."
+            )
+        named = class_loss(class_logits.float(), class_labels, logits, mask, self.config.dmil_alpha)
+        total = total + self.config.class_weight * named
+        return {"loss": total, "dmil_loss": dmil, "center_loss": center, "class_loss": named}
 
 
 __all__ = ["AvacaForAnomalyDetection", "AvacaModel", "AvacaPreTrainedModel"]

@@ -1,6 +1,7 @@
 """AVACA to begin training from, and the untrained encoders of every detector that reads features."""
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from avad_hf.models.slowfast.configuration_slowfast import SlowFastConfig
@@ -66,9 +67,15 @@ def init(
     seed: int,
     video_encoder: str | os.PathLike | None = None,
     audio_encoder: str | os.PathLike | None = None,
+    classes: Sequence[str] | None = None,
+    normal_classes: Sequence[str] = (),
     **options: Any,
 ) -> Untrained:
-    """An untrained AVACA detector and its processor; arguments as of `avad_hf.untrained.init`."""
+    """An untrained AVACA detector and its processor; arguments as of `avad_hf.untrained.init`.
+
+    Raises:
+        ValueError: For fewer than three classes, of which the score says all.
+    """
     processor, facts = features_processor(size, seed, video_encoder, audio_encoder)
     shapes = {
         "visual_size": processor.widths["visual_features"],
@@ -76,6 +83,13 @@ def init(
         "num_audio_steps": processor.num_pictures,
     }
     new = AvacaConfig.new_settings(processor.num_pictures)
+    if classes is not None:
+        if len(classes) < 3:
+            raise ValueError(
+                f"AVACA names three classes or more, got {', '.join(classes) or 'none'}. Of two its score says all: "
+                "leave classes out."
+            )
+        shapes |= {"id2label": dict(enumerate(classes)), "normal_labels": list(normal_classes)}
     settings = SIZES[size]["avaca"] | new | shapes | {"notice": untrained_notice("detector", seed)} | options
     return Untrained(AvacaForAnomalyDetection(AvacaConfig(**settings)), processor, facts)
 
