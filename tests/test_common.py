@@ -20,7 +20,7 @@ from avad_hf.training.models import detectors
 
 NETWORKS = [(name, part) for name, one in ARCHITECTURES.items() for part in ("model", "head") if getattr(one, part)]
 # These losses pair videos by their labels, whose numbers a compiled graph cannot know: `losses` is called beside it.
-LOSS_LOOKS_AT_LABELS = ("rtfm",)
+LOSS_LOOKS_AT_LABELS = ("rtfm", "s3r", "ssrl")
 HEADS = [name for name, one in ARCHITECTURES.items() if one.head]
 # Each with all of its layers: a head holds its body.
 WHOLE = [(name, "head" if one.head else "model") for name, one in ARCHITECTURES.items()]
@@ -216,7 +216,7 @@ def test_misspelt_arguments_are_refused(name, part):
 def test_what_a_processor_makes_beside_the_inputs_is_left_out(name, part):
     network = build(name, part)
     given = inputs(network)
-    beside = dict.fromkeys(network.unread_inputs, torch.zeros(2))
+    beside = dict.fromkeys({*network.unread_inputs, "patch_features"} - given.keys(), torch.zeros(2))
     with torch.no_grad():
         check_equal(network(**given, **beside), network(**given))
 
@@ -373,7 +373,8 @@ def test_batches_and_single_inputs_are_equal(name, part):
 def test_padding_changes_nothing(name, part):
     network = build(name, part)
     given = inputs(network)
-    masks = {"clip_mask": ("visual_features", "audio_features"), "audio_frame_mask": ("input_features",)}
+    features = ("visual_features", "audio_features", "patch_features")
+    masks = {"clip_mask": features, "audio_frame_mask": ("input_features",)}
     with torch.no_grad():
         expected = tensors(network(**given))
         for mask, names in masks.items():

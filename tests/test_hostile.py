@@ -189,8 +189,8 @@ def test_settings_files_are_bounded(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "kind",
     [
-        *("arnet", "avaca", "avrl", "bnwvad", "mist", "resnet3d", "rtfm", "slowfast", "urdmu", "vggish", "x3d"),
-        "yamnet",
+        *("arnet", "avaca", "avrl", "bnwvad", "macilsd", "mist", "resnet3d", "rtfm", "s3r", "slowfast", "ssrl"),
+        *("urdmu", "vggish", "x3d", "yamnet"),
     ],
 )
 def test_every_wrong_setting_is_named(kind):

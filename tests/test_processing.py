@@ -16,11 +16,23 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from transformers import AutoProcessor
 
-from avad_hf import AvacaProcessor, SlowFastConfig, SlowFastModel, VggishConfig, VggishFeatureExtractor, VggishModel
+from avad_hf import (
+    AvacaProcessor,
+    FeatureDataset,
+    SlowFastConfig,
+    SlowFastModel,
+    VggishConfig,
+    VggishFeatureExtractor,
+    VggishModel,
+    extract_features,
+)
+from avad_hf.features.store import FACTS, read_features
 from avad_hf.media.sources import open_media
 from avad_hf.models.avaca.end_to_end_avaca import maps_on_grid
+from avad_hf.models.avaca.patches_avaca import cut_patches
 from avad_hf.untrained import init_avaca
 
 from .media_files import frame_times, sound, write_media
@@ -465,3 +477,87 @@ def test_a_step_between_the_frames_that_are_seen(tiny, bikes, tmp_path):
 def test_impossible_settings_are_refused_at_once(tiny, settings, words):
     with pytest.raises(ValueError, match=words):
         AvacaProcessor.from_pretrained(tiny, **settings)
+
+
+# Patches
+
+
+PATCHES = ((1, 2), (2, 3))
+
+
+@pytest.fixture(scope="module")
+def cutting(tiny):
+    return AvacaProcessor.from_pretrained(tiny, patches=PATCHES)
+
+
+@torch.no_grad()
+def test_patches_equal_the_encoder_on_parts_of_the_frames(cutting, processor, bunny70):
+    with open_media(bunny70) as media:
+        batches = list(cutting.decode(media, 2))
+    pixels = torch.cat([batch.pixels for batch in batches])  # 64 x 113
+    features = cutting(bunny70)
+    assert cutting.num_patches == 8 and features["patch_features"].shape == (1, 3, 8, 320)
+    assert {name: cutting.widths[name] for name in ("visual_features", "patch_features")} == {
+        "visual_features": 320,
+        "patch_features": 320,
+    }
+    places = [(0, 64, 0, 56), (0, 64, 56, 113)]
+    places += [(top, top + 32, left, right) for top in (0, 32) for left, right in ((0, 37), (37, 75), (75, 113))]
+    for number, (top, bottom, left, right) in enumerate(places):
+        part = pixels[:, :, top:bottom, left:right].float()
+        scale = 64 / min(bottom - top, right - left)
+        size = [int(side * scale + 1e-6) for side in (bottom - top, right - left)]
+        part = F.interpolate(part, size=size, mode="bilinear", align_corners=False).round().to(torch.uint8)
+        maps = cutting.encoders["video_encoder"].encode(part.unflatten(0, (3, 32)))
+        expected = maps.flatten(2).mean(2)
+        torch.testing.assert_close(features["patch_features"][0, :, number], expected, rtol=1e-4, atol=1e-5)
+    # Everything else is as it is without them, where there are none.
+    without = processor(bunny70)
+    assert "patch_features" not in without and "patch_features" not in processor.model_input_names
+    for name in without:
+        torch.testing.assert_close(features[name], without[name])
+
+
+def test_patches_of_portrait_frames_are_turned():
+    """As feature maps are: each patch shows what it would show of the frame that is turned over the diagonal."""
+    pixels = torch.randint(0, 256, (2, 3, 60, 40), dtype=torch.uint8)
+    upright = list(cut_patches(pixels, [(2, 3), (1, 1)], 20))
+    lying = list(cut_patches(pixels.transpose(2, 3), [(2, 3), (1, 1)], 20))
+    assert len(upright) == len(lying) == 7
+    for one, other in zip(upright, lying, strict=True):
+        assert one.dtype == torch.uint8
+        torch.testing.assert_close(one, other.transpose(2, 3), atol=1, rtol=0)
+    # Networks that take one size alone get that.
+    assert {patch.shape for patch in cut_patches(pixels.float(), [(2, 3)], (24, 32))} == {(2, 3, 24, 32)}
+    with pytest.raises(ValueError, match="Frames of 5 x 2 pixels cannot be cut into 3 rows and 5 columns"):
+        list(cut_patches(torch.zeros(1, 3, 2, 5), [(3, 5)], 8))
+
+
+def test_patches_are_saved_and_named_in_the_recipe(cutting, processor, tmp_path):
+    cutting.save_pretrained(tmp_path)
+    again = AutoProcessor.from_pretrained(tmp_path)
+    assert again.patches == PATCHES and again.recipe() == cutting.recipe()
+    assert cutting.recipe()["processor"]["patches"] == [[1, 2], [2, 3]]
+    assert "patches" not in processor.recipe()["processor"] and processor.patches == ()
+
+
+@pytest.mark.parametrize("patches", [3, ((2, 3), 4), ((0, 3),), ((2, 3, 4),), ((2, 17),), ((True, 2),), "23"])
+def test_other_patches_are_refused(tiny, patches):
+    with pytest.raises(ValueError, match="patches must be grids of rows and columns, within 1 and 16 each"):
+        AvacaProcessor.from_pretrained(tiny, patches=patches)
+
+
+def test_patches_are_stored(cutting, bunny70, bikes34, tmp_path):
+    videos = [{"id": "bunny", "video": bunny70, "anomaly": 1}, {"id": "bikes", "video": bikes34, "anomaly": 0}]
+    extract_features(videos, cutting, tmp_path / "store", visual_dtype="float32")
+    data = FeatureDataset(tmp_path / "store")
+    assert data.shapes["patch_features"] == (8, 320)
+    batch = data.collate([data[0], data[1]])
+    expected = cutting([bikes34, bunny70])
+    torch.testing.assert_close(batch["patch_features"], expected["patch_features"])
+    assert batch["patch_features"].shape == (2, 3, 8, 320) and (batch["patch_features"][0, 2] == 0).all()
+    path = tmp_path / "store" / data.rows[0]["file"]
+    facts, tensors = read_features(path)
+    save_file({k: v for k, v in tensors.items() if k != "patch_features"}, path, {FACTS: json.dumps(facts)})
+    with pytest.raises(ValueError, match=r"is damaged: it has no patch_features\. Delete it, and run the extraction"):
+        data[0]

@@ -163,6 +163,12 @@ def test_shanghaitech_counts_frames_without_sound(media, processor, tmp_path):
     assert f"| AVACA (this run) | {100 * found['frame']['roc_auc']:.2f} |" in text
     config = json.loads((tmp_path / "out/runs/shanghaitech/all/zeroed-seed0/config.json").read_text())
     assert config["dmil_weight"] == 20.0
+    # The other detectors of the table, each by its own recipe on the same videos.
+    for name in ("arnet", "rtfm"):
+        record = json.loads((tmp_path / f"out/compared/runs/all/{name}/seed0.json").read_text())
+        assert len(record["videos"]) == 6 and record["asked"]["profile"] == "published"
+    for title in ("AR-Net", "MIST (stage 1)", "RTFM", "S3R", "UR-DMU", "BN-WVAD"):
+        assert f"| {title} | " in text.partition("trained here by their own recipes")[2]
 
 
 def test_videos_that_cannot_be_read_stop_it(mavad, processor, tmp_path):

@@ -130,6 +130,9 @@ def reproduce(
         int | None,
         typer.Option(help="Videos of the synthetic corpora.", min=1, show_default="200 a street, 540 of the crowd"),
     ] = None,
+    world_seed: Annotated[
+        int, typer.Option(help="Seed of the drawn videos (synthetic): other videos of the same kind.", min=0)
+    ] = 0,
     device: DeviceOption = None,
     dtype: Annotated[DType, typer.Option(help="Precision of the encoders.")] = DType.float32,
     json: JsonOption = None,
@@ -155,6 +158,7 @@ def reproduce(
         "dtype": dtype.value if dtype is not DType.float32 else None,
         "fusion": [item.value for item in fusion or ()],
         "classes": classes,
+        "world_seed": world_seed,
         "study": [item.value for item in study or ()],
         "ratio": ratio,
         "dark_from": dark_from.value if dark_from is not DarkFrom.test else None,

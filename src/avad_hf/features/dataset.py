@@ -26,7 +26,7 @@ from .changes import Item
 from .store import FEATURES, INDEX, RECIPE, finished_store, read_features, read_index, read_recipe
 
 # Features that have one row a clip.
-FEATURE_NAMES = ("visual_features", "audio_features")
+FEATURE_NAMES = ("visual_features", "audio_features", "patch_features")
 
 
 class FeatureDataset(Dataset):
@@ -61,6 +61,7 @@ class FeatureDataset(Dataset):
     selection: dict[str, Any]
     recipe: dict[str, Any] | None = None
     class_numbers: list[int] | None = None
+    _classes_beside: bool = False
     _change: Callable[[int, Tensor], Tensor] | None = None
     _maps: tuple[Callable[[Item], Item], ...] = ()
 
@@ -93,11 +94,13 @@ class FeatureDataset(Dataset):
         """What a detector must read to learn from it: ``"features"`` or ``"videos"``."""
         return "videos" if self.holds_videos else "features"
 
-    def with_classes(self, names: Sequence[str]) -> "FeatureDataset":
+    def with_classes(self, names: Sequence[str], beside: bool = False) -> "FeatureDataset":
         """The same videos, with class numbers as labels.
 
         Args:
             names: Names of the classes, in the order of their numbers.
+            beside: Whether labels stay, and class numbers stand beside them as ``class_labels``: for detectors of
+                clips that name classes too.
 
         Raises:
             ValueError: If videos have no label, or another one.
@@ -115,6 +118,7 @@ class FeatureDataset(Dataset):
             )
         other = copy(self)
         other.class_numbers = [numbers[row["label"]] for row in self.rows]
+        other._classes_beside = beside
         return other
 
     def where(self, keep: Callable[[dict[str, Any]], bool]) -> "FeatureDataset":
@@ -164,7 +168,7 @@ class FeatureDataset(Dataset):
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of a clip's features by their names, without labels: ``(C, h, w)`` and ``(S, A)``."""
+        """Shapes of a clip's features by their names, without labels: ``(C, h, w)``, ``(S, A)`` and ``(P, C)``."""
         item = self[0]
         return {name: tuple(item[name].shape[1:]) for name in FEATURE_NAMES if name in item}
 
@@ -175,7 +179,7 @@ class FeatureDataset(Dataset):
             ``visual_features`` of shape `(T, C, h, w)` and ``audio_features`` of shape `(T, S, A)`, float32;
             ``clip_mask`` of shape `(T,)`, true; ``clip_times`` of shape `(T, 2)`, start and end in seconds, float64;
             ``has_audio`` of shape `(1,)`; ``labels``, 1.0 for an anomalous video and 0.0 for a normal one, if it has
-            a label.
+            a label; ``patch_features`` of shape `(T, P, C)`, float32, if the store has some: of P places in a frame.
 
             Of a store of whole videos: ``pixel_values_videos`` of shape `(F, 3, H, W)`, normalised;
             ``input_features`` of shape `(frames, 64)`, no frames without sound; ``audio_frame_mask`` of shape
@@ -186,14 +190,14 @@ class FeatureDataset(Dataset):
         item = self._load_video(index) if self.holds_videos else self._load(row)
         for change in self._maps:
             item = change(item)
-        for name in ("visual_features", "audio_features", "input_features"):
+        for name in (*FEATURE_NAMES, "input_features"):
             if name in item and not item[name].isfinite().all():
                 raise ValueError(f"{row['id']}: its {name} hold NaN or infinite values. Extract this video again.")
         if "visual_features" in item:
             item["clip_mask"] = torch.ones(len(item["visual_features"]), dtype=torch.bool)
         if self.class_numbers is not None:
-            item["labels"] = torch.tensor(self.class_numbers[index])
-        elif row["anomaly"] is not None and not self.holds_videos:
+            item["class_labels" if self._classes_beside else "labels"] = torch.tensor(self.class_numbers[index])
+        if "labels" not in item and row["anomaly"] is not None and not self.holds_videos:
             item["labels"] = torch.tensor(float(row["anomaly"]))
         return item
 
@@ -208,8 +212,9 @@ class FeatureDataset(Dataset):
         return tensors
 
     def _load(self, row: dict[str, Any]) -> dict[str, Tensor]:
-        tensors = self._read(row, "visual_features", "audio_features", "clip_times")
-        features = {name: tensors[name].float() for name in ("visual_features", "audio_features")}
+        needed = FEATURE_NAMES if (self.recipe or {}).get("processor", {}).get("patches") else FEATURE_NAMES[:2]
+        tensors = self._read(row, *needed, "clip_times")
+        features = {name: tensors[name].float() for name in needed}
         return features | {"clip_times": tensors["clip_times"], "has_audio": torch.tensor([row["has_audio"]])}
 
     def _load_video(self, index: int) -> dict[str, Tensor]:
@@ -276,7 +281,7 @@ class FeatureDataset(Dataset):
         batch = {}
         for name in names:
             parts = [item[name] for item in items]
-            if name in ("labels", "has_audio"):
+            if name in ("labels", "class_labels", "has_audio"):
                 batch[name] = torch.stack([part.squeeze() for part in parts])
             else:
                 batch[name] = pad_sequence(parts, batch_first=True)

@@ -28,7 +28,7 @@ class Architecture:
         profile: The recipe where none is named.
         public_parts: What makes up the detector from public packages, for the benchmark to compare with
             (`avad_hf.benchmark.backends.public_parts_of`).
-        published: Figures of its paper in per cent, by the figure and on what, for tables to stand beside measured ones.
+        published: Figures of its paper in per cent, by what they are of: they stand beside measured ones.
         tiny: Settings of its config for a small network: what the tests that all architectures pass are run on.
         others: Whatever else users import from `avad_hf`.
     """

@@ -40,15 +40,19 @@ class ClipVectorConfig(DetectorConfig):
     @property
     def input_size(self) -> int:
         """Width of what the network gets of a clip."""
-        return sum(self.detector_spec.inputs.values())
+        return sum(self.vector_sizes.values())
+
+    @property
+    def vector_sizes(self) -> dict[str, int]:
+        """Widths of the features that a clip's vector is made of, by their names."""
+        widths = {"visual_features": self.visual_size, "audio_features": self.audio_size}
+        unused = {"visual": "audio_features", "audio": "visual_features"}.get(self.inputs)
+        return {name: width for name, width in widths.items() if name != unused}
 
     @property
     def detector_spec(self) -> DetectorSpec:
         """What it reads, and how many clips must see each other."""
-        widths = {"visual_features": self.visual_size, "audio_features": self.audio_size}
-        unused = {"visual": "audio_features", "audio": "visual_features"}.get(self.inputs)
-        inputs = {name: width for name, width in widths.items() if name != unused}
-        return DetectorSpec(self.title, context=self.context, inputs=inputs)
+        return DetectorSpec(self.title, context=self.context, inputs=self.vector_sizes)
 
     @classmethod
     def for_data(
@@ -105,7 +109,7 @@ def clip_vectors(
     _check(config, features, clip_mask)
     clip_mask = None if clip_mask is None else clip_mask.bool()
     averaged = []
-    for name in config.detector_spec.inputs:
+    for name in config.vector_sizes:
         value = config.scaled(name, features[name].to(dtype))
         value = value.mean(dim=(3, 4)) if name == "visual_features" else value.mean(dim=2)
         if clip_mask is not None:
@@ -121,7 +125,7 @@ def clip_vectors(
 
 def _check(config: ClipVectorConfig, features: dict[str, Tensor | None], clip_mask: Tensor | None) -> None:
     title, first = config.title, None
-    for name, width in config.detector_spec.inputs.items():
+    for name, width in config.vector_sizes.items():
         value = features[name]
         is_map = name == "visual_features"
         letters = f"(B, T, {width}, h, w)" if is_map else f"(B, T, S, {width})"

@@ -34,7 +34,8 @@ class DetectorSpec:
             `WHOLE_VIDEO` for all of them.
         inputs: Width of each of the features that it reads, by their names: channels of ``visual_features``, numbers
             of a step of ``audio_features``.
-        normal_labels: Event classes that are no anomaly.
+        normal_labels: Event classes that are no anomaly. A detector of clips that has some names classes beside its
+            scores: its outputs have ``class_logits``, and its losses take ``class_labels``.
         alpha: Where a video is judged by the mean of its highest clips, t clips give ``max(1, t // alpha)`` of them.
         scenes: Scenes of the synthetic world that an int8 engine is calibrated on where no videos are given.
     """
@@ -103,6 +104,19 @@ class DetectorConfig(CheckpointConfig):
         """
         raise ValueError(f"{cls.__name__} cannot be made from stored features alone. Give a checkpoint as model.")
 
+    @classmethod
+    def class_settings(cls, rows: Sequence[Mapping[str, Any]], num_labels: int) -> dict[str, Any]:
+        """Settings of a detector of clips that shall name the classes of some videos, beside its scores.
+
+        Args:
+            rows: What is known of the videos.
+            num_labels: How many classes there shall be.
+
+        Raises:
+            ValueError: If the videos have not so many classes, or such a detector names none.
+        """
+        raise ValueError(f"{cls.__name__} names no classes. Leave num_labels out.")
+
     @property
     def silence_notice(self) -> str | None:
         """What is said of a result for a video without sound; ``None`` where nothing need be said."""
@@ -167,7 +181,10 @@ class DetectorModel(CheckpointModel):
         return outputs.logits.detach().cpu().double().sigmoid()
 
     def probabilities(self, outputs: Any) -> Tensor | None:
-        """Probabilities of event classes, of shape `(B, num_labels)`, float64; ``None`` where it knows no classes."""
+        """Probabilities of event classes, of shape `(B, num_labels)`, float64; ``None`` where it knows no classes.
+
+        Of detectors of clips, of shape `(B, T, num_labels)`; their outputs have ``class_logits`` of the same shape.
+        """
         return None
 
     def losses(self, outputs: Any, labels: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
@@ -217,9 +234,20 @@ class DetectorModel(CheckpointModel):
         """Mean probabilities of the encoders' classes in normal footage, of ``"seen"`` and ``"heard"``, if known."""
         return {}
 
+    def prepare(self, data: Any) -> None:
+        """Look at the training videos once, before the first step of a new detector. Nothing by default.
+
+        Args:
+            data: The training videos: `FeatureDataset`, or what has its ``rows``, ``len`` and items.
+        """
+
     def begin_with(self, source: PreTrainedModel) -> None:
         """Take the weights of a trained detector, to go on from there."""
         self.load_state_dict(source.state_dict())
+
+    def clip_shapes(self, processor: Any) -> dict[str, tuple[int, ...]]:
+        """Shapes of a clip's features, without their width, as a processor makes them."""
+        return {"visual_features": processor.feature_grid, "audio_features": (processor.num_pictures,)}
 
     def networks_to_export(self, processor: Any, batches: Sequence[Any]) -> Iterator[Network]:
         """The networks that ``avad-hf export`` writes, one at a time: the encoders, and the detector in float32.
@@ -230,7 +258,7 @@ class DetectorModel(CheckpointModel):
         """
         yield from processor.networks_to_export(batches)
         shape = (2, 3)
-        shapes = {"visual_features": processor.feature_grid, "audio_features": (processor.num_pictures,)}
+        shapes = self.clip_shapes(processor)
         sample = {}
         for name, width in self.detector_spec.inputs.items():
             inner = (width, *shapes[name]) if name == "visual_features" else (*shapes[name], width)

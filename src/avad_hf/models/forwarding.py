@@ -8,6 +8,8 @@ from typing import Any
 
 # Outputs that a call asks for, or the config for every call.
 FLAGS = ("output_attentions", "output_hidden_states")
+# What a processor makes where it is asked to, whichever detector reads it.
+EXTRA_FEATURES = ("patch_features",)
 
 
 def network_forward(forward: Callable[..., Any]) -> Callable[..., Any]:
@@ -16,7 +18,7 @@ def network_forward(forward: Callable[..., Any]) -> Callable[..., Any]:
     - ``return_dict=False``, of the call or of the config, gives a tuple of the outputs that are not ``None``.
     - `FLAGS` that the forward takes, and that the call leaves out, are the config's.
     - An argument of a name that the forward does not take raises ``TypeError`` with a suggestion. What a processor
-      makes beside the inputs, the class's `unread_inputs`, is left out.
+      makes beside the inputs, the class's `unread_inputs` and `EXTRA_FEATURES`, is left out.
     """
     parameters = inspect.signature(forward).parameters
     names = tuple(parameters)[1:]
@@ -28,7 +30,7 @@ def network_forward(forward: Callable[..., Any]) -> Callable[..., Any]:
         for name, value in kwargs.items():
             if name in names:
                 taken[name] = value
-            elif name not in self.unread_inputs:
+            elif name not in (*self.unread_inputs, *EXTRA_FEATURES):
                 raise TypeError(_unknown(type(self).__name__, name, names))
         for name, index in flags:
             if index >= len(args) and taken.get(name) is None:

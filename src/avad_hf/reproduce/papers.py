@@ -150,7 +150,7 @@ _NORMAL = {
 PAPERS = {
     "mavad": Paper(**_TABLE_III),
     "shanghaitech": Paper(**_AVACA),
-    "synthetic": Paper(**_TABLE_III, num_videos=200),
+    "synthetic": Paper(**_TABLE_III | {"options": (*_TABLE_III["options"], "world_seed")}, num_videos=200),
     "shade": Paper(**_AVRL),
     "crowd": Paper(**_AVRL, num_videos=540),
     "cctv-fights": Paper(

@@ -22,11 +22,14 @@ from avad_hf.models.placing import clips_at_once, to_device
 from avad_hf.models.processing import DetectorProcessor, in_tensors, note_silence, padded
 
 from .end_to_end_avaca import as_map, maps_on_grid
+from .patches_avaca import cut_patches
 
 logger = logging.getLogger(__name__)
 
 # Features that have one row a clip.
 PER_CLIP = ("visual_features", "audio_features", "clip_mask", "clip_times")
+# What there is besides where frames are cut into patches.
+PATCHES = "patch_features"
 
 # What the classes of each encoder name.
 SENSES = {"video_encoder": "seen", "audio_encoder": "heard"}
@@ -57,6 +60,7 @@ class ClipFeatures(DetectorProcessor):
         frame_step: It sees every so many frames.
         clip_length: Frames of a clip.
         clip_stride: Frames from one clip to the next.
+        patches: Rows and columns of the grids that frames are cut into besides; empty for none.
     """
 
     encoders: dict[str, Encoder]
@@ -67,6 +71,7 @@ class ClipFeatures(DetectorProcessor):
     frame_step: int
     clip_length: int
     clip_stride: int
+    patches: tuple[tuple[int, int], ...]
     # Embeddings of what is heard before each frame and the probabilities of its classes, by the network that made
     # them: clips may share frames.
     _heard: WeakKeyDictionary[Frame, tuple[Any, Tensor, Tensor | None]]
@@ -105,7 +110,8 @@ class ClipFeatures(DetectorProcessor):
             - ``audio_features`` of shape `(B, T, num_pictures, width)`, zero for videos without sound,
             - ``clip_mask`` of shape `(B, T)`, false for padding,
             - ``clip_times`` of shape `(B, T, 2)`, start and end in seconds, float64,
-            - ``has_audio`` of shape `(B,)`.
+            - ``has_audio`` of shape `(B,)`,
+            - with `patches`, ``patch_features`` of shape `(B, T, num_patches, width)`.
 
         Raises:
             MediaError: If a video cannot be read.
@@ -113,7 +119,8 @@ class ClipFeatures(DetectorProcessor):
         items = []
         for video in as_sources(videos, audio, fps, sampling_rate):
             chunks = list(self.stream(video))
-            item = {key: torch.cat([chunk[key][0] for chunk in chunks]) for key in PER_CLIP}
+            names = [name for name in (*PER_CLIP, PATCHES) if name in chunks[0]]
+            item = {name: torch.cat([chunk[name][0] for chunk in chunks]) for name in names}
             items.append(item | {"has_audio": chunks[0]["has_audio"]})
         return in_tensors(self.pad(items), return_tensors)
 
@@ -166,7 +173,8 @@ class ClipFeatures(DetectorProcessor):
     @staticmethod
     def pad(items: list[dict[str, Tensor]]) -> BatchFeature:
         """Join the features of single videos, each of shape `(T, ...)`, to a batch padded with zeros and masked."""
-        return BatchFeature(padded(items, PER_CLIP) | {"has_audio": torch.cat([item["has_audio"] for item in items])})
+        names = [name for name in (*PER_CLIP, PATCHES) if name in items[0]]
+        return BatchFeature(padded(items, names) | {"has_audio": torch.cat([item["has_audio"] for item in items])})
 
     def decode(self, media: Media, clips_per_batch: int | None = None, whole: bool = False) -> Iterator[ClipBatch]:
         """Decode a video into batches of clips on the encoders' device: the first half of `stream`.
@@ -261,6 +269,8 @@ class ClipFeatures(DetectorProcessor):
                 "has_audio": torch.tensor([has_sound]),
             }
         )
+        if self.patches:
+            features[PATCHES] = self._see_patches(batch.pixels).unsqueeze(0)
         found = {"seen": seen, "heard": heard}
         return features, {sense: found[sense] for sense in self.classes if found[sense] is not None}
 
@@ -272,6 +282,8 @@ class ClipFeatures(DetectorProcessor):
             "audio_features": features["audio_features"][0].cpu(),
             "clip_times": features["clip_times"][0].cpu(),
         }
+        if PATCHES in features:
+            tensors[PATCHES] = features[PATCHES][0].to(getattr(torch, visual_dtype)).cpu()
         return tensors, bool(features["has_audio"][0])
 
     def _see(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -283,6 +295,23 @@ class ClipFeatures(DetectorProcessor):
         found, probabilities = encoder.encode_and_name(pixels.unflatten(0, (-1, self.num_pictures)))
         # In one piece, as it is stored, whatever layout the network computes in.
         return maps_on_grid(as_map(found), self.feature_grid).contiguous(), probabilities
+
+    @property
+    def num_patches(self) -> int:
+        """Patches of a frame, of all grids."""
+        return sum(rows * columns for rows, columns in self.patches)
+
+    def _see_patches(self, pixels: Tensor) -> Tensor:
+        """Features of shape `(clips, num_patches, width)`, from frames of shape `(clips * num_pictures, 3, H, W)`.
+
+        Patch by patch, so that it takes no more memory than whole frames.
+        """
+        encoder = self.encoders["video_encoder"]
+        rows = []
+        for patch in cut_patches(pixels, self.patches, self.size):
+            found = as_map(encoder.encode(patch.unflatten(0, (-1, self.num_pictures))))
+            rows.append(found.mean(dim=(2, 3)))
+        return torch.stack(rows, dim=1)
 
     def _hear(self, clips: Sequence[Clip]) -> tuple[Tensor | None, Tensor | None]:
         """Embeddings of sound of shape `(clips, num_pictures, width)`, one for each frame; ``None`` without sound.
@@ -323,4 +352,4 @@ class ClipFeatures(DetectorProcessor):
         return torch.stack(embeddings), None if probabilities[0] is None else torch.stack(probabilities)
 
 
-__all__ = ["PER_CLIP", "ClipBatch", "ClipFeatures"]
+__all__ = ["PATCHES", "PER_CLIP", "ClipBatch", "ClipFeatures"]
