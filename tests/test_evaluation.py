@@ -28,8 +28,8 @@ from avad_hf import (
 from avad_hf.cli import app
 from avad_hf.evaluation.evaluate import Evaluation
 from avad_hf.evaluation.figures import video_figures, video_result
-from avad_hf.features.published.dataset import read_published
 from avad_hf.features.changes import Pooled, Scaled
+from avad_hf.features.published.dataset import read_published
 from avad_hf.features.store import INDEX, recipe_sha256
 from avad_hf.hub.folders import weights_hash
 

@@ -138,7 +138,7 @@ def table_iv(protocol: Protocol, store: Path) -> str:
 
 
 def table_of_others(protocol: Protocol, store: Path) -> str:
-    """ShanghaiTech: the detectors of Table IV that are here, each by the recipe of its own paper, on the same splits."""
+    """ShanghaiTech: other detectors of Table IV, each by the recipe of its own paper, on the same splits."""
     settings = {name: value for name, value in protocol.settings.items() if name != "model_options"}
     found = compare(
         store,
@@ -295,7 +295,8 @@ def reproduce(
     MAVAD: one detector a scene, split and audio path (Table III), and raw beside anonymised copies (Table V); what the
     corpus holds, and a picture of examples of each scene (Tables I and II, Figures 1 and 2).
     ShanghaiTech: the published split with zero audio (Table IV), and other detectors by their own recipes, unless
-    several processes were started; each seed holds another quarter of the training videos out to choose the epoch. The synthetic world: Table III on its three streets.
+    several processes were started; each seed holds another quarter of the training videos out to choose the epoch.
+    The synthetic world: Table III on its three streets.
 
     What was done before is not done again: a run that was stopped goes on where it was.
 

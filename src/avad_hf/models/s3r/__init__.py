@@ -15,6 +15,5 @@ ARCHITECTURE = Architecture(
     profiles="training_s3r.PROFILES",
     profile="s3r",
     published={"ShanghaiTech, weakly supervised split, I3D with 10 crops: frame AUC": "97.48"},
-    published={"ShanghaiTech, weakly supervised split, I3D with 10 crops: frame AUC": "97.48"},
     tiny={"visual_size": 32, "num_atoms": 3, "num_segments": 8},
 )
