@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from avad_hf import AvrlConfig, FeatureDataset, load_dataset
+from avad_hf import AvrlConfig, FeatureDataset, ShaderefConfig, load_dataset
 from avad_hf.cli import app
 from avad_hf.corpora.classes import SHADE_CLASSES
 from avad_hf.reproduce.avrl import (
@@ -21,9 +22,11 @@ from avad_hf.reproduce.avrl import (
     spatial_patch,
     temporal_patch,
 )
+from avad_hf.reproduce.pictures_avrl import draw_samples, stored_frames
 from avad_hf.synthetic.world import plan_world
 from avad_hf.untrained import init_avrl
 
+from .feature_stores import plant_videos
 from .layouts import Media
 from .warm import short_videos
 
@@ -61,7 +64,7 @@ def tables(shade, checkpoint, tmp_path_factory):
 
 
 def rows_of(text: str, title: str) -> dict[str, list[str]]:
-    part = text.split(f"## {title}")[1].split("\n## ")[0].split("\nOther networks")[0]
+    part = text.split(f"## {title}:")[1].split("\n## ")[0]
     lines = [line for line in part.splitlines() if line.startswith("| ")]
     return {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]] for line in lines}
 
@@ -85,10 +88,42 @@ def test_each_detector_stands_beside_the_papers(tables, title, names):
         assert float(rows["**mean over classes**"][column]) == pytest.approx(100 * events["top1_macro"], abs=5e-3)
 
 
-def test_others_figures_are_printed_as_published(tables):
-    part = tables[1].split("as published in Table II:")[1].split("\n## ")[0]
-    assert "| class | MLP | LSTM | LRCN | N3D ResNet |" in part
-    assert "| shoot | 86.6 | 91.6 | 90.5 | 92.0 |" in part and "| normal2 | 71.2 | 71.8 | 75.0 | 80.4 |" in part
+def test_references_stand_beside_avrl_and_the_papers(tables):
+    place, text, _, _ = tables
+    rows = rows_of(text, "Table II")
+    assert rows["class"] == ["MLP", "LSTM", "LRCN", "3D ResNet", "N3D ResNet", "AVRL"]
+    names = ("reference-mlp", "reference-lstm", "reference-lrcn", "reference-resnet3d", None, "audio_visual")
+    for column, name in enumerate(names):
+        paper = PAPER[rows["class"][column]]
+        for label in SHADE_CLASSES.names:
+            mine, published = re.fullmatch(r"(.*)\(paper (.*)\)", rows[label][column]).groups()
+            assert float(published) == pytest.approx(100 * paper[label])
+            if name is None:
+                assert mine == ""
+            else:
+                recall = figures(place, name)["events"]["top1_recall"][label]
+                assert float(mine) == pytest.approx(100 * recall, abs=5e-3)
+    assert rows["**all videos**"][4] == "" and "N3D ResNet is not trained here, since it is not published" in text
+    assert rows["shoot"][2].endswith("(paper 90.5)") and rows["normal2"][4] == "(paper 80.4)"
+
+
+def test_references_are_trained_as_avrl_is_on_what_it_sees(tables, checkpoint):
+    place, _, _, _ = tables
+    avrl = json.loads((place / "runs/shade/all/audio_visual-seed0/training.json").read_text())["config"]
+    begun = load_file(checkpoint / "model.safetensors")
+    for kind in ("mlp", "lstm", "lrcn", "resnet3d"):
+        run = place / "runs" / "shade" / "all" / f"reference-{kind}-seed0"
+        config = ShaderefConfig.from_pretrained(run)
+        assert config.kind == kind and config.num_frames == 4 and list(config.id2label.values()) == list(CLASSES)
+        training = json.loads((run / "training.json").read_text())["config"]
+        assert training["fine_tune"] == (kind == "resnet3d")
+        differing = {name for name, value in training.items() if value != avrl[name]}
+        assert differing <= {"model", "output_dir", "fine_tune", "model_options"}
+    # The 3D ResNet begins where AVRL's does.
+    untrained = load_file(place / "untrained-references" / "reference-resnet3d" / "model.safetensors")
+    for name, tensor in untrained.items():
+        if name.startswith("shaderef.network."):
+            assert torch.equal(tensor, begun[name.replace("shaderef.network.", "avrl.visual.")]), name
 
 
 def test_published_figures_are_in_the_order_of_the_classes():
@@ -109,7 +144,7 @@ def test_each_detector_is_trained_as_its_name_says(tables):
         assert known["fusion"] == (name if name in FUSIONS else "concat")
         training = json.loads((place / "runs" / "shade" / "all" / f"{name}-seed0" / "training.json").read_text())
         assert training["config"]["fine_tune"] and training["config"]["optimizer"] == "sgd"
-    assert len(stages) == 1 + 7  # the store, and seven detectors: concat is the audio-visual one
+    assert len(stages) == 1 + 7 + 4  # the store, seven detectors (concat is the audio-visual one), four references
 
 
 def test_dark_videos_are_those_of_the_test_set(tables, shade):
@@ -130,8 +165,32 @@ def test_hidden_parts_are_counted_and_drawn(tables):
     rows = rows_of(text, "Figure 6")
     assert list(rows) == ["hidden", "0%", "50%", "sound alone"]
     assert rows["0%"][0] == rows["0%"][1] == f"{100 * figures(place, 'audio_visual')['events']['top1_accuracy']:.2f}"
-    with Image.open(place / "patches.png") as picture:
-        assert picture.width > 1000 and len(picture.convert("RGB").getcolors(1 << 20)) > 20
+    for name in ("patches.png", "hidden.png"):
+        with Image.open(place / name) as picture:
+            assert picture.width > 1000 and len(picture.convert("RGB").getcolors(1 << 20)) > 20
+
+
+def test_samples_and_confusions_are_drawn(tables):
+    place, text, _, _ = tables
+    assert "(Figure 1) is drawn in samples.png" in text and "(Figure 4) is drawn in fusions.png" in text
+    for name in ("samples.png", "fusions.png"):
+        with Image.open(place / name) as picture:
+            assert picture.width > 1000 and len(picture.convert("RGB").getcolors(1 << 20)) > 20
+
+
+def test_samples_are_what_the_store_holds_and_may_be_silent(tmp_path):
+    videos = FeatureDataset(plant_videos(tmp_path / "store", num_videos=8))
+    frames, log_mel = stored_frames(videos, 3)
+    stored = load_file(tmp_path / "store" / videos.rows[3]["file"])
+    assert torch.equal(frames, stored["frames"]) and torch.equal(log_mel, stored["log_mel"])
+    drawn = {}
+    for name, only_silent in (("heard", False), ("silent", True)):
+        part = videos.where(lambda row: not row["has_audio"]) if only_silent else videos
+        draw_samples(part, 0.01, tmp_path / f"{name}.png")
+        with Image.open(tmp_path / f"{name}.png") as picture:
+            drawn[name] = picture.size
+    # A row a class: video 4 alone is silent.
+    assert drawn["heard"][1] > 2 * drawn["silent"][1]
 
 
 def test_nothing_is_done_twice(tables, monkeypatch):
@@ -229,7 +288,9 @@ def test_the_synthetic_crowd_needs_nothing(tmp_path, monkeypatch):
 
 
 def test_what_cannot_be_meant_is_refused(tmp_path, checkpoint, shade):
-    with pytest.raises(ValueError, match="studies must be among modality, fusion, dark, patches, got colour"):
+    with pytest.raises(
+        ValueError, match="studies must be among references, modality, fusion, dark, patches, got colour"
+    ):
         reproduce_shade(tmp_path, model=checkpoint, data_dir=shade, studies=["colour"])
     with pytest.raises(ValueError, match="dark_from must be test or all, got 'train'"):
         reproduce_shade(tmp_path, model=checkpoint, data_dir=shade, dark_from="train")

@@ -1,26 +1,32 @@
-"""The studies of the AVRL paper (sections IV-E and V), run as published: fusions, dark videos, modalities, patches."""
+"""The studies of the AVRL paper (sections IV-D to V), run as published: references, fusions, dark videos, patches."""
 
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoProcessor
+from transformers import AutoConfig, AutoModelForVideoClassification, AutoProcessor
 
 from avad_hf.corpora.splits import SEEDS
-from avad_hf.disks import writing
 from avad_hf.features.dataset import FeatureDataset
-from avad_hf.files import written_whole
+from avad_hf.files import folder_written_whole
+from avad_hf.models.shaderef.configuration_shaderef import TITLES
+from avad_hf.models.shaderef.untrained_shaderef import beside
+from avad_hf.models.untrained_parts import Size
 from avad_hf.processes import process_state
 from avad_hf.untrained import init_avrl
 
+from .hiding import PATCH_TITLES, PATCHES, spatial_patch, temporal_patch
+from .pictures_avrl import draw_confusions, draw_costs, draw_hidden, draw_samples, stored_frames
 from .protocol import Figure, Protocol, held, load, write_tables
 
-STUDIES = ("modality", "fusion", "dark", "patches")
+STUDIES = ("references", "modality", "fusion", "dark", "patches")
 MODALITIES = ("visual", "audio", "audio_visual")
 FUSIONS = ("concat", "concat_norm", "concat_scaled", "add", "low_level")
 # Share of frames, or of each frame, that is black; the paper's figure goes up to 80%.
@@ -37,8 +43,6 @@ SYNTHETIC_SETTINGS = {
 }
 # Another world than that, which nothing was chosen on.
 WORLD_SEED = 1
-# Cells of a black patch on either side of a frame.
-GRID = 12
 
 # Top-1 accuracy of each class as published, in the order of AvrlConfig's classes; the paper has no mean of them.
 CLASSES = ("arrest", "chase", "fight", "knockdown", "run", "shoot", "scatter", "normal1", "normal2")
@@ -51,74 +55,72 @@ _PUBLISHED = {
     "add": (0.800, 0.469, 0.689, 0.851, 0.762, 0.918, 0.931, 0.733, 0.848),
     "low_level": (0.783, 0.531, 0.644, 0.745, 0.666, 0.918, 0.954, 0.633, 0.913),
     "dark": (1.0, 0.914, 0.961, 1.0, 0.925, 0.977, 1.0, 0.925, 0.921),  # AVRL, Table IV
-}
-# Others' networks in Table II, which see alone and are not built here: neither paper says what they are made of.
-OTHERS = {
+    # Table II, of networks that see alone.
     "MLP": (0.643, 0.582, 0.572, 0.663, 0.627, 0.866, 0.822, 0.611, 0.712),
     "LSTM": (0.703, 0.619, 0.612, 0.649, 0.650, 0.916, 0.896, 0.635, 0.718),
     "LRCN": (0.714, 0.641, 0.630, 0.621, 0.648, 0.905, 0.896, 0.627, 0.750),
     "N3D ResNet": (0.837, 0.660, 0.577, 0.742, 0.646, 0.920, 0.923, 0.671, 0.804),
 }
 PAPER = {name: dict(zip(CLASSES, values, strict=True)) for name, values in _PUBLISHED.items()}
-PAPER["audio_visual"] = PAPER["concat"]
+PAPER["audio_visual"] = PAPER["AVRL"] = PAPER["concat"]
+PAPER["3D ResNet"] = PAPER["visual"]
 N3D_DARK = dict(zip(CLASSES, (0.635, 0.591, 0.551, 0.495, 0.632, 0.832, 0.805, 0.628, 0.754), strict=True))
 
 
-def temporal_patch(frames: Tensor, ratio: float, rng: np.random.Generator) -> Tensor:
-    """Blacken a share of the frames, chosen at random (V-C).
+def reference_table(protocol: Protocol, store: Path, checkpoints: Mapping[str, Path], is_shade: bool) -> str:
+    """Table II: networks that see alone, each trained as AVRL is, beside AVRL.
 
     Args:
-        frames: Frames of shape `(F, 3, H, W)`, uint8.
-        ratio: Share, between 0 and 1.
-        rng: Chooses them.
+        protocol: How AVRL is trained.
+        store: The videos.
+        checkpoints: What the training of each begins with, by their titles.
+        is_shade: Whether the paper's figures stand beside.
     """
-    hidden = rng.permutation(len(frames))[: round(ratio * len(frames))]
-    frames = frames.clone()
-    frames[hidden] = 0
-    return frames
-
-
-def spatial_patch(frames: Tensor, ratio: float, rng: np.random.Generator) -> Tensor:
-    """Blacken a share of each frame, in patches at random places that differ from frame to frame (V-C).
-
-    Args:
-        frames: Frames of shape `(F, 3, H, W)`, uint8.
-        ratio: Share, between 0 and 1.
-        rng: Chooses the patches among the cells of a grid of 12 x 12: the paper gives no size, and cells that do not
-            overlap hide exactly what is asked for.
-    """
-    frames = frames.clone()
-    rows, columns = (np.linspace(0, side, GRID + 1).round().astype(int) for side in frames.shape[2:])
-    for frame in frames:
-        for cell in rng.permutation(GRID * GRID)[: round(ratio * GRID * GRID)]:
-            row, column = divmod(int(cell), GRID)
-            frame[:, rows[row] : rows[row + 1], columns[column] : columns[column + 1]] = 0
-    return frames
-
-
-PATCHES = {"temporal": temporal_patch, "spatial": spatial_patch}
+    # First, since it refuses a folder that holds runs of another checkpoint.
+    avrl = [_run(protocol, store, seed, "audio_visual") for seed in protocol.seeds]
+    runs: dict[str, list[dict[str, Any]]] = {}
+    for title, checkpoint in checkpoints.items():
+        # The 3D ResNet alone has weights that were trained before.
+        is_tuned = bool(protocol.settings["fine_tune"]) and title == "3D ResNet"
+        settings = protocol.settings | {"model": str(checkpoint), "fine_tune": is_tuned, "model_options": {}}
+        name, own = checkpoint.name, replace(protocol, settings=settings)
+        runs[title] = [own.run(store, None, seed, name, {}, title) for seed in protocol.seeds]
+    if is_shade:
+        runs["N3D ResNet"] = []
+    return (
+        "## Table II: networks that see alone\n\nEach ends in one linear layer, and is trained as AVRL is, on the "
+        "same frames: the paper does not say how they are built or trained. N3D ResNet is not trained here, since it "
+        "is not published in enough detail to build it"
+        + ("; its figures are the paper's" if is_shade else "")
+        + ".\n\n"
+        + _table(runs | {"AVRL": avrl}, PAPER if is_shade else {})
+    )
 
 
 def modality_table(protocol: Protocol, store: Path, is_shade: bool) -> str:
-    """Table V: the 3D ResNet alone, VGGish alone, and both; the first two are also the baselines of Table II.
+    """Table V: the 3D ResNet alone, VGGish alone, and both.
 
     Each goes through the classifier of Table I, whose first layer is as wide as its features. Whether the paper's 3D
     ResNet has that classifier or one layer of its own (III-A speaks of the latter) it does not say of these tables.
     """
     runs = {name: [_run(protocol, store, seed, name) for seed in protocol.seeds] for name in MODALITIES}
-    text = "## Table V: what is seen, what is heard, and both\n\n" + _table(runs, PAPER if is_shade else {})
-    if not is_shade:
-        return text
-    lines = [f"| class | {' | '.join(OTHERS)} |", "|---" * (1 + len(OTHERS)) + "|"]
-    for number, name in enumerate(CLASSES):
-        lines.append(f"| {name} | {' | '.join(f'{100 * values[number]:.1f}' for values in OTHERS.values())} |")
-    return f"{text}\n\nOther networks that see alone, as published in Table II:\n\n" + "\n".join(lines)
+    return "## Table V: what is seen, what is heard, and both\n\n" + _table(runs, PAPER if is_shade else {})
 
 
 def fusion_table(protocol: Protocol, store: Path, is_shade: bool) -> str:
-    """Table III: the five fusions."""
+    """Table III: the five fusions; Figure 4, their confusions, is drawn as fusions.png."""
     runs = {name: [_run(protocol, store, seed, name) for seed in protocol.seeds] for name in FUSIONS}
-    return "## Table III: fusions\n\n" + _table(runs, PAPER if is_shade else {})
+    if process_state().is_main_process:
+        names = list(runs["concat"][0]["events"]["top1_recall"])
+        matrices = {
+            name.replace("_", " "): sum(np.array(run["events"]["confusion_matrix"]) for run in found)
+            for name, found in runs.items()
+        }
+        draw_confusions(matrices, names, protocol.output_dir / "fusions.png")
+    return (
+        "## Table III: fusions\n\nWhat the videos of each class are called (Figure 4) is drawn in fusions.png, over "
+        "all splits.\n\n" + _table(runs, PAPER if is_shade else {})
+    )
 
 
 def dark_table(
@@ -148,7 +150,10 @@ def dark_table(
 
 
 def patch_study(protocol: Protocol, store: Path, ratios: Sequence[float]) -> str:
-    """Figure 6: black frames and black patches on test videos, by ratio; also drawn, as patches.png."""
+    """Figure 6: black frames and black patches on test videos, by ratio; also drawn, as patches.png.
+
+    Figure 5, examples of them, is drawn as hidden.png.
+    """
     whole = [_run(protocol, store, seed, "audio_visual") for seed in protocol.seeds]
     trained = {
         seed: (_trained(protocol, store, seed, "audio_visual"), FeatureDataset(store, "test", seed))
@@ -168,7 +173,7 @@ def patch_study(protocol: Protocol, store: Path, ratios: Sequence[float]) -> str
             curves[kind].append(runs)
     heard = [_run(protocol, store, seed, "audio") for seed in protocol.seeds]
     if process_state().is_main_process:
-        _draw(curves, heard, (0.0, *ratios), protocol.output_dir / "patches.png")
+        _draw_patches(protocol, trained[protocol.seeds[0]][1], curves, heard, ratios)
     lines = ["| hidden | black frames | black patches |", "|---|---|---|"]
     for number, ratio in enumerate((0.0, *ratios)):
         cells = (str(Figure(_overall(curves[kind][number]))) for kind in PATCHES)
@@ -177,7 +182,8 @@ def patch_study(protocol: Protocol, store: Path, ratios: Sequence[float]) -> str
     return (
         "## Figure 6: parts of the picture hidden\n\nTop-1 accuracy of all videos in per cent. The detectors were "
         "trained on whole pictures, and parts of the test videos are hidden from them; the paper does not say whether "
-        "its detectors learnt with hidden parts. Each class is drawn in patches.png.\n\n" + "\n".join(lines)
+        "its detectors learnt with hidden parts. Each class is drawn in patches.png, and what is hidden (Figure 5) in "
+        "hidden.png.\n\n" + "\n".join(lines)
     )
 
 
@@ -210,9 +216,11 @@ def _table(runs: dict[str, list[dict[str, Any]]], paper: dict[str, dict[str, flo
         cells = []
         for name, found in runs.items():
             beside = paper.get(name, {}).get(published)
-            cells.append(
-                str(Figure([_known(key(run["events"])) for run in found], f"{beside:.1%}"[:-1] if beside else ""))
-            )
+            beside = f"{beside:.1%}"[:-1] if beside else ""
+            if found:
+                cells.append(str(Figure([_known(key(run["events"])) for run in found], beside)))
+            else:  # what only the paper has
+                cells.append(f"(paper {beside})" if beside else "")
         lines.append(f"| {title} | {' | '.join(cells)} |")
 
     for name in first["top1_recall"]:
@@ -230,29 +238,47 @@ def _overall(runs: Sequence[dict[str, Any]]) -> list[float]:
     return [run["events"]["top1_accuracy"] for run in runs]
 
 
-def _draw(
-    curves: dict[str, list[list[dict[str, Any]]]], heard: Sequence[dict[str, Any]], ratios: Sequence[float], path: Path
+def _draw_patches(
+    protocol: Protocol,
+    videos: FeatureDataset,
+    curves: dict[str, list[list[dict[str, Any]]]],
+    heard: Sequence[dict[str, Any]],
+    ratios: Sequence[float],
 ) -> None:
-    # Not pyplot: it keeps state, and may look for a screen.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure as Picture
+    """Figures 5 and 6; what is hidden shows in a video that is not dark."""
+    frames, _ = stored_frames(videos, next((n for n, row in enumerate(videos.rows) if not row["dark"]), 0))
+    rng = np.random.default_rng(0)
+    hidden = {
+        PATCH_TITLES[kind]: {ratio: change(frames, ratio, rng) for ratio in ratios} for kind, change in PATCHES.items()
+    }
+    draw_hidden(hidden, protocol.output_dir / "hidden.png")
+    classes = heard[0]["events"]["top1_recall"]
+    recalls = {
+        PATCH_TITLES[kind]: [
+            {name: float(np.mean([_known(run["events"]["top1_recall"][name]) for run in runs])) for name in classes}
+            for runs in by_ratio
+        ]
+        for kind, by_ratio in curves.items()
+    }
+    overall = {PATCH_TITLES[kind]: [np.mean(_overall(runs)) for runs in by_ratio] for kind, by_ratio in curves.items()}
+    path = protocol.output_dir / "patches.png"
+    draw_costs(recalls, overall, float(np.mean(_overall(heard))), (0.0, *ratios), path)
 
-    picture = Picture(figsize=(10, 4.8), layout="constrained")
-    FigureCanvasAgg(picture)
-    panels = picture.subplots(1, 2, sharey=True)
-    titles = {"temporal": "black frames", "spatial": "black patches on every frame"}
-    for axes, (kind, by_ratio) in zip(panels, curves.items(), strict=True):
-        for name in heard[0]["events"]["top1_recall"]:
-            values = [np.mean([_known(run["events"]["top1_recall"][name]) for run in runs]) for runs in by_ratio]
-            axes.plot(ratios, values, marker=".", linewidth=1, alpha=0.8, label=name)
-        axes.plot(ratios, [np.mean(_overall(runs)) for runs in by_ratio], "k", linewidth=2.6, label="all videos")
-        axes.axhline(np.mean(_overall(heard)), color="0.3", linestyle="--", label="all videos, sound alone")
-        axes.set(title=titles[kind], xlabel="share that is hidden", xticks=ratios, ylim=(-0.02, 1.02))
-        axes.grid(color="0.92")
-    panels[0].set_ylabel("top-1 accuracy")
-    picture.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", frameon=False)
-    with writing(path, "The figure"), written_whole(path) as partial:
-        picture.savefig(partial, dpi=130, format="png")
+
+def _references(protocol: Protocol, model: Path | str, size: Size) -> dict[str, Path]:
+    """Checkpoints that the references begin with, by their titles."""
+    places = {title: protocol.output_dir / "untrained-references" / f"reference-{k}" for k, title in TITLES.items()}
+    with process_state().main_process_first():
+        if all(place.is_dir() for place in places.values()):
+            return places
+        avrl = AutoModelForVideoClassification.from_pretrained(model, trust_remote_code=False)
+        processor = AutoProcessor.from_pretrained(model, trust_remote_code=False)
+        for kind, title in TITLES.items():
+            with torch.random.fork_rng(devices=[]), folder_written_whole(places[title]) as folder:
+                torch.manual_seed(0)
+                beside(avrl, kind, processor.num_frames, size).save_pretrained(folder)
+                processor.save_pretrained(folder)
+    return places
 
 
 @held
@@ -281,8 +307,8 @@ def reproduce_shade(
         model: Checkpoint that training begins with, and whose processor stores the videos. The synthetic crowd needs
             none: small networks with new weights learn from it.
         data_dir: Folder of SHADE, or where the synthetic crowd is to be rendered.
-        studies: ``"modality"`` (Table V, and the baselines of Table II), ``"fusion"`` (Table III), ``"dark"`` (Table
-            IV) and ``"patches"`` (Figure 6).
+        studies: ``"references"`` (Table II), ``"modality"`` (Table V), ``"fusion"`` (Table III, Figure 4), ``"dark"``
+            (Table IV) and ``"patches"`` (Figures 5 and 6). Figure 1 is drawn in any case, as samples.png.
         profile: Training profile; the published one by default, and the default one for the synthetic crowd.
         seeds: One split each.
         dark_from: ``"test"``, or ``"all"`` for dark videos of all sets: that the paper counts 377 of them says that
@@ -306,6 +332,7 @@ def reproduce_shade(
     if dark_from not in ("test", "all"):
         raise ValueError(f"dark_from must be test or all, got {dark_from!r}.")
     is_shade = num_videos is None
+    size: Size = "base" if model is not None else "tiny"
     if is_shade and model is None:
         raise ValueError("SHADE's studies need a model: the checkpoint that training begins with (init avrl).")
     if model is None:
@@ -336,6 +363,12 @@ def reproduce_shade(
         # First, since SHADE's dark subset looks at videos of which nothing else is known, and may be empty.
         found = load("shade", "dark", data_dir=data_dir) if is_shade else rows
         dark = {row["id"] for part in found.values() for row in part if row["dark"]}
+    if process_state().is_main_process:
+        extractor = processor.feature_extractor
+        hop_s = extractor.hop_length / extractor.sampling_rate
+        draw_samples(FeatureDataset(store, "test", seeds[0]), hop_s, Path(output_dir) / "samples.png")
+    if "references" in studies:
+        parts.append(reference_table(protocol, store, _references(protocol, model, size), is_shade))
     if "modality" in studies:
         parts.append(modality_table(protocol, store, is_shade))
     if "fusion" in studies:
@@ -351,7 +384,7 @@ def reproduce_shade(
         f"{name}. Mean ± sample standard deviation over {len(seeds)} splits (seeds {', '.join(map(str, seeds))}), one "
         f"detector each, profile `{profile}`; epochs chosen on validation videos"
         + (", a quarter of the training videos where training and test are fixed" if is_shade else "")
-        + ". All stages took "
+        + ". What is seen and heard of a video of each class (Figure 1) is drawn in samples.png. All stages took "
         f"{protocol.seconds() / 60:.1f} minutes.",
     ]
     return write_tables(protocol, [*parts, *notes])
