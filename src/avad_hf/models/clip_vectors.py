@@ -97,7 +97,7 @@ def clip_vectors(
         visual_features: Feature maps, of shape `(B, T, visual_size, h, w)`; ignored with ``inputs="audio"``.
         audio_features: Embeddings, of shape `(B, T, S, audio_size)`; ignored with ``inputs="visual"``.
         clip_mask: False for padding, of shape `(B, T)`; all clips are real if not given.
-        dtype: Of the result.
+        dtype: Type of the result.
 
     Returns:
         `torch.Tensor` of shape `(B, T, input_size)`, scaled by `feature_scales`, zero for padding; and the mask.

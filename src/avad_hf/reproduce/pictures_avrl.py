@@ -37,7 +37,7 @@ def draw_samples(videos: FeatureDataset, hop_s: float, path: Path) -> None:
     The paper also draws the waveform, which a store does not hold.
 
     Args:
-        videos: Of each class the first video with sound is drawn, or the first if none has sound.
+        videos: The first video of each class that has sound is drawn, or the first if none has.
         hop_s: Seconds from one log-mel frame to the next.
         path: PNG file to write.
     """

@@ -11,7 +11,7 @@ def video_class_logits(
     """Class logits of videos: the mean over the clips that decide the DMIL loss, which have the highest scores.
 
     Args:
-        class_logits (`torch.Tensor` of shape `(B, T, num_labels)`): Of clips.
+        class_logits (`torch.Tensor` of shape `(B, T, num_labels)`): Scores of the classes of clips.
         logits (`torch.Tensor` of shape `(B, T)`): Clip scores before the sigmoid; they choose, and get no gradients.
         clip_mask (`torch.Tensor` of shape `(B, T)`): False for padding; all clips are real if not given.
         alpha: A video of t clips is called by ``max(1, t // alpha)`` of them.
@@ -34,7 +34,7 @@ def class_loss(
     """Cross-entropy of the videos' classes, averaged over videos; other arguments as of `video_class_logits`.
 
     Args:
-        class_logits: Of clips.
+        class_logits: Scores of the classes of clips.
         class_labels (`torch.Tensor` of shape `(B,)`): Class numbers.
         logits: Clip scores before the sigmoid.
         clip_mask: False for padding.

@@ -45,7 +45,7 @@ class AvacaConfig(DetectorConfig):
             ``"attention"``, intermediate attention fusion, where the map alone counts, by which a stream's steps are
             weighted as the other sense asks for them; ``"late"``, late transformer fusion, attention blocks after both
             stages. All take all audio paths.
-        fusion_residual: Of fusion ``"transformer"``, as the others have no sum: add each transformer's output to its
+        fusion_residual: For fusion ``"transformer"``, as the others have no sum: add each transformer's output to its
             query stream, as in the code that the paper is based on. The paper mentions no such sum; without it the
             focused path finds short sounds badly.
         normalisation: After each convolution: ``"batch"`` norm, as in the code that the paper is based on, or

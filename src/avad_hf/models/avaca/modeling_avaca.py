@@ -60,7 +60,7 @@ class AvacaOutput(ModelOutput):
         logits (`torch.Tensor` of shape `(B, T)`):
             Clip scores before the sigmoid; the lowest number of their type for padding, so that its score is 0.
         class_logits (`torch.Tensor` of shape `(B, T, num_labels)`):
-            Of detectors that name classes: scores of the clips' classes before the softmax; zero for padding.
+            For detectors that name classes: scores of the clips' classes before the softmax; zero for padding.
         hidden_states (`tuple` of four `torch.Tensor`): On request, as in [`AvacaModelOutput`].
         attentions (`tuple` of two `torch.Tensor`): On request, as in [`AvacaModelOutput`].
     """
