@@ -97,7 +97,7 @@ def test_what_toml_cannot_hold_is_refused(options, words):
         ("fine_tune = 'yes'", "fine_tune must be true or false, got 'yes'."),
         ("patience = 'never'", "patience must be a whole number, or \"none\", got 'never'."),
         ("scene = 3", "scene must be text, got 3."),
-        ("optimizer = 'adamx'", "optimizer must be one of adam, adamw, sgd, got 'adamx'."),
+        ("optimizer = 'adamx'", "optimizer must be one of adam, adamw, sgd, adagrad, got 'adamx'."),
         ("best_by = 'los'", "best_by must be one of loss, figure, got 'los'."),
         ("log_with = 'wandb'", "log_with must be a list of text, got 'wandb'."),
         ("log_with = [1]", "log_with must be a list of text, got (1,)."),

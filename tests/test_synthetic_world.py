@@ -17,16 +17,19 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 import avad_hf
+from avad_hf.corpora import synthetic
 from avad_hf.corpora.classes import is_normal
 from avad_hf.media.decode import MediaFile
 from avad_hf.media.encode import write_video
-from avad_hf.synthetic import sounds, world
+from avad_hf.synthetic import bodies, sounds, world
 from avad_hf.synthetic.pictures import Painter
-from avad_hf.synthetic.stage import cast, part_rng
+from avad_hf.synthetic.stage import PATTERNS, Actor, cast, part_rng
 
 from . import warm
 
-STREETS = ("crossing", "underpass", "overlook")
+STREETS = ("crossing", "underpass", "overlook", "avenue")
+# The junction has no anomaly that could be left out: see test_synthetic_junction.py.
+WITH_EVENTS = (*STREETS, "crowd")
 
 
 def bright(plan):
@@ -44,6 +47,13 @@ def frame(plan, time_s: float, with_event: bool = True) -> np.ndarray:
     others, event = cast(plan, with_event)
     painter = Painter(plan.scene, plan.hour, plan.weather, plan.dark, part_rng(plan, 6))
     return painter.paint(int(time_s * plan.fps), time_s, [*others, *event]).astype(float)
+
+
+def quiet_painter(scene: str, hour: int = 12) -> Painter:
+    """One whose sensor makes no noise."""
+    painter = Painter(scene, hour, "clear", hour > 19, np.random.default_rng(0))
+    painter.noise[:] = 0
+    return painter
 
 
 def event_times(plan, count: int) -> np.ndarray:
@@ -66,8 +76,14 @@ def brief(monkeypatch):
 
 def test_plans_are_the_same_on_every_machine():
     """Printed anew by: print(hashlib.sha256(repr([astuple(plan) for ...]).encode()).hexdigest()[:16])."""
-    plans = [astuple(plan) for scene in world.SCENES for plan in world.plan_world(scene, 30, seed=7)]
-    assert hashlib.sha256(repr(plans).encode()).hexdigest()[:16] == "c3c7bf3187817d02"
+
+    def digest(*scenes):
+        plans = [astuple(plan) for scene in scenes for plan in world.plan_world(scene, 30, seed=7)]
+        return hashlib.sha256(repr(plans).encode()).hexdigest()[:16]
+
+    assert digest("crossing", "underpass", "overlook", "crowd") == "c3c7bf3187817d02"
+    assert digest("avenue") == "3c7fb7f03823e664"
+    assert digest("junction") == "3d6324361c2fdbb1"
 
 
 @pytest.mark.parametrize("scene", STREETS)
@@ -88,14 +104,14 @@ def test_the_crowd_is_even_over_its_classes():
 
 def test_no_two_plans_share_a_seed_whatever_the_scene_and_the_seed_of_the_world():
     plans = [plan for scene in world.SCENES for seed in range(4) for plan in world.plan_world(scene, 50, seed)]
-    assert len({plan.seed for plan in plans}) == len(plans) == 800
+    assert len({plan.seed for plan in plans}) == len(plans) == 200 * len(world.SCENES)
 
 
 def test_times_are_within_the_video():
-    for scene in world.SCENES:
+    for scene in WITH_EVENTS:
         for plan in world.plan_world(scene, 300):
             assert plan.num_frames / plan.fps == plan.duration_s
-            assert 4 <= plan.duration_s <= 8
+            assert world.DURATIONS_S[scene][0] - 0.02 < plan.duration_s < world.DURATIONS_S[scene][1] + 0.02
             assert (plan.event_start_s is None) == (plan.event_end_s is None) == is_normal(plan.label)
             if plan.event_start_s is not None:
                 assert 0.5 <= plan.event_start_s < plan.event_end_s - 1.5
@@ -117,7 +133,7 @@ def test_what_is_known_without_looking_does_not_tell_the_label():
     assert abs(auc - 0.5) < 0.052
 
 
-@pytest.mark.parametrize("scene", world.SCENES)
+@pytest.mark.parametrize("scene", WITH_EVENTS)
 def test_an_anomaly_changes_neither_loudness_nor_what_was_before_it(scene):
     plan = one_of_each(scene)[3]
     calm = replace(plan, event_start_s=None, event_end_s=None, event_whole_s=None)
@@ -196,6 +212,56 @@ def test_every_anomaly_is_seen_at_the_crossing_and_less_in_the_underpass():
     assert seen["underpass"].mean() < 0.3 * seen["crossing"].mean()
 
 
+def test_on_the_avenue_anomalies_are_large_and_hardly_heard():
+    """Share of the picture that an anomaly changes, while it is there, and its loudness beside everything else."""
+    shares, ratios = {}, {}
+    for scene in ("crossing", "avenue"):
+        shares[scene], found = [], []
+        for plan in map(bright, one_of_each(scene)):
+            pairs = [(frame(plan, t), frame(plan, t, with_event=False)) for t in event_times(plan, 6)[2:]]
+            changed = [(np.abs(with_it - without).max(axis=2) > 12).mean() for with_it, without in pairs]
+            shares[scene].append(max(changed))
+            background, event = world.clip_sound(plan)
+            found.append(10 * np.log10(np.mean(event**2) / np.mean(background**2)))
+        ratios[scene] = np.median(found)
+    assert np.mean(shares["avenue"]) > 2 * np.mean(shares["crossing"])
+    assert min(shares["avenue"]) > 0.01
+    assert ratios["avenue"] < ratios["crossing"] - 12
+
+
+def test_what_takes_part_on_the_avenue_bears_a_pattern_and_nothing_does_elsewhere():
+    for scene in STREETS:
+        for plan in one_of_each(scene):
+            others, event = cast(plan)
+            assert all((actor.pattern in PATTERNS) == (scene == "avenue") for actor in event)
+            assert scene == "avenue" or not any(actor.pattern for actor in others)
+    plan = bright(next(p for p in one_of_each("avenue") if p.label == "bus"))
+    (bus,) = cast(plan)[1]
+    painter = quiet_painter("avenue")
+    middle = int((plan.event_start_s + plan.event_end_s) / 2 * plan.fps)
+    pictures = [painter.paint(middle, 0.0, [replace(bus, pattern=pattern)]).tobytes() for pattern in (None, *PATTERNS)]
+    assert len(set(pictures)) == 4
+
+
+def test_a_vehicle_that_is_left_out_beside_the_picture_would_not_be_seen(monkeypatch):
+    """Also its shadow, its beam and its lamps, on both lanes and either way."""
+    paint = quiet_painter("crossing", hour=22).paint
+
+    def pictures():
+        found = []
+        for x in np.arange(9, 34, 1.5):
+            for side, y, heading in ((1, 13.75, 0.0), (1, 13.75, np.pi), (-1, 17.25, 0.0), (-1, 17.25, np.pi)):
+                at = np.full(1, side * x), np.full(1, y), np.full(1, heading), np.zeros(1)
+                actor = Actor("police", *at, ((200, 30, 30), (20, 40, 200)), blink=np.ones(1, dtype=bool))
+                found.append(paint(0, 0.0, [actor]))
+        return np.stack(found)
+
+    seen = pictures()
+    assert len({picture.tobytes() for picture in seen}) > 4
+    monkeypatch.setattr(bodies, "MARGIN_M", 1000.0)  # nothing is left out
+    np.testing.assert_array_equal(pictures(), seen)
+
+
 def test_anomalies_sound_different():
     """Nearest of 17 mean spectra; chance is 0.06."""
 
@@ -204,7 +270,7 @@ def test_anomalies_sound_different():
         return np.concatenate([level.mean(axis=1), level.std(axis=1), np.abs(np.diff(level)).mean(axis=1)])
 
     labels = list(sounds.EVENTS)
-    assert set(labels) == {c for names in world.SCENES.values() for c in names if not is_normal(c)}
+    assert set(labels) == {c for scene in WITH_EVENTS for c in world.SCENES[scene] if not is_normal(c)}
     centres = np.array([np.mean([features(label, seed) for seed in range(4)], axis=0) for label in labels])
     hits = [
         label == labels[int(np.abs(centres - features(label, seed)).sum(axis=1).argmin())]
@@ -380,3 +446,40 @@ def test_as_a_corpus(tmp_path, brief):
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == written
     with pytest.raises(ValueError, match="needs the name of a scene: crossing, underpass, overlook, crowd"):
         avad_hf.load_dataset("synthetic", data_dir=tmp_path)
+
+
+def test_every_seed_has_the_same_test_videos_of_a_world_of_their_own(tmp_path, monkeypatch):
+    def plans_alone(directory, scene, num_videos, seed):
+        directory.mkdir(parents=True)
+        plans = world.plan_world(scene, num_videos, seed)
+        for plan in plans:
+            (directory / f"{plan.stem}.mp4").touch()
+        rendered[directory.name] = plans
+        return plans
+
+    rendered, parts = {}, {}
+    monkeypatch.setattr(synthetic, "render_world", plans_alone)
+    monkeypatch.setattr(synthetic, "gallery", lambda *args: None)
+    for seed in (0, 1):
+        corpus = avad_hf.load_dataset(
+            "synthetic", "junction", data_dir=tmp_path, cache_dir=tmp_path / "cache", num_videos=40, num_test=26,
+            world_seed=3, seed=seed,
+        )  # fmt: skip
+        parts[seed] = {name: set(corpus[name]["id"]) for name in corpus}
+    assert corpus["test"].features["label"].names == list(world.SCENES["junction"])
+    assert rendered == {
+        "junction-40-seed3-test26": world.plan_world("junction", 40, 3),
+        "test": world.plan_world("junction", 26, 1_000_003),
+    }
+    tests = {f"test_{plan.stem}": plan for plan in rendered["test"]}
+    assert parts[0]["test"] == parts[1]["test"] == tests.keys()
+    assert parts[0]["validation"] != parts[1]["validation"]
+    for seed in (0, 1):
+        assert parts[seed]["train"] | parts[seed]["validation"] == {f"junction_{i:04d}" for i in range(40)}
+        assert 8 <= len(parts[seed]["validation"]) <= 12
+    for row in corpus["test"]:
+        plan = tests[row["id"]]
+        times = np.arange(plan.num_frames) / plan.fps
+        odd = [episode for episode in plan.episodes if episode.seen != episode.heard]
+        during = [any(e.start_s <= t < e.start_s + e.whole_s for e in odd) for t in times]
+        assert row["frame_mask"] == [int(d) for d in during] and any(during) == row["anomaly"]

@@ -127,6 +127,9 @@ SHADE_CLASSES = NameTable(
         "normal2": "normal(_type)?_?2",
     }
 )
+# The junction of the synthetic world: what is seen and what is heard do not belong together. These have no other
+# spelling, and no folder of videos is told by them.
+JUNCTION_CLASSES = NameTable.of(("normal", "sound_without_sight", "sight_without_sound", "other_sound"))
 CORPORA = {"mavad": MAVAD_CLASSES, "shade": SHADE_CLASSES}
 
 

@@ -32,11 +32,14 @@ class Camera:
 
     def project(self, points) -> tuple[np.ndarray, np.ndarray]:
         """Pixels on the enlarged canvas, of shape `(..., 2)`, and pixels a metre there, for points `(..., 3)`."""
-        x, y, z = np.moveaxis(np.asarray(points, dtype=float), -1, 0)
-        up, cos, sin = z - self.height_m, math.cos(self.pitch), math.sin(self.pitch)
+        points = np.asarray(points, dtype=float)
+        x, y, up = points[..., 0], points[..., 1], points[..., 2] - self.height_m
+        cos, sin = math.cos(self.pitch), math.sin(self.pitch)
         scale = SUPER * self.focal_px / np.maximum(y * cos - up * sin, 0.5)
-        across, down = SUPER * WIDTH / 2 + x * scale, SUPER * HEIGHT / 2 - (y * sin + up * cos) * scale
-        return np.stack([across, down], axis=-1), scale
+        pixels = np.empty((*points.shape[:-1], 2))
+        pixels[..., 0] = SUPER * WIDTH / 2 + x * scale
+        pixels[..., 1] = SUPER * HEIGHT / 2 - (y * sin + up * cos) * scale
+        return pixels, scale
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,11 @@ class Layout:
         facade_y: Front of the buildings behind it.
         reach_m: Distance from the middle at which things on the road are out of the picture.
         side_x: Middle of the side street.
+        zebra_x: Middle of the pedestrian crossing.
+        enter_m: Distance from the middle at which those who take part in an anomaly come and go; by default 3 m more
+            than `reach_m`.
+        quiet: How many times as long as elsewhere no car comes.
+        bold: Whether those who take part in an anomaly bear patterns, and people and animals among them are larger.
     """
 
     camera: Camera
@@ -56,6 +64,14 @@ class Layout:
     facade_y: float
     reach_m: float
     side_x: float = 6.0
+    zebra_x: float = -4.2
+    enter_m: float | None = None
+    quiet: float = 1.0
+    bold: bool = False
+
+    def __post_init__(self):
+        if self.enter_m is None:
+            object.__setattr__(self, "enter_m", self.reach_m + 3)
 
     def lane_y(self, lane: int) -> float:
         """Middle of the near (0) or far (1) lane."""
@@ -67,7 +83,24 @@ LAYOUTS = {
     "underpass": Layout(Camera(4.6, 0.24, 95.0), road_y=11.0, facade_y=20.0, reach_m=15.5, side_x=4.5),
     "overlook": Layout(Camera(20.0, 0.53, 195.0), road_y=27.0, facade_y=37.0, reach_m=17.0, side_x=7.5),
     "crowd": Layout(Camera(10.0, 0.45, 112.0), road_y=30.0, facade_y=32.0, reach_m=15.0),
+    # The next two look through a long lens: what passes fills a good part of the picture on either lane.
+    "avenue": Layout(
+        Camera(7.0, 0.275, 340.0),
+        road_y=18.0,
+        facade_y=27.0,
+        reach_m=9.5,
+        side_x=3.0,
+        zebra_x=-1.5,
+        enter_m=8.0,
+        quiet=3.0,
+        bold=True,
+    ),
+    "junction": Layout(Camera(7.0, 0.31, 240.0), road_y=18.0, facade_y=28.0, reach_m=8.0, side_x=5.0, quiet=3.0),
 }
+# What a vehicle or a coat may bear on its sides, in its second colour.
+PATTERNS = ("stripes", "bands", "checks")
+# People and animals are drawn this many times as large as life, to be seen; the second is that of bold ones.
+FIGURE_SIZE, BOLD_FIGURE_SIZE = 1.2, 1.6
 
 
 @dataclass
@@ -83,6 +116,9 @@ class Actor:
         colours: Main and second colour.
         pose: Pose of a person, one name a frame.
         blink: Whether hazard lights, an indicator, a beacon or a muzzle flash is lit, one value a frame.
+        pattern: One of `PATTERNS`, if it bears one.
+        size: How many times as large as life a person or an animal is drawn.
+        smoke_m: Radius of the cloud behind tyres that do not roll, in metres, one value a frame.
     """
 
     kind: str
@@ -93,6 +129,9 @@ class Actor:
     colours: tuple
     pose: list | None = None
     blink: np.ndarray | None = None
+    pattern: str | None = None
+    size: float = FIGURE_SIZE
+    smoke_m: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -143,7 +182,7 @@ def mood(plan: ClipPlan) -> str:
     return plan.label if is_normal(plan.label) else str(part_rng(plan, 9).choice(("normal1", "normal2")))
 
 
-def _moving(kind, fps: int, x, y, rng, heading=None, **details) -> Actor:
+def moving(kind, fps: int, x, y, rng, heading=None, **details) -> Actor:
     """An actor on its way; it looks where it goes, or where `heading` says."""
     speed_x, speed_y = (np.nan_to_num(np.gradient(v) * fps) for v in (x, y))
     speed = np.hypot(speed_x, speed_y)
@@ -160,11 +199,11 @@ def _moving(kind, fps: int, x, y, rng, heading=None, **details) -> Actor:
     return Actor(kind, np.asarray(x), np.asarray(y), np.broadcast_to(heading, len(x)), gait, colours, **details)
 
 
-def _path(times, plan: ClipPlan, points, smooth_s: float = 0.0):
-    """Positions along points (share of the event, x, y), with rounded corners; NaN before and after the event."""
-    u = (times - plan.event_start_s) / plan.event_whole_s
+def path(times, start_s: float, whole_s: float, points, smooth_s: float = 0.0):
+    """Positions along points (share of the time, x, y), with rounded corners; NaN before the start and at the end."""
+    u = (times - start_s) / whole_s
     shares, xs, ys = np.array(points, dtype=float).T
-    half = smooth_s / 2 / plan.event_whole_s
+    half = smooth_s / 2 / whole_s
     offsets = np.linspace(-half, half, 9) if half else np.zeros(1)
     inside = (u >= 0) & (u <= 1)
     return [
@@ -172,12 +211,14 @@ def _path(times, plan: ClipPlan, points, smooth_s: float = 0.0):
     ]
 
 
-def _traffic(rng, layout: Layout, times: np.ndarray, obstacles: list[Actor], fps: int) -> list[Actor]:
-    """Ordinary cars on both lanes, which keep their distance to each other and to what stands in their lane."""
+def traffic(
+    rng, layout: Layout, times: np.ndarray, obstacles: list[Actor], fps: int, lanes=((0, 1), (1, -1))
+) -> list[Actor]:
+    """Ordinary cars on lanes, each with its way; they keep their distance to each other and to what stands there."""
     # They are heard before they are seen, and on their way when the video begins.
     cars, early, begin = [], 8 * fps, layout.reach_m + 14
-    pause = rng.uniform(2.0, 7.0)
-    for lane, way in ((0, 1), (1, -1)):
+    pause = rng.uniform(2.0, 7.0) * layout.quiet
+    for lane, way in lanes:
         lane_y, leader = layout.lane_y(lane), np.full(early + len(times), np.inf)
         starts = (np.cumsum(rng.exponential(pause, 24)) * fps).astype(int)
         speeds, kinds = rng.uniform(7, 13, 24), rng.choice(("car", "car", "hatchback", "van"), 24)
@@ -200,13 +241,13 @@ def _traffic(rng, layout: Layout, times: np.ndarray, obstacles: list[Actor], fps
             if np.count_nonzero(~np.isnan(track[early:])) < 3:  # too short to have a speed
                 continue
             heading = 0.0 if way > 0 else math.pi
-            cars.append(_moving(str(kind), fps, way * track[early:], np.full(len(times), lane_y), rng, heading))
+            cars.append(moving(str(kind), fps, way * track[early:], np.full(len(times), lane_y), rng, heading))
     return cars
 
 
 def _street_event(plan: ClipPlan, layout: Layout, times: np.ndarray, rng) -> list[Actor]:
     """Who takes part in the anomaly; the first one is where its sound comes from."""
-    label, fps, begin = plan.label, plan.fps, layout.reach_m + 3
+    label, fps, begin = plan.label, plan.fps, layout.enter_m
     near, far = layout.lane_y(0), layout.lane_y(1)
     way = int(rng.choice((-1, 1)))
     lane = near if way > 0 else far
@@ -214,7 +255,8 @@ def _street_event(plan: ClipPlan, layout: Layout, times: np.ndarray, rng) -> lis
     hazard = (times % 0.7 < 0.35) & (times > plan.event_start_s + 1)
 
     def mover(kind, points, smooth_s=0.0, **details):
-        return _moving(kind, fps, *_path(times, plan, points, smooth_s), rng, **details)
+        along = path(times, plan.event_start_s, plan.event_whole_s, points, smooth_s)
+        return moving(kind, fps, *along, rng, **details)
 
     if label in ("bicycle", "scooter"):
         return [mover(label, [(0, -way * begin, kerb), (1, way * begin, kerb)])]
@@ -252,7 +294,7 @@ def _street_event(plan: ClipPlan, layout: Layout, times: np.ndarray, rng) -> lis
             turn, late = rng.choice((-1, 1)), rng.uniform(0, 2.0)
             points = [(0, -turn * (layout.reach_m - 3 + late), side_y), (1, turn * rng.uniform(-4, 4), side_y)]
         else:
-            x, drift = -4.2 + rng.uniform(-1.1, 1.1), rng.uniform(-0.6, 0.6)
+            x, drift = layout.zebra_x + rng.uniform(-1.1, 1.1), rng.uniform(-0.6, 0.6)
             ends = (layout.road_y - rng.uniform(2.0, 3.5), layout.road_y + rng.uniform(8.5, 9.5))[::way]
             points = [(0, x, ends[0]), (1, x + drift, ends[1])]
         people.append(mover("person", points))
@@ -300,9 +342,7 @@ def _crowd_cast(plan: ClipPlan, times: np.ndarray, with_event: bool) -> tuple[li
         first = np.argmax(down, axis=0)
         where = np.where(down[..., None], where[first, np.arange(count)], where)
         poses[down] = "fall"
-    people = [
-        _moving("person", fps, where[:, k, 0], where[:, k, 1], rng, pose=list(poses[:, k])) for k in range(count)
-    ]
+    people = [moving("person", fps, where[:, k, 0], where[:, k, 1], rng, pose=list(poses[:, k])) for k in range(count)]
     if kind == "normal2":
         for person in people:
             person.gait = person.gait + times * 9
@@ -315,7 +355,7 @@ def _crowd_event(plan: ClipPlan, times, spot, u, on, rng) -> list[Actor]:
 
     def person(x, y, pose, **details):
         x = np.where(on, x, np.nan)
-        return _moving("person", fps, x, y + still, rng, pose=[pose] * len(times), **details)
+        return moving("person", fps, x, y + still, rng, pose=[pose] * len(times), **details)
 
     if label == "chase":
         turn = rng.choice((-1, 1))
@@ -341,10 +381,11 @@ def _crowd_event(plan: ClipPlan, times, spot, u, on, rng) -> list[Actor]:
     if label in ("knockdown", "arrest"):
         kind, turn = ("car", 1) if label == "knockdown" else ("police", -1)
         points = [(0, -turn * 17, spot[1]), (0.45, spot[0], spot[1]), (0.6, spot[0] + turn * 2, spot[1])]
-        x, y = _path(times, plan, [*points, (1, spot[0] + turn * 2, spot[1])], 0.5)
+        points.append((1, spot[0] + turn * 2, spot[1]))
+        x, y = path(times, plan.event_start_s, plan.event_whole_s, points, 0.5)
         heading = 0.0 if turn > 0 else math.pi
         details = {"colours": ((235, 235, 240), (40, 60, 180)), "blink": times % 0.4 < 0.2} if kind == "police" else {}
-        vehicle = _moving(kind, fps, x, y, rng, heading, **details)
+        vehicle = moving(kind, fps, x, y, rng, heading, **details)
         if kind == "car":
             return [vehicle]
         held = spot - np.array((3.5, 2.0))
@@ -370,4 +411,8 @@ def cast(plan: ClipPlan, with_event: bool = True) -> tuple[list[Actor], list[Act
         return _crowd_cast(plan, times, with_event)
     layout = LAYOUTS[plan.scene]
     event = _street_event(plan, layout, times, part_rng(plan, 2)) if with_event else []
-    return _traffic(part_rng(plan, 1), layout, times, event, plan.fps), event
+    others = traffic(part_rng(plan, 1), layout, times, event, plan.fps)
+    rng = part_rng(plan, 10)
+    for actor in event if layout.bold else ():
+        actor.pattern, actor.size = PATTERNS[rng.integers(len(PATTERNS))], BOLD_FIGURE_SIZE
+    return others, event

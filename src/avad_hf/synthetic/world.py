@@ -1,9 +1,11 @@
-"""A synthetic audio-visual world: three streets with the classes of MAVAD and a crowd with those of SHADE.
+"""A synthetic audio-visual world: streets with the classes of MAVAD, a crowd with those of SHADE, and a junction.
 
 Every picture is drawn and every sound computed: nothing in it is real, and results on it say nothing of real streets.
 It serves tests, tutorials and comparisons without a download. A scene decides how much of an anomaly there is to see
 and to hear: at the `crossing` both, in the `underpass` mostly sound, from the `overlook` mostly picture, and in the
-`crowd` each tells a part.
+`crowd` each tells a part. On the `avenue` sight matters: what is abnormal is near, slow and patterned, and sound says
+little. At the `junction` neither sense suffices: what is abnormal is that what is seen and what is heard do not belong
+together.
 """
 
 import gc
@@ -17,31 +19,49 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
-from avad_hf.corpora.classes import MAVAD_CLASSES, SHADE_CLASSES, is_normal
+from avad_hf.corpora.classes import JUNCTION_CLASSES, MAVAD_CLASSES, SHADE_CLASSES, is_normal
 from avad_hf.disks import DiskError, writing
 from avad_hf.files import written_whole
 from avad_hf.media.encode import write_video
 
-from . import sounds
+from . import episodes, sounds
+from .episodes import PAIRS, JunctionPlan, draw_episodes, label_of
 from .pictures import Painter
-from .stage import HEIGHT, LAYOUTS, WIDTH, ClipPlan, cast, mood, part_rng
+from .stage import HEIGHT, LAYOUTS, WIDTH, Actor, ClipPlan, cast, mood, part_rng
 
 # Each scene with its classes.
-SCENES = {
-    "crossing": tuple(MAVAD_CLASSES.names),
-    "underpass": tuple(MAVAD_CLASSES.names),
-    "overlook": tuple(MAVAD_CLASSES.names),
-    "crowd": tuple(SHADE_CLASSES.names),
+TABLES = {
+    "crossing": MAVAD_CLASSES,
+    "underpass": MAVAD_CLASSES,
+    "overlook": MAVAD_CLASSES,
+    "crowd": SHADE_CLASSES,
+    "avenue": MAVAD_CLASSES,
+    "junction": JUNCTION_CLASSES,
 }
+SCENES = {scene: tuple(table.names) for scene, table in TABLES.items()}
 # More videos than this of one seed would take the seeds of the next one.
 MAX_VIDEOS = 1_000_000
+# Where the seeds of a scene's plans begin, and how far apart those of two worlds are. The first four scenes take
+# turns, as they did when there were no others; each later one has numbers of its own, which theirs do not reach.
+PLAN_SEEDS = {
+    "crossing": (0, 4 * MAX_VIDEOS),
+    "underpass": (MAX_VIDEOS, 4 * MAX_VIDEOS),
+    "overlook": (2 * MAX_VIDEOS, 4 * MAX_VIDEOS),
+    "crowd": (3 * MAX_VIDEOS, 4 * MAX_VIDEOS),
+    "avenue": (1 << 64, MAX_VIDEOS),
+    "junction": (1 << 65, MAX_VIDEOS),
+}
+# Length of a scene's videos (s).
+DURATIONS_S = dict.fromkeys(SCENES, (4, 8)) | {"avenue": (5, 8), "junction": (9.6, 12)}
 # How fast anomalies pass through the picture (m/s), and how long the others take (s).
 SPEEDS_MPS = {"bicycle": (4.5, 8.0), "bus": (7.0, 11.0), "scooter": (8.0, 13.0), "horse": (4.0, 7.0)}
+SLOWNESS = {"avenue": 0.5}
 LENGTHS_S = {
     "pedestrians": (5.0, 8.0),
     "pedestrians_crossing": (4.0, 6.0),
@@ -57,8 +77,9 @@ def _chance(*key) -> float:
     return int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:6], "big") / 2**48
 
 
-def _labels(scene: str, num_videos: int, seed: int) -> list[str]:
-    classes = SCENES[scene]
+def _contents(scene: str, num_videos: int, seed: int) -> list[Any]:
+    """The label of each video; of an anomalous one at the junction the pair of what is seen and what is heard."""
+    classes = SCENES[scene] if scene != "junction" else ("normal", *PAIRS)
     if scene == "crowd":
         labels = sorted(classes, key=lambda name: _chance(seed, scene, "order", name))
         labels = [labels[i % len(labels)] for i in range(num_videos)]
@@ -74,8 +95,9 @@ def plan_world(scene: str, num_videos: int = 200, seed: int = 0) -> list[ClipPla
     """Decide what each clip shows; the same on every machine.
 
     About half of a street's videos are normal, and the others even over the anomalies, at least one of each where
-    there are enough videos. The crowd's are even over its classes. Length, frame rate, weather and hour do not depend
-    on the label.
+    there are enough videos. The crowd's are even over its classes; the junction's over the pairs of what is seen and
+    what is heard that do not belong together, and these have three labels. Length, frame rate, weather and hour do
+    not depend on the label.
 
     Args:
         scene: A key of `SCENES`.
@@ -95,30 +117,41 @@ def plan_world(scene: str, num_videos: int = 200, seed: int = 0) -> list[ClipPla
     if seed < 0:
         raise ValueError(f"seed must be 0 or more, got {seed}.")
     plans = []
-    for index, label in enumerate(_labels(scene, num_videos, seed)):
+    first_seed, apart = PLAN_SEEDS[scene]
+    for index, content in enumerate(_contents(scene, num_videos, seed)):
 
         def between(name, low, high, index=index):
             return low + (high - low) * _chance(seed, scene, index, name)
 
         fps = 25 if between("fps", 0, 1) < 0.5 else 30
-        duration = round(between("duration", 4, 8) * fps) / fps
+        duration = round(between("duration", *DURATIONS_S[scene]) * fps) / fps
         hour = int(between("hour", 0, 24))
         weather = between("weather", 0, 1)
         start = end = whole = None
-        if not is_normal(label):
+        make, label, details = ClipPlan, content, {}
+        if scene == "junction":
+            pair = None if content == "normal" else content
+            label = "normal" if pair is None else label_of(*pair)
+            drawn, odd = draw_episodes(pair, duration, lambda name, between=between: between(name, 0, 1))
+            make, details = JunctionPlan, {"episodes": drawn}
+            if odd is not None:
+                start, whole = odd.start_s, odd.whole_s
+                end = start + whole
+        elif not is_normal(label):
             start = round(between("start", 0.5, 0.45 * duration), 3)
             if label in SPEEDS_MPS:
-                whole = 2 * (LAYOUTS[scene].reach_m + 3) / between("speed", *SPEEDS_MPS[label])
+                whole = 2 * LAYOUTS[scene].enter_m / between("speed", *SPEEDS_MPS[label])
+                whole /= SLOWNESS.get(scene, 1)
             else:
                 whole = between("length", *LENGTHS_S.get(label, (3.0, 5.5)))
             whole = round(whole, 3)
             end = min(start + whole, duration)
         plans.append(
-            ClipPlan(
+            make(
                 stem=f"{scene}_{index:04d}",
                 scene=scene,
                 label=label,
-                seed=(seed * len(SCENES) + list(SCENES).index(scene)) * MAX_VIDEOS + index,
+                seed=first_seed + seed * apart + index,
                 fps=fps,
                 duration_s=duration,
                 event_start_s=start,
@@ -127,14 +160,23 @@ def plan_world(scene: str, num_videos: int = 200, seed: int = 0) -> list[ClipPla
                 hour=hour,
                 weather="clear" if weather < 0.5 else "rain" if weather < 0.75 else "fog",
                 dark=hour < 6 or hour > 19 or between("gloom", 0, 1) < 0.12,
+                **details,
             )
         )
     return plans
 
 
+def _happens(plan: ClipPlan, with_event: bool = True) -> tuple[list[Actor], list[Actor]]:
+    """Everyone else, and who takes part in the anomaly; at the junction in any of its episodes."""
+    if not isinstance(plan, JunctionPlan):
+        return cast(plan, with_event)
+    others, vehicles = episodes.cast(plan)
+    return others, [v for v, e in zip(vehicles, plan.episodes, strict=True) if with_event or e.seen == e.heard]
+
+
 def clip_pictures(plan: ClipPlan, with_event: bool = True) -> Iterator[tuple[float, np.ndarray]]:
     """Paint a clip: time in seconds and RGB of shape `(90, 160, 3)`, uint8, of each frame."""
-    others, event = cast(plan, with_event)
+    others, event = _happens(plan, with_event)
     painter = Painter(plan.scene, plan.hour, plan.weather, plan.dark, part_rng(plan, 6))
     for index in range(plan.num_frames):
         yield index / plan.fps, painter.paint(index, index / plan.fps, [*others, *event])
@@ -146,7 +188,7 @@ def clip_sound(plan: ClipPlan) -> tuple[np.ndarray, np.ndarray]:
     The recorder's gain is such that their sum is as loud as was drawn at random: loudness says nothing of the label.
     """
     place, seconds = sounds.PLACES[plan.scene], plan.duration_s
-    (others, event), rng = cast(plan), part_rng(plan, 4)
+    (others, event), rng = _happens(plan), part_rng(plan, 4)
     still = np.zeros(plan.num_frames)
     sources, anomaly = [], []
     if plan.scene == "crowd":
@@ -155,10 +197,14 @@ def clip_sound(plan: ClipPlan) -> tuple[np.ndarray, np.ndarray]:
     for number, car in enumerate(others if plan.scene != "crowd" else ()):
         speed = np.abs(np.gradient(car.x) * plan.fps)
         sources.append(sounds.Source(sounds.car(part_rng(plan, 100 + number), speed, seconds), 0.0, car.x, car.y))
-    for _ in range(rng.poisson(1.5)):
+    if isinstance(plan, JunctionPlan):
+        for episode, source in zip(plan.episodes, episodes.episode_sources(plan), strict=True):
+            (sources if episode.seen == episode.heard else anomaly).append(source)
+    # No other horns and sirens where they would make a lie of the label.
+    for _ in range(rng.poisson(1.5) if plan.scene != "junction" else 0):
         x, y = still + rng.uniform(-15, 15), still + rng.uniform(10, 40)
         sources.append(sounds.Source(sounds.harmless(rng) * rng.uniform(0.2, 1.2), rng.uniform(0, seconds - 1), x, y))
-    if plan.event_start_s is not None:
+    if plan.event_start_s is not None and plan.scene != "junction":
         loud = np.exp(part_rng(plan, 5).uniform(*np.log(place.event)))
         noise = sounds.event(plan.label, part_rng(plan, 3), plan.event_whole_s) * loud
         x, y = (event[0].x, event[0].y) if event else (still, still + 15)
