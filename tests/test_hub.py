@@ -290,7 +290,8 @@ def test_refusals(tmp_path):
         init("avacca", tmp_path / "new")
     with pytest.raises(ValueError, match="'slowfast' is no detector"):
         init("slowfast", tmp_path / "new")
-    with pytest.raises(ValueError, match=r"AVACA has no option hidden_siz, fusions. Did you mean hidden_size, fusion\?"):
+    words = r"AVACA has no option hidden_siz, fusions. Did you mean hidden_size, fusion\?"
+    with pytest.raises(ValueError, match=words):
         init("avaca", tmp_path / "new", "tiny", hidden_siz=3, fusions="add")
     with pytest.raises(ValueError, match=r"'audio_path' expected one of \('focused', 'plain', 'zeroed'\), got loud"):
         init("avaca", tmp_path / "new", "tiny", audio_path="loud")

@@ -21,9 +21,7 @@ def frames(seed=0, num_videos=12):
 def written_out(units, weights):
     """Every frame of every video as often as it counts."""
     labels, scores = [], []
-    for video, score, positive, negative in zip(
-        units.video, units.score, units.positive, units.negative, strict=True
-    ):
+    for video, score, positive, negative in zip(units.video, units.score, units.positive, units.negative, strict=True):
         for _ in range(int(weights[video])):
             labels += [1] * positive + [0] * negative
             scores += [score] * (positive + negative)
