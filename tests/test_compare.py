@@ -144,6 +144,13 @@ def test_another_comparison_in_the_folder_is_refused(store, compared):
         compare(store, folder, DETECTORS, **other)
 
 
+def test_other_videos_with_the_same_ids_are_refused(store, compared, tmp_path):
+    _, folder = compared
+    other = edited(store, tmp_path / "other", lambda number, row: row | {"duration": row["duration"] + 1})
+    with pytest.raises(ValueError, match=r"is of another comparison \(data: "):
+        compare(other, folder, DETECTORS, **SETTINGS)
+
+
 def test_a_run_that_fails_in_a_process_of_its_own_says_what_it_was(store, tmp_path):
     few = plant(tmp_path / "few", num_videos=20)
     with pytest.raises(ValueError, match=r"all videos, seed., Gaussian: The footage has .* normal clips"):
@@ -229,6 +236,13 @@ def test_the_command(store, compared, tmp_path):
     assert "video AUC minus the best" in done.output and "comparison.html" in done.output
     wrong = CliRunner().invoke(app, [*arguments[:4], "--learning-rates", "fast"])
     assert wrong.exit_code == 2 and re.search("'fast' is no list of numbers", wrong.output)
+    for words, said in (
+        ([*arguments[:4], "--world-seed", "1"], "--world-seed cannot be used with a store"),
+        (["compare", "synthetic", "-o", str(tmp_path / "new"), "--detectors", "rtfn"], "Did you mean rtfm"),
+    ):
+        refused = CliRunner().invoke(app, words)
+        assert refused.exit_code == 2 and said in refused.output.replace("\n", " ")
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_run_is_the_same_after_its_way_to_another_process(store):

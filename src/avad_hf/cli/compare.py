@@ -8,7 +8,7 @@ import typer
 from .options import JsonOption
 from .rank import counted_once_known
 from .results import check_json, output_folder, write_json
-from .terminal import hush_libraries, stage, stop_for, stoppable
+from .terminal import hush_libraries, refuse, stage, stop_for, stoppable
 
 # What is drawn in place of a store.
 SYNTHETIC = "synthetic"
@@ -84,9 +84,12 @@ def compare(
         typer.Option(help="Detectors that are trained at the same time.", min=1, show_default="one a core; GPU: 1"),
     ] = None,
     num_videos: Annotated[
-        int, typer.Option(help="Drawn videos a scene to learn from, and as many again to test.", min=20)
-    ] = 200,
-    world_seed: Annotated[int, typer.Option(help="Seed of the drawn videos.", min=0)] = 0,
+        int | None,
+        typer.Option(
+            help="Drawn videos a scene to learn from, and as many again to test.", min=20, show_default="200"
+        ),
+    ] = None,
+    world_seed: Annotated[int | None, typer.Option(help="Seed of the drawn videos.", min=0, show_default="0")] = None,
     data_dir: Annotated[
         Path | None,
         typer.Option(help="Where synthetic videos are drawn.", show_default="in the output folder"),
@@ -107,6 +110,11 @@ def compare(
     """
     tell = check_json(json)
     rates = numbers(learning_rates)
+    drawn = {"num_videos": num_videos, "world_seed": world_seed, "data_dir": data_dir}
+    drawn = {name: value for name, value in drawn.items() if value is not None}
+    if drawn and store != SYNTHETIC:
+        flags = " and ".join(f"--{name.replace('_', '-')}" for name in drawn)
+        refuse(f"{flags} cannot be used with a store: drawn videos are compared with the word {SYNTHETIC}.")
     with output_folder(output, "compare") as folder:
         from avad_hf.comparison.compare import compare as compare_detectors
 
@@ -115,12 +123,11 @@ def compare(
             place, asked = store, detectors.split(",") if detectors else None
             within = scenes.split(",") if scenes else None
             if store == SYNTHETIC:
+                from avad_hf.comparison.candidates import parsed
                 from avad_hf.reproduce.drawn import DETECTORS, drawn_features
 
-                place = drawn_features(
-                    folder, scenes=within, data_dir=data_dir, num_videos=num_videos, world_seed=world_seed,
-                    on_stage=stage,
-                )  # fmt: skip
+                parsed(asked or ())  # before minutes of drawing
+                place = drawn_features(folder, scenes=within, on_stage=stage, **drawn)
                 within, asked = within or ["each"], asked or list(DETECTORS)
             with counted_once_known("runs") as move:
                 found = compare_detectors(

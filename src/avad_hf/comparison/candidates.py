@@ -62,7 +62,7 @@ def candidates(asked: Sequence[str] | None, data: FeatureDataset) -> list[Candid
             if config().detector_spec.objective == "clips" and config().detector_spec.reads == data.reads:
                 chooses = has_sound and "inputs" in {item.name for item in fields(config)}
                 asked.append(f"{name}:inputs=both" if chooses else name)
-    chosen = [_candidate(name) for name in asked]
+    chosen = parsed(asked)
     for one in chosen:
         spec = one.architecture.load("config")().detector_spec
         if spec.reads != data.reads or spec.objective == "classes":
@@ -74,6 +74,11 @@ def candidates(asked: Sequence[str] | None, data: FeatureDataset) -> list[Candid
     if not names or len(set(names)) < len(names):
         raise ValueError(f"Give one detector or more, each once, got {', '.join(names) or 'none'}.")
     return chosen
+
+
+def parsed(asked: Sequence[str]) -> list[Candidate]:
+    """The detectors of names, as `candidates` takes them; raises ``ValueError`` for unknown names and options."""
+    return [_candidate(name) for name in asked]
 
 
 def _candidate(asked: str) -> Candidate:
@@ -94,4 +99,4 @@ def _candidate(asked: str) -> Candidate:
     return Candidate(asked.strip(), model_type, options)
 
 
-__all__ = ["Candidate", "candidates"]
+__all__ = ["Candidate", "candidates", "parsed"]

@@ -21,7 +21,7 @@ from avad_hf.runs import only_run
 from .candidates import Candidate, candidates
 from .divisions import Division, divisions
 from .figures import FIGURES, Corpus, Measured, Tested, measured
-from .runs import PUBLISHED, Run, known_profiles, run_all
+from .runs import PUBLISHED, Run, data_of, known_profiles, run_all
 from .tables import csv_of, markdown_of, seconds_of
 
 # Learning rates that every detector is trained with; the one of the best validation figure is tested.
@@ -186,9 +186,18 @@ def compare(
     chosen = candidates(detectors, data)
     divided = divisions(data, seeds, num_folds)
     where = _scenes(scenes, data)
+    contents = {scene: data_of(FeatureDataset(store, scene=scene)) for scene in where}
     runs = {
         (scene, one.name, division.name): Run(
-            str(store), str(output_dir), scene, division, one, tuple(rates), profile, dict(settings or {})
+            str(store),
+            str(output_dir),
+            scene,
+            division,
+            one,
+            tuple(rates),
+            profile,
+            dict(settings or {}),
+            contents[scene],
         )
         for scene in where
         for division in divided

@@ -1,5 +1,6 @@
 """One run of a comparison: a detector is trained at each learning rate, and the chosen one scores the test videos."""
 
+import hashlib
 import json
 import shutil
 import time
@@ -15,6 +16,7 @@ from transformers import AutoModelForVideoClassification, PreTrainedModel
 from avad_hf.disks import writing
 from avad_hf.evaluation.scoring import one_row_a_video, score_clips
 from avad_hf.features.dataset import FeatureDataset
+from avad_hf.features.store import recipe_sha256
 from avad_hf.files import as_json, write_text
 from avad_hf.media.clips import deciding_clips
 from avad_hf.metrics.videos import video_score
@@ -45,6 +47,7 @@ class Run:
         rates: Learning rates that are tried; none for the recipe's own.
         profile: Recipe of training, or `PUBLISHED`.
         settings: Settings of training that count before the recipe's.
+        data: SHA-256 of the videos and of how their features were made (`data_of`).
     """
 
     store: str
@@ -55,6 +58,7 @@ class Run:
     rates: tuple[float, ...] = ()
     profile: str = "few"
     settings: dict[str, Any] = field(default_factory=dict)
+    data: str = ""
 
     @classmethod
     def from_json(cls, text: str) -> "Run":
@@ -172,6 +176,14 @@ class Run:
         }
 
 
+def data_of(features: FeatureDataset) -> str:
+    """SHA-256 of videos, wherever they lie, and of how their features were made: other videos may have equal ids."""
+    names = ("id", "label", "anomaly", "scene", "group", "duration", "num_clips", "frame_mask")
+    rows = [[row.get(name) for name in names] for row in features.rows]
+    content = as_json([rows, recipe_sha256(features.recipe) if features.recipe else None])
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
 def _loaded(place: str) -> PreTrainedModel:
     return AutoModelForVideoClassification.from_pretrained(place, trust_remote_code=False)
 
@@ -221,4 +233,4 @@ def known_profiles() -> list[str]:
     return [PUBLISHED, *profiles()]
 
 
-__all__ = ["PUBLISHED", "Run", "known_profiles", "run_all"]
+__all__ = ["PUBLISHED", "Run", "data_of", "known_profiles", "run_all"]
