@@ -79,6 +79,14 @@ def compare(
     epochs: Annotated[
         int | None, typer.Option(help="Epochs of each training.", min=1, show_default="the profile's")
     ] = None,
+    standardise: Annotated[
+        bool | None,
+        typer.Option(
+            "--standardise/--as-stored",
+            help="Features with mean 0 and deviation 1 of each channel over training videos, or as stored.",
+            show_default="as stored; drawn videos: standardised",
+        ),
+    ] = None,
     workers: Annotated[
         int | None,
         typer.Option(help="Detectors that are trained at the same time.", min=1, show_default="one a core; GPU: 1"),
@@ -86,10 +94,12 @@ def compare(
     num_videos: Annotated[
         int | None,
         typer.Option(
-            help="Drawn videos a scene to learn from, and as many again to test.", min=20, show_default="200"
+            help="Drawn videos a scene to learn from, and as many again to test.",
+            min=20,
+            show_default="200; at the junction 600 to learn from",
         ),
     ] = None,
-    world_seed: Annotated[int | None, typer.Option(help="Seed of the drawn videos.", min=0, show_default="0")] = None,
+    world_seed: Annotated[int | None, typer.Option(help="Seed of the drawn videos.", min=0, show_default="1")] = None,
     data_dir: Annotated[
         Path | None,
         typer.Option(help="Where synthetic videos are drawn.", show_default="in the output folder"),
@@ -124,11 +134,12 @@ def compare(
             within = scenes.split(",") if scenes else None
             if store == SYNTHETIC:
                 from avad_hf.comparison.candidates import parsed
-                from avad_hf.reproduce.drawn import DETECTORS, drawn_features
+                from avad_hf.reproduce.drawn import DETECTORS, STANDARDISE, drawn_features
 
                 parsed(asked or ())  # before minutes of drawing
                 place = drawn_features(folder, scenes=within, on_stage=stage, **drawn)
                 within, asked = within or ["each"], asked or list(DETECTORS)
+                standardise = STANDARDISE if standardise is None else standardise
             with counted_once_known("runs") as move:
                 found = compare_detectors(
                     place,
@@ -140,6 +151,7 @@ def compare(
                     rates=rates,
                     profile=profile,
                     settings={} if epochs is None else {"epochs": epochs},
+                    standardise=bool(standardise),
                     num_workers=workers,
                     on_run=lambda words, done, total: move(done, total),
                 )

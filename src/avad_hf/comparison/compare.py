@@ -141,6 +141,7 @@ def compare(
     rates: Sequence[float] = RATES,
     profile: str = "few",
     settings: dict[str, Any] | None = None,
+    standardise: bool = False,
     num_resamples: int = 2000,
     num_workers: int | None = None,
     on_run: Callable[[str, int, int], None] = lambda words, done, total: None,
@@ -167,6 +168,8 @@ def compare(
         rates: Learning rates that are tried; none for the recipe's own.
         profile: Recipe of training; ``"published"`` for that of each detector's own paper.
         settings: Settings of training that count before the recipe's (`TrainingConfig`).
+        standardise: Give each channel mean 0 and deviation 1 over the training videos, for every detector
+            ([`Standardised`]).
         num_resamples: Draws.
         num_workers: Processes that train at the same time; by default one a core, on a GPU one.
         on_run: Told in words which run has ended, how many are done, and their total.
@@ -198,6 +201,7 @@ def compare(
             profile,
             dict(settings or {}),
             contents[scene],
+            standardise,
         )
         for scene in where
         for division in divided
@@ -216,7 +220,7 @@ def compare(
 
         run_all(list(runs.values()), workers, tell)
         tables = [_table(scene, str(store), chosen, divided, runs, num_resamples) for scene in where]
-        notes = _notes(data, divided, rates, profile, num_resamples)
+        notes = _notes(data, next(iter(runs.values())), divided, num_resamples)
         found = Comparison(str(output_dir), tables, notes)
         _write(found)
     return found
@@ -307,22 +311,27 @@ def _seconds(run: Run) -> float:
     return float(path.read_text()) if path.is_file() else float("nan")
 
 
-def _notes(
-    data: FeatureDataset, divided: Sequence[Division], rates: Sequence[float], profile: str, num_resamples: int
-) -> list[str]:
+def _notes(data: FeatureDataset, run: Run, divided: Sequence[Division], num_resamples: int) -> list[str]:
+    """What was done, in sentences; of all `run` says the recipe and the rates."""
     seeds = sorted({division.seed for division in divided})
     folds = divided[0].num_folds
     how = f"{folds} folds by recording for each of" if folds else "a split for each of"
-    recipe = "that of each detector's paper" if profile == PUBLISHED else f"the profile {profile}"
+    recipe = "that of each detector's paper" if run.profile == PUBLISHED else f"the profile {run.profile}"
+    recipe += "".join(f", {name} {value}" for name, value in run.settings.items())
     return [
         f"{how.capitalize()} the seeds {', '.join(map(str, seeds))}. Recipe: {recipe}"
-        + (f"; learning rates {', '.join(f'{rate:g}' for rate in rates)}" if rates else "")
+        + (f"; learning rates {', '.join(f'{rate:g}' for rate in run.rates)}" if run.rates else "")
         + ". The epoch and the rate of the highest AUC of validation videos are kept, the threshold is that of equal "
         "errors on them. Test videos chose nothing.",
         "Each figure is the mean ± the sample standard deviation over the seeds, with the 95% interval of "
         f"{num_resamples:,} draws of test videos"
         + (", whole recordings at a time." if any(row.get("group") is not None for row in data.rows) else ".")
         + " p: of the difference to the best, two-sided, corrected by Holm.",
+        *(
+            ["Each channel of the features has mean 0 and deviation 1 over training videos."]
+            if run.standardise
+            else []
+        ),
         *((data.recipe or {}).get("notices", ())),
     ]
 

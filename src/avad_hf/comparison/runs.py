@@ -15,6 +15,7 @@ from transformers import AutoModelForVideoClassification, PreTrainedModel
 
 from avad_hf.disks import writing
 from avad_hf.evaluation.scoring import one_row_a_video, score_clips
+from avad_hf.features.changes import Standardised
 from avad_hf.features.dataset import FeatureDataset
 from avad_hf.features.store import recipe_sha256
 from avad_hf.files import as_json, write_text
@@ -30,6 +31,9 @@ from .divisions import Division
 
 # What names of files should not have.
 PLAIN = str.maketrans("/:", "_+")
+# Features of up to so many bytes stay in memory during a run, which reads them at every rate and epoch. Each of the
+# processes has its own.
+MOST_HELD_BYTES = 2**30
 # The recipe of a detector's own paper, in place of a profile's name.
 PUBLISHED = "published"
 
@@ -48,6 +52,7 @@ class Run:
         profile: Recipe of training, or `PUBLISHED`.
         settings: Settings of training that count before the recipe's.
         data: SHA-256 of the videos and of how their features were made (`data_of`).
+        standardise: Whether each channel gets mean 0 and deviation 1 over the training videos, for every detector.
     """
 
     store: str
@@ -59,6 +64,7 @@ class Run:
     profile: str = "few"
     settings: dict[str, Any] = field(default_factory=dict)
     data: str = ""
+    standardise: bool = False
 
     @classmethod
     def from_json(cls, text: str) -> "Run":
@@ -116,6 +122,10 @@ class Run:
             return
         begin = time.monotonic()
         parts, place = self.division.parts(self.store, self.scene), self.path.with_suffix("")
+        parts |= {name: _held(parts[name]) for name in ("train", "validation")}
+        if self.standardise:
+            change = Standardised.by(parts["train"])
+            parts = {name: part.map(change) for name, part in parts.items()}
         found = self._fitted(place, parts) if self.candidate.is_fitted else self._searched(place, parts)
         found |= {"asked": self.asked, "videos": _tested(_loaded(found.pop("place")), parts["test"])}
         with writing(self.path, "The record of a run"):
@@ -182,6 +192,13 @@ def data_of(features: FeatureDataset) -> str:
     rows = [[row.get(name) for name in names] for row in features.rows]
     content = as_json([rows, recipe_sha256(features.recipe) if features.recipe else None])
     return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _held(data: FeatureDataset) -> FeatureDataset:
+    """The same videos, in memory if they are few."""
+    files = [data.directory / row["file"] for row in data.rows]
+    num_bytes = sum(file.stat().st_size for file in files if file.is_file())  # one that is missing is named when read
+    return data.held() if num_bytes <= MOST_HELD_BYTES else data
 
 
 def _loaded(place: str) -> PreTrainedModel:

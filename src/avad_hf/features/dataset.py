@@ -64,6 +64,7 @@ class FeatureDataset(Dataset):
     _classes_beside: bool = False
     _change: Callable[[int, Tensor], Tensor] | None = None
     _maps: tuple[Callable[[Item], Item], ...] = ()
+    _held: dict[str, Item] | None = None
 
     def __init__(
         self,
@@ -126,6 +127,12 @@ class FeatureDataset(Dataset):
         other = copy(self)
         other.rows, other.class_numbers = [row for row in self.rows if keep(row)], None
         other.selection = self.selection | {"name": f"{self.selection['name']}, some videos", "hub_id": None}
+        return other
+
+    def held(self) -> "FeatureDataset":
+        """The same videos, whose features stay in memory once they are read: for several trainings in one process."""
+        other = copy(self)
+        other._held = {}
         return other
 
     def with_frames(self, change: Callable[[int, Tensor], Tensor]) -> "FeatureDataset":
@@ -212,6 +219,13 @@ class FeatureDataset(Dataset):
         return tensors
 
     def _load(self, row: dict[str, Any]) -> dict[str, Tensor]:
+        if self._held is None:
+            return self._loaded(row)
+        if row["file"] not in self._held:
+            self._held[row["file"]] = {name: tensor.clone() for name, tensor in self._loaded(row).items()}
+        return dict(self._held[row["file"]])
+
+    def _loaded(self, row: dict[str, Any]) -> dict[str, Tensor]:
         needed = FEATURE_NAMES if (self.recipe or {}).get("processor", {}).get("patches") else FEATURE_NAMES[:2]
         tensors = self._read(row, *needed, "clip_times")
         features = {name: tensors[name].float() for name in needed}
