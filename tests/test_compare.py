@@ -7,6 +7,8 @@ import shutil
 
 import numpy as np
 import pytest
+from safetensors import safe_open
+from safetensors.torch import save_file
 from sklearn.metrics import average_precision_score, roc_auc_score
 from typer.testing import CliRunner
 
@@ -39,6 +41,16 @@ def edited(store, target, change):
     shutil.copytree(store, target)
     rows = [json.loads(line) for line in (target / INDEX).read_text().splitlines()]
     (target / INDEX).write_text("".join(json.dumps(change(n, row)) + "\n" for n, row in enumerate(rows)))
+    return target
+
+
+def edited_features(store, target, factor):
+    shutil.copytree(store, target)
+    for path in target.rglob("*.safetensors"):
+        with safe_open(path, "pt") as file:
+            tensors, facts = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+        tensors["visual_features"] = tensors["visual_features"] * factor
+        save_file(tensors, path, facts)
     return target
 
 
@@ -243,6 +255,25 @@ def test_the_command(store, compared, tmp_path):
         refused = CliRunner().invoke(app, words)
         assert refused.exit_code == 2 and said in refused.output.replace("\n", " ")
     assert not (tmp_path / "new").exists()
+
+
+def test_features_are_standardised_by_the_training_videos(store, compared, tmp_path):
+    settings = SETTINGS | {"seeds": (0,), "rates": (1e-3,), "standardise": True}
+    found = compare(store, tmp_path, ["gaussian", DETECTORS[1]], num_workers=1, **settings)
+    assert "mean 0 and deviation 1 over training videos" in found.markdown
+    assert "mean 0 and deviation 1" not in compared[0].markdown
+    before, now = records(compared[1], DETECTORS[1])[0], records(tmp_path, DETECTORS[1])[0]
+    assert before["videos"] != now["videos"] and now["asked"]["standardise"] is True
+    # Other sizes of the channels change nothing then.
+    larger = edited_features(store, tmp_path / "larger", 8.0)
+    again = compare(larger, tmp_path / "again", ["gaussian", DETECTORS[1]], num_workers=1, **settings)
+    one, other = (tables.tables[0].rows[0].figures["video_auc"].estimate.value for tables in (found, again))
+    assert one == pytest.approx(other, abs=0.02)
+    same = records(tmp_path / "again", DETECTORS[1])[0]["videos"]
+    scores = [[video["score"] for video in videos.values()] for videos in (now["videos"], same)]
+    np.testing.assert_allclose(*scores, atol=1e-3)
+    with pytest.raises(ValueError, match="standardise: True there, False now"):
+        compare(store, tmp_path, ["gaussian"], num_workers=1, **settings | {"standardise": False})
 
 
 def test_a_run_is_the_same_after_its_way_to_another_process(store):

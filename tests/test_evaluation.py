@@ -28,7 +28,7 @@ from avad_hf import (
 from avad_hf.cli import app
 from avad_hf.evaluation.evaluate import Evaluation
 from avad_hf.evaluation.figures import video_figures, video_result
-from avad_hf.features.changes import Pooled, Scaled
+from avad_hf.features.changes import Pooled, Scaled, Standardised
 from avad_hf.features.published.dataset import read_published
 from avad_hf.features.store import INDEX, recipe_sha256
 from avad_hf.hub.folders import weights_hash
@@ -1049,6 +1049,44 @@ def test_changed_features_are_of_another_recipe(store, model):
     with pytest.raises(ValueError, match="made by other encoders or settings"):
         evaluate(model, changed)
     model.config.recipe_sha256 = None
+
+
+def test_channels_are_standardised_by_the_videos_given(store):
+    features = FeatureDataset(store)
+    known = features.where(lambda row: row["has_audio"]).held()
+    change = Standardised.by(known)
+    changed = known.map(change)
+    for name, axis in (("visual_features", 1), ("audio_features", 2)):
+        parts = [changed[i][name].movedim(axis, -1).flatten(0, -2) for i in range(len(changed))]
+        channels = torch.cat(parts)
+        torch.testing.assert_close(channels.mean(0), torch.zeros(channels.shape[1]), atol=1e-4, rtol=0)
+        before = torch.cat([known[i][name].movedim(axis, -1).flatten(0, -2) for i in range(len(known))])
+        expected = (before - before.mean(0)) / before.std(0, correction=0)
+        torch.testing.assert_close(channels, expected, atol=1e-3, rtol=1e-3)
+    # Sound that is not there stays zero, and a channel that never changes is moved alone.
+    item = {"visual_features": torch.ones(2, 3, 1, 1), "audio_features": torch.zeros(2, 4, 5)}
+    silent = item | {"has_audio": torch.tensor([False])}
+    flat = Standardised.by([silent])
+    assert list(flat.means) == ["visual_features"] and not flat(silent)["visual_features"].any()
+    assert torch.equal(flat(silent)["audio_features"], silent["audio_features"])
+    # A recipe tells one from another.
+    other = features.map(Standardised.by(features.where(lambda row: row["anomaly"] == 0)))
+    assert changed.recipe["changes"][0].startswith("Standardised(audio_features, visual_features, sha256=")
+    assert recipe_sha256(changed.recipe) != recipe_sha256(other.recipe)
+    assert changed.recipe["changes"] == [repr(Standardised.by(known))]
+
+
+def test_what_is_held_is_read_once_and_is_the_same(store, monkeypatch):
+    features, read = FeatureDataset(store), []
+    expected, held, before = features[2], features.held(), FeatureDataset._read
+    monkeypatch.setattr(
+        FeatureDataset, "_read", lambda self, row, *names: read.append(row) or before(self, row, *names)
+    )
+    for _ in range(3):
+        item = held[2]
+        assert item.keys() == expected.keys() and all(torch.equal(item[name], expected[name]) for name in item)
+        item.clear()
+    assert len(read) == 1
 
 
 def test_changes_that_a_recipe_cannot_name_are_refused(store):

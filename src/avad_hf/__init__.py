@@ -32,6 +32,7 @@ _PUBLIC = {
     "MediaError": "avad_hf.media.decode",
     "Pooled": "avad_hf.features.changes",
     "Scaled": "avad_hf.features.changes",
+    "Standardised": "avad_hf.features.changes",
     "TrainingConfig": "avad_hf.training.config",
     "TrainingResult": "avad_hf.training.loop",
     "calibrate": "avad_hf.evaluation.calibrate",
