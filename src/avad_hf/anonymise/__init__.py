@@ -1,0 +1,1 @@
+"""Hides faces, number plates, masked ground and speech in videos with sound."""

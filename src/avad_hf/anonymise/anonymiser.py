@@ -1,0 +1,132 @@
+"""Hides faces, number plates and other things in pictures as they come; what is found is tracked both ways in time."""
+
+import hashlib
+import math
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from .boxes import Detector
+from .hiding import METHODS, Method, hide, polygons_mask
+from .tracks import HOLD_S, Tracks
+
+# Seconds from one picture that detectors look at to the next; what is in between is interpolated.
+LOOK_EVERY_S = 0.2
+
+
+@dataclass(frozen=True, eq=False)
+class Hidden:
+    """A picture of which parts are hidden.
+
+    Args:
+        time: When it appears, in seconds.
+        picture: RGB of shape `(H, W, 3)`, uint8.
+        boxes: What was hidden, by the kinds of the detectors: left, top, right and bottom in pixels, `(N, 4)`.
+    """
+
+    time: float
+    picture: np.ndarray
+    boxes: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def all_boxes(self) -> np.ndarray:
+        """All boxes, of shape `(N, 4)`."""
+        return np.concatenate([np.zeros((0, 4), np.float32), *self.boxes.values()])
+
+
+class Anonymiser:
+    """Hides what detectors find, and fixed parts of the picture.
+
+    Args:
+        detectors: What finds the things to hide, one kind each.
+        masks: Corners of polygons that are always hidden, each of shape `(corners, 2)`, as shares of width and height.
+        method: ``"blur"``, Gaussian (Leporowski et al., arXiv 2305.15084, section III), ``"mosaic"`` or ``"solid"``.
+        look_every: Seconds from one picture that detectors look at to the next; 0: every picture.
+        tracking: Whether what is found is followed to the pictures in between, before and after. Without it only
+            pictures that detectors look at are hidden, so that `look_every` must be 0.
+
+    Raises:
+        ValueError: For settings that cannot be.
+    """
+
+    def __init__(
+        self,
+        detectors: Sequence[Detector],
+        *,
+        masks: Sequence[np.ndarray] = (),
+        method: Method = "blur",
+        look_every: float = LOOK_EVERY_S,
+        tracking: bool = True,
+    ):
+        if method not in METHODS:
+            raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}.")
+        if not detectors and not masks:
+            raise ValueError("Nothing is to be hidden. Give a detector or a mask.")
+        if not 0 <= look_every <= HOLD_S or (look_every and not tracking):
+            raise ValueError(f"look_every must be within 0 and {HOLD_S} s, and 0 without tracking; got {look_every}.")
+        kinds = [detector.kind for detector in detectors]
+        if len(set(kinds)) < len(kinds):
+            raise ValueError(f"Two detectors find the same kind: {', '.join(kinds)}. Give each once.")
+        self.detectors, self.masks, self.method = list(detectors), list(masks), method
+        self.look_every, self.tracking = look_every, tracking
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """What is hidden and how: the same on every machine, and another for other weights, settings or masks."""
+        corners = b"".join(polygon.astype(np.float64).tobytes() for polygon in self.masks)
+        return {
+            "detectors": [detector.identity for detector in self.detectors],
+            "masks_sha256": hashlib.sha256(corners).hexdigest() if self.masks else None,
+            "method": self.method,
+            "look_every_s": self.look_every,
+            "tracking": self.tracking,
+        }
+
+    def hide(self, pictures: Iterable[tuple[float, np.ndarray]]) -> Iterator[Hidden]:
+        """Hide parts of the pictures of one video.
+
+        Args:
+            pictures: Time in seconds and RGB of shape `(H, W, 3)`, uint8, in order.
+
+        Yields:
+            The same pictures, half a second later: what is found later is hidden before too.
+        """
+        tracks = {detector.kind: Tracks(detector) for detector in self.detectors} if self.tracking else {}
+        waiting: deque[tuple[float, np.ndarray]] = deque()
+        mask: np.ndarray | None = None
+        next_look = -math.inf
+        for time, picture in pictures:
+            if self.masks and (mask is None or mask.shape != picture.shape[:2]):
+                mask = polygons_mask(self.masks, picture.shape[1::-1])
+            if not self.tracking:
+                found = {one.kind: one(picture).edges for one in self.detectors}
+                yield self._hidden(time, picture, found, mask)
+                continue
+            waiting.append((time, picture))
+            if time >= next_look:
+                for detector in self.detectors:
+                    tracks[detector.kind].add(time, detector(picture))
+                # A little early rather than one picture late.
+                next_look = time + 0.95 * self.look_every
+            while waiting and waiting[0][0] < time - HOLD_S:
+                yield self._tracked(*waiting.popleft(), tracks, mask)
+        while waiting:
+            yield self._tracked(*waiting.popleft(), tracks, mask)
+
+    def _tracked(self, time: float, picture: np.ndarray, tracks: dict[str, Tracks], mask: np.ndarray | None) -> Hidden:
+        boxes = {kind: one.at(time) for kind, one in tracks.items()}
+        for one in tracks.values():
+            one.forget(time)
+        return self._hidden(time, picture, boxes, mask)
+
+    def _hidden(
+        self, time: float, picture: np.ndarray, boxes: dict[str, np.ndarray], mask: np.ndarray | None
+    ) -> Hidden:
+        hidden = Hidden(time, picture, boxes)
+        return Hidden(time, hide(picture, hidden.all_boxes, self.method, mask), boxes)
+
+
+__all__ = ["LOOK_EVERY_S", "Anonymiser", "Hidden"]

@@ -1,0 +1,20 @@
+"""What the anonymiser needs beside the library's own packages."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+EXTRA = "pip install 'avad-hf[anonymise]'"
+
+
+@contextmanager
+def needs_extra() -> Iterator[None]:
+    """Say how packages are installed that are missing."""
+    try:
+        yield
+    except ImportError as error:
+        raise ImportError(
+            f"{error.name or error} is not installed, and hiding needs it. Install it: {EXTRA}"
+        ) from error
+
+
+__all__ = ["needs_extra"]
