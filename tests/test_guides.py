@@ -43,6 +43,7 @@ NOT_RUN = {
     "avad-hf reproduce": "takes minutes: tests/test_reproduce.py and tests/test_cctv_fights.py",
     "avad-hf compare synthetic": "draws for an hour: tests/test_compare.py",
     "avad-hf compare features": "trains for a minute: tests/test_compare.py",
+    "avad-hf anonymise": "downloads detectors: tests/test_anonymise.py",
     "avad-hf rank": "encoders with classes: tests/test_rank.py",
     "avad-hf fit videos": "encoders with classes: tests/test_fit_folder.py",
     "normality": "begins with more normal videos: tests/test_normality.py",

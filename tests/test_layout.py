@@ -47,6 +47,7 @@ ALLOWED = {
         *("files", "runs", "corpora", "features", "metrics", "models", "evaluation", "training", "report", "convert"),
         *("registration", "hub", "untrained"),
     },
+    "anonymise": {"files", "runs", "processes", "media", "models", "convert"},
     "export": {"files", "media", "corpora", "synthetic", "models", "metrics", "detection", "hub"},
     "benchmark": {"files", "media", "models", "registration", "export", "untrained"},
     "__init__": {"registration", "late"},
@@ -54,7 +55,16 @@ ALLOWED = {
 ALLOWED["training"] |= {"registration"}
 for writer in ("features", "training", "export", "reproduce", "synthetic", "demo"):
     ALLOWED[writer] |= {"disks", "runs"}
-ALLOWED["reproduce"] |= {"comparison", "convert", "detection", "metrics", "registration", "synthetic", "untrained"}
+ALLOWED["reproduce"] |= {
+    "anonymise",
+    "comparison",
+    "convert",
+    "detection",
+    "metrics",
+    "registration",
+    "synthetic",
+    "untrained",
+}
 # The command may use everything.
 ALLOWED["cli"] = set(ALLOWED) - {"__init__"}
 # What the contracts of models/ are in: detection knows no more of a detector than this.

@@ -8,6 +8,7 @@ import typer
 
 from avad_hf import __version__
 
+from .anonymise import anonymise
 from .benchmark import benchmark
 from .calibrate import calibrate
 from .compare import compare
@@ -29,7 +30,7 @@ from .train import train
 
 GROUPS = {
     "Look at videos": (demo, rank, describe, detect),
-    "Prepare videos": (scan, extract),
+    "Prepare videos": (scan, extract, anonymise),
     "Make a detector": (fit, update, init, train, evaluate, calibrate, drift, compare, reproduce),
     "Encoders, engines and speed": (convert, export, benchmark),
     "Share": (push,),
@@ -42,8 +43,8 @@ Exit status: 0 all went well; 1 something failed on the way, for example one vid
 were refused before anything was computed; 130 stopped by Ctrl-C; 143 stopped by SIGTERM.
 
 Environment: HF_TOKEN (token of the Hub), HF_HOME (cache of the Hub), HF_HUB_OFFLINE=1 (ask no network), AVAD_HF_HOME
-(cache of published encoders), AVAD_HF_MAX_... (limits of media; an error names the one to raise), CUDA_VISIBLE_DEVICES
-(which GPUs), OMP_NUM_THREADS (how many cores), TQDM_DISABLE=1 (no bars), NO_COLOR=1 (no colours).
+(cache of published encoders and detectors), AVAD_HF_MAX_... (limits of media; an error names the one to raise),
+CUDA_VISIBLE_DEVICES (which GPUs), OMP_NUM_THREADS (how many cores), TQDM_DISABLE=1 (no bars), NO_COLOR=1 (no colours).
 """
 # Whose versions an error report needs.
 PACKAGES = ("torch", "transformers")

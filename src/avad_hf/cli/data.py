@@ -11,7 +11,7 @@ import typer
 
 from avad_hf.files import shown
 
-from .options import ClipBatchOption, DeviceOption, DType, JsonOption, SceneOption
+from .options import AnonymiseOption, ClipBatchOption, DeviceOption, DType, JsonOption, SceneOption, anonymiser_of
 from .results import check_json, write_json
 from .terminal import (
     check_checkpoint,
@@ -188,6 +188,7 @@ def extract(
     visual_dtype: Annotated[
         StoredDType, typer.Option(help="Precision of stored visual features.")
     ] = StoredDType.float16,
+    anonymise: AnonymiseOption = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Compute five videos again and compare; write nothing.")
     ] = False,
@@ -230,12 +231,13 @@ def extract(
         processor = AutoProcessor.from_pretrained(model, trust_remote_code=False).to(
             device or state.device, dtype.value
         )
+        masking = anonymiser_of(anonymise)
     # A broken checkpoint raises whatever its reader does.
     except Exception as error:
         refuse(str(error) or type(error).__name__)
     try:
         if verify:
-            _print_differences(verify_features(dataset, processor, output), tell, json)
+            _print_differences(verify_features(dataset, processor, output, masking=masking), tell, json)
             return
         with counted(output.name, sum(map(len, dataset.values())), hidden=not state.is_main_process) as move:
             done = extract_features(
@@ -245,6 +247,7 @@ def extract(
                 clips_per_batch=batch_size,
                 decoders=decoders,
                 visual_dtype=visual_dtype.value,
+                masking=masking,
                 on_progress=move,
             )
     # What is stored stays; out of memory, for example, is nothing that a traceback helps with.

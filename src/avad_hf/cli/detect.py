@@ -9,7 +9,7 @@ from avad_hf.registration import DESCRIBERS, architectures
 
 from .describe import load as load_describer
 from .describe import print_description, print_names
-from .options import AudioPath, ClipBatchOption, DeviceOption, DType, JsonOption
+from .options import AnonymiseOption, AudioPath, ClipBatchOption, DeviceOption, DType, JsonOption
 from .terminal import check_checkpoint, check_device, note, refuse, say, stoppable
 from .videos import CsvOption, OverlayOption, PlotOption, StreamsOption, VideosArgument, work_through
 
@@ -36,6 +36,7 @@ def detect(
     csv: CsvOption = None,
     plot: PlotOption = None,
     overlay: OverlayOption = None,
+    anonymise: AnonymiseOption = None,
     describe: Annotated[
         bool, typer.Option("--describe", help="Say what is seen and heard too (encoders that have classes).")
     ] = False,
@@ -74,7 +75,7 @@ def detect(
     A folder stands for the videos in it. A video that cannot be read is reported and skipped; the command then ends
     with status 1.
     """
-    outputs = {"json": json, "csv": csv, "plot": plot, "overlay": overlay}
+    outputs = {"json": json, "csv": csv, "plot": plot, "overlay": overlay, "anonymise": anonymise}
     shared = {"batch_size": batch_size, "streams": streams}
     if model is None:
         given = {"--threshold": threshold, "--audio-path": audio_path, "--scene": scene, "--explain": explain or None}

@@ -10,7 +10,7 @@ import typer
 
 from avad_hf.registration import architectures
 
-from .terminal import refuse
+from .terminal import refuse, stage
 
 # What --json and --csv call standard output.
 STDOUT = Path("-")
@@ -88,6 +88,24 @@ SetOption = Annotated[
 ]
 
 
+AnonymiseOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Hide these in the pictures: faces, plates, divided by commas.", show_default="nothing is hidden"
+    ),
+]
+
+
+def anonymiser_of(names: str | None, device: str | None = None) -> Any:
+    """What --anonymise asks for; ``None`` where nothing is to be hidden."""
+    if names is None:
+        return None
+    from avad_hf.anonymise.choosing import Choice
+
+    hide = tuple(name.strip() for name in names.split(",") if name.strip())
+    return Choice(hide).anonymiser(stage, device=device)
+
+
 def config_settings(pairs: Sequence[str] | None, **options: Any) -> dict[str, Any]:
     """Fields of a config: those that --set names, and options that are fields themselves, where they are given."""
     settings = {name: getattr(value, "value", value) for name, value in options.items() if value is not None}
@@ -117,6 +135,7 @@ def one_folder(word: Path | None, option: Path | None, needs: str) -> Path:
 __all__ = [
     "STDOUT",
     "AccumulateOption",
+    "AnonymiseOption",
     "AudioPath",
     "ClipBatchOption",
     "DType",
@@ -125,6 +144,7 @@ __all__ = [
     "SceneOption",
     "SetOption",
     "SplitSeedOption",
+    "anonymiser_of",
     "config_settings",
     "names_of",
     "one_folder",

@@ -1,14 +1,15 @@
 """`avad-hf push`: checkpoints, feature stores and corpora to the Hub."""
 
+import tempfile
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from .options import JsonOption
+from .options import AnonymiseOption, JsonOption
 from .results import check_json, write_json
-from .terminal import fail, hush_libraries, refuse, stop_for, stoppable
+from .terminal import fail, hush_libraries, refuse, stage, stop_for, stoppable
 
 
 class Corpus(StrEnum):
@@ -64,6 +65,7 @@ def push(
     corpus: Annotated[
         Corpus | None, typer.Option(help="Which corpus a folder or manifest is.", show_default="none")
     ] = None,
+    anonymise: AnonymiseOption = None,
     json: JsonOption = None,
 ) -> None:
     """Upload a checkpoint, a feature store or a corpus to the Hub, with its card. Log in first: `hf auth login`.
@@ -90,6 +92,8 @@ def push(
             "push needs --private or --public for stores and corpora: the people in the videos did not consent to "
             "publication."
         )
+    if anonymise is not None and corpus is None:
+        refuse(f"--anonymise hides faces and plates in the videos of a corpus, and {directory} holds none.")
     tell = check_json(json)
     hush_libraries()
     from avad_hf.corpora.loading import load_dataset
@@ -113,7 +117,10 @@ def push(
             url = FeatureDataset(directory).push_to_hub(repo, private=private, revision=revision)
         else:
             rows = load_dataset(corpus.value, data_dir=directory)
-            url = push_corpus(rows, repo, private=private, revision=revision)
+            with tempfile.TemporaryDirectory() as folder:
+                if anonymise is not None:
+                    rows = _anonymised(rows, anonymise, Path(folder))
+                url = push_corpus(rows, repo, private=private, revision=revision)
     except (OSError, ValueError) as error:
         stop_for(error)
     tell(f"Pushed {directory} to {url}")
@@ -128,3 +135,17 @@ def push(
         if private:
             tell("It needs a token that may read the detector: add HF_TOKEN to the secrets in its settings.")
     write_json({"directory": str(directory), "url": url, "space": space_url}, json)
+
+
+def _anonymised(rows: Any, names: str, folder: Path) -> Any:
+    """The same rows with videos that are written again; raises ``ValueError`` if one of them cannot be."""
+    from avad_hf.anonymise.choosing import Choice
+    from avad_hf.anonymise.folder import anonymise_videos, tasks_of
+
+    pairs = {row["video"]: row.get("audio") for part in rows.values() for row in part}
+    tasks = tasks_of({video: {"video": video, "audio": audio} for video, audio in pairs.items()}, Path.cwd().anchor)
+    done = anonymise_videos(tasks, folder, Choice(tuple(name.strip() for name in names.split(","))), on_stage=stage)
+    if done.failed:
+        raise ValueError("; ".join(f"{name}: {error}" for name, error in done.failed.items()))
+    written = {task.path: str(folder / f"{task.name}.mp4") for task in tasks}
+    return rows.map(lambda row: row | {"video": written[row["video"]], "audio": None})

@@ -145,7 +145,7 @@ def reproduce(
     zero audio (Table IV); synthetic, Table III on drawn streets. Event classes: shade, networks that see alone
     (Table II), modalities (Table V), fusions (Table III), dark videos (Table IV), hidden parts (Figure 6); crowd, the
     same on a drawn crowd. Studies of our own: cctv-fights, real recordings; normal-cctv-fights and normal-synthetic,
-    detectors that know normal footage alone.
+    detectors that know normal footage alone; anonymised-synthetic, Table V on drawn streets with faces and plates.
 
     What was done before is not done again.
     """

@@ -12,7 +12,7 @@ import typer
 
 from avad_hf.files import check_output, shown
 
-from .options import STDOUT
+from .options import STDOUT, anonymiser_of
 from .stopping import unstopped
 from .terminal import fail, hush_libraries, inform, is_quiet, progress, progress_of_many, refuse
 
@@ -61,6 +61,7 @@ def work_through(
     csv: Path | None,
     plot: Path | None,
     overlay: Path | None,
+    anonymise: str | None = None,
     **options: Any,
 ) -> None:
     """Find what is in videos, print it, and write it to the outputs; a video that fails is reported and skipped.
@@ -73,11 +74,14 @@ def work_through(
         csv: File of one row a clip.
         plot: File of the timeline, or folder for several videos.
         overlay: File of the video with what was found, likewise.
+        anonymise: What is hidden in it, as --anonymise says.
         options: Passed on to `Finder.interleave`.
     """
     is_one = len(dict.fromkeys(videos)) == 1 and not os.path.isdir(videos[0])
     sources = _sources(videos)
     videos = list(sources)
+    if anonymise is not None and overlay is None:
+        refuse("--anonymise hides faces and plates in the video of --overlay. Give --overlay too.")
     failed = _missing(videos)
     outputs = _output_paths(videos, is_one, plot, overlay, json, csv)
     readable = [video for video in videos if video not in failed]
@@ -87,6 +91,10 @@ def work_through(
     from avad_hf.report.timeline import plot_timeline
 
     hush_libraries()
+    try:
+        masking = anonymiser_of(anonymise)
+    except (ImportError, OSError, ValueError) as error:
+        refuse(str(error))
     finder = load()
     inform(f"Networks: {finder.computes_in}.", dim=True)
     results, opened = {}, {}
@@ -115,7 +123,7 @@ def work_through(
                             plot_timeline(result, media, plot_path)
                         if overlay_path:
                             with progress(overlay_path.name, result["read_until"]) as drawn:
-                                render_overlay(result, media, overlay_path, on_progress=drawn)
+                                render_overlay(result, media, overlay_path, on_progress=drawn, masking=masking)
                     except Exception as error:
                         failed.append(video)
                         words = str(error) if video in str(error) else f"{video}: {type(error).__name__}: {error}"

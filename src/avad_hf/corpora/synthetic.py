@@ -53,17 +53,18 @@ class SyntheticConfig(CorpusConfig):
         if not manifest.is_file():
             plans = render_world(folder, self.name, self.num_videos, self.world_seed)
             gallery(plans, folder / "gallery.png")
-            rows = _rows(plans, folder)
+            rows = rows_of(plans, folder)
             if self.num_test is not None:
                 plans = render_world(folder / "test", self.name, self.num_test, self.world_seed + TEST_WORLDS)
                 rows = [row | {"split": "train"} for row in rows] + [
-                    row | {"split": "test", "id": f"test_{row['id']}"} for row in _rows(plans, folder / "test")
+                    row | {"split": "test", "id": f"test_{row['id']}"} for row in rows_of(plans, folder / "test")
                 ]
             write_manifest(rows, manifest)
         return read_manifest(manifest)
 
 
-def _rows(plans: Sequence[ClipPlan], folder: Path) -> list[dict[str, Any]]:
+def rows_of(plans: Sequence[ClipPlan], folder: Path) -> list[dict[str, Any]]:
+    """Rows of a manifest for drawn videos that lie in a folder, beside which their frame labels are written."""
     rows = []
     for plan in plans:
         video, mask = folder / f"{plan.stem}.mp4", folder / f"{plan.stem}.npy"

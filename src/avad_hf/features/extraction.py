@@ -21,6 +21,7 @@ from transformers import ProcessorMixin
 
 from avad_hf.disks import refuse_full_disk
 from avad_hf.media.ahead import read_together
+from avad_hf.media.masking import MaskedMedia, Masking
 from avad_hf.media.sources import open_media
 from avad_hf.processes import process_state, share_cores
 from avad_hf.runs import only_run, sweep
@@ -73,6 +74,7 @@ def extract_features(
     clips_per_batch: int | None = None,
     decoders: int | None = None,
     visual_dtype: Literal["float16", "float32"] = "float16",
+    masking: Masking | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Extraction:
     """Compute the features of every video once and keep them in a folder that [`FeatureDataset`] reads.
@@ -92,6 +94,8 @@ def extract_features(
         decoders: Videos that are decoded at the same time, each in a thread; by default one for encoders on a CPU,
             and for those on a GPU, which wait for pictures, one for every two cores up to four.
         visual_dtype: Type of the stored visual features; sound features are float32, and frames 8 bits.
+        masking: Hides parts of the pictures before anything else, such as faces
+            ([`~avad_hf.anonymise.anonymiser.Anonymiser`]); the recipe says so.
         on_progress: Called after each video of this process with the number that are done and their total.
 
     Raises:
@@ -110,9 +114,13 @@ def extract_features(
     state = process_state()
     rows = index_rows(dataset)
     store = Path(output_dir)
-    recipe = {"visual_dtype": visual_dtype, "audio_dtype": "float32"} | processor.recipe()
+    recipe = {"visual_dtype": visual_dtype, "audio_dtype": "float32"} | _recipe(processor, masking)
     with only_run(store, state.is_main_process):
-        return _extract(rows, processor, store, recipe, state, clips_per_batch, decoders, on_progress)
+        return _extract(rows, processor, store, recipe, state, clips_per_batch, decoders, masking, on_progress)
+
+
+def _recipe(processor: ProcessorMixin, masking: Masking | None) -> dict[str, Any]:
+    return processor.recipe() | ({} if masking is None else {"anonymised": masking.recipe})
 
 
 def _extract(
@@ -123,6 +131,7 @@ def _extract(
     state: PartialState,
     clips_per_batch: int | None,
     decoders: int | None,
+    masking: Masking | None,
     on_progress: Callable[[int, int], None] | None,
 ) -> Extraction:
     with state.main_process_first():
@@ -138,7 +147,9 @@ def _extract(
     cores = share_cores()
     if decoders is None:
         decoders = 1 if processor.device.type == "cpu" else max(1, min(MOST_DECODERS, cores // 2))
-    for row, features, facts in _encoded(pending, processor, recipe["visual_dtype"], clips_per_batch, decoders):
+    for row, features, facts in _encoded(
+        pending, processor, recipe["visual_dtype"], clips_per_batch, decoders, masking
+    ):
         if isinstance(facts, dict):
             write(store / feature_file(row["id"]), save(features, {FACTS: json_line(facts)}))
         else:
@@ -195,6 +206,7 @@ def verify_features(
     processor: ProcessorMixin,
     store: str | os.PathLike,
     num_videos: int = 5,
+    masking: Masking | None = None,
 ) -> dict[str, float]:
     """Compute some videos' features again and compare them with a store.
 
@@ -203,6 +215,7 @@ def verify_features(
         processor: What made it.
         store: Folder of the store.
         num_videos: How many videos, spread evenly over the store.
+        masking: What hid parts of the pictures.
 
     Returns:
         For each compared video the largest difference of any feature, divided by the largest feature.
@@ -215,7 +228,7 @@ def verify_features(
     store = finished_store(Path(store))
     recipe = read_recipe(store)
     kept = {key: recipe[key] for key in ("visual_dtype", "audio_dtype")}
-    refuse_other_recipe(store, recipe, kept | processor.recipe())
+    refuse_other_recipe(store, recipe, kept | _recipe(processor, masking))
     input_rows = {row["id"]: row for row in index_rows(dataset)}
     stored = [row for row in read_jsonl(store / INDEX) if row["id"] in input_rows]
     if not stored:
@@ -225,7 +238,7 @@ def verify_features(
     step = max(1, len(stored) // num_videos)
     sample = [input_rows[row["id"]] for row in stored[::step][:num_videos]]
     differences = {}
-    for row, features, facts in _encoded(sample, processor, recipe["visual_dtype"]):
+    for row, features, facts in _encoded(sample, processor, recipe["visual_dtype"], masking=masking):
         if not isinstance(facts, dict):
             raise ValueError(f"{row['video']} cannot be read any more: {facts}")
         _, before = read_features(store / feature_file(row["id"]))
@@ -248,10 +261,11 @@ def _encoded(
     visual_dtype: str,
     clips_per_batch: int | None = None,
     decoders: int = 1,
+    masking: Masking | None = None,
 ) -> Iterator[tuple[dict[str, Any], dict[str, Tensor], dict[str, Any] | Exception]]:
     """Row, features and facts of each video; an exception in place of the facts of one that cannot be read."""
     # The next clips, and the next videos, are decoded while these ones are encoded.
-    readers = (_decoded(row, processor, clips_per_batch) for row in rows)
+    readers = (_decoded(row, processor, clips_per_batch, masking) for row in rows)
     chunks: defaultdict[int, list[tuple[dict[str, Tensor], bool]]] = defaultdict(list)
     with closing(read_together(readers, at_once=max(1, min(decoders, len(rows))), depth=2)) as decoded:
         for number, entry, error in decoded:
@@ -280,11 +294,14 @@ def _encoded(
             yield row, features, facts
 
 
-def _decoded(row: dict[str, Any], processor: ProcessorMixin, clips_per_batch: int | None) -> Iterator[tuple]:
+def _decoded(
+    row: dict[str, Any], processor: ProcessorMixin, clips_per_batch: int | None, masking: Masking | None
+) -> Iterator[tuple]:
     """Row and some clips, then row, ``None`` and the facts of the whole video, or what went wrong."""
     try:
         with open_media(row) as media:
-            for batch in processor.decode(media, clips_per_batch, whole=True):
+            seen = media if masking is None else MaskedMedia(media, masking)
+            for batch in processor.decode(seen, clips_per_batch, whole=True):
                 yield row, batch, None
             facts = {
                 "id": row["id"],

@@ -13,6 +13,7 @@ from avad_hf.detection.explaining import reason
 from avad_hf.files import shown
 from avad_hf.media.decode import MediaError, MediaFile
 from avad_hf.media.encode import write_video
+from avad_hf.media.masking import MaskedMedia, Masking
 from avad_hf.media.sources import open_media
 
 from .heat import heat_picture, strength, with_heat
@@ -30,6 +31,7 @@ def render_overlay(
     source: Any,
     path: str | os.PathLike,
     on_progress: Callable[[float], None] | None = None,
+    masking: Masking | None = None,
 ) -> None:
     """Write the video again as MP4 with what was found burnt in, and its sound kept.
 
@@ -42,6 +44,7 @@ def render_overlay(
         source: The video it was made from; a file, not arrays.
         path: Name of the MP4.
         on_progress: Called after each frame with its time in seconds.
+        masking: Hides parts of the pictures first, such as faces.
 
     Raises:
         TypeError: For arrays, folders of pictures and stretches of a video.
@@ -60,9 +63,10 @@ def render_overlay(
         width, height = (factor * side // 2 * 2 for side in (media.info.width, media.info.height))
         painter = _OverlayPainter(result, width, height)
         size = (width, height + painter.band)
+        seen = media if masking is None else MaskedMedia(media, masking)
 
         def pictures() -> Iterator[tuple[float, np.ndarray]]:
-            for frame in media.frames(None):
+            for frame in seen.frames(None):
                 image = Image.fromarray(frame.pixels.permute(1, 2, 0).contiguous().numpy())
                 if factor > 1:
                     image = image.resize((factor * image.width, factor * image.height), Image.Resampling.BICUBIC)

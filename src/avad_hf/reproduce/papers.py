@@ -108,6 +108,23 @@ def _normal_footage(
     return reproduce_drawn(processor, output_dir, num_videos=num_videos, **options)
 
 
+def _anonymised(
+    corpus: str,
+    output_dir: str | os.PathLike,
+    model: str | None,
+    num_videos: int | None,
+    device: Any = None,
+    dtype: str = "float32",
+    **options: Any,
+) -> str:
+    from avad_hf.detection.pipeline import DEMO_MODEL
+
+    from .anonymised import reproduce_anonymised
+
+    processor = _encoders(corpus, model or DEMO_MODEL, device, dtype)
+    return reproduce_anonymised(processor, output_dir, num_videos=num_videos, **options)
+
+
 def _encoders(corpus: str, model: str | None, device: Any, dtype: str, **settings: Any) -> Any:
     """The processor of a checkpoint, or one with the published encoders of a corpus, and these settings."""
     from transformers import AutoProcessor
@@ -163,6 +180,13 @@ PAPERS = {
     ),
     "normal-cctv-fights": Paper(**_NORMAL),
     "normal-synthetic": Paper(**_NORMAL, num_videos=40),
+    "anonymised-synthetic": Paper(
+        architecture="avaca",
+        run=_anonymised,
+        options=("device", "dtype"),
+        needs="its processor makes the features",
+        num_videos=60,
+    ),
 }
 
 __all__ = ["PAPERS", "Paper"]
