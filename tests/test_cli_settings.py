@@ -369,7 +369,7 @@ def test_json_of_convert_export_extract_and_push(here, tiny, monkeypatch):
     done = run("extract", "m.csv", "--model", tiny, "-o", "store", "--json", "-", code=1)
     document = json.loads(done.stdout)
     assert (document["store"], document["num_stored"], document["failed"][0]["id"]) == ("store", 0, "none")
-    monkeypatch.setattr(extraction, "verify_features", lambda *arguments: {"v": 1e-4})
+    monkeypatch.setattr(extraction, "verify_features", lambda *arguments, **options: {"v": 1e-4})
     document = json.loads(run("extract", "m.csv", "--model", tiny, "-o", "store", "--verify", "--json", "-").stdout)
     assert document == {"relative_differences": {"v": 1e-4}}
 
