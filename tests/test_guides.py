@@ -42,6 +42,7 @@ NOT_RUN = {
     "/data/": "a released corpus: tests/test_corpora.py and tests/test_reproduce.py",
     "avad-hf reproduce": "takes minutes: tests/test_reproduce.py and tests/test_cctv_fights.py",
     "avad-hf compare synthetic": "draws for an hour: tests/test_compare.py",
+    "avad-hf compare tables": "a store of real recordings: tests/test_compare.py",
     "avad-hf compare features": "trains for a minute: tests/test_compare.py",
     "avad-hf anonymise": "downloads detectors: tests/test_anonymise.py",
     "avad-hf rank": "encoders with classes: tests/test_rank.py",
