@@ -22,6 +22,7 @@ from avad_hf.anonymise import objects, published
 from avad_hf.anonymise.anonymiser import Anonymiser
 from avad_hf.anonymise.boxes import Boxes, enlarged, overlaps, without_doubles
 from avad_hf.anonymise.choosing import Choice
+from avad_hf.anonymise.extra import needs_extra
 from avad_hf.anonymise.folder import Task, anonymise_videos, tasks_of
 from avad_hf.anonymise.hiding import METHODS, hide, polygons_mask
 from avad_hf.anonymise.masks import read_masks
@@ -122,6 +123,18 @@ def video(tmp_path_factory):
     return write_media(
         path, frame_times(25, 1.6), sound(0, 1.6, 16000), rate=16000, size=SIZE, audio_codec="aac", pictures=street
     )
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ImportError("No module named 'trackers'", name="trackers"), "trackers is not installed.*avad-hf.anonymise"),
+        (ImportError("libGL.so.1: cannot open shared object file"), "apt-get install libgl1"),
+    ],
+)
+def test_what_is_missing_is_named(error, words):
+    with pytest.raises(ImportError, match=words), needs_extra():
+        raise error
 
 
 def test_boxes_against_their_definitions():

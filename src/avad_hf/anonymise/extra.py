@@ -12,6 +12,8 @@ def needs_extra() -> Iterator[None]:
     try:
         yield
     except ImportError as error:
+        if "libGL" in str(error):  # OpenCV's, on machines without a desktop
+            raise ImportError(f"{error}. Hiding needs OpenGL's library: apt-get install libgl1") from error
         raise ImportError(
             f"{error.name or error} is not installed, and hiding needs it. Install it: {EXTRA}"
         ) from error
