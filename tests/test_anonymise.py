@@ -1,7 +1,9 @@
 """The anonymiser: what ONNX detectors read, what is tracked, how it is hidden, and whole videos and folders."""
 
 import csv
+import errno
 import json
+import os
 import shutil
 import zipfile
 from dataclasses import replace
@@ -18,6 +20,7 @@ from transformers import AutoProcessor, YolosConfig, YolosForObjectDetection, Yo
 from typer.testing import CliRunner
 
 from avad_hf import FeatureDataset, extract_features
+from avad_hf.anonymise import folder as folder_module
 from avad_hf.anonymise import objects, published
 from avad_hf.anonymise.anonymiser import Anonymiser
 from avad_hf.anonymise.boxes import Boxes, enlarged, overlaps, without_doubles
@@ -411,6 +414,20 @@ def test_many_videos_go_on_where_they_were(choice, video, tmp_path):
         anonymise_videos(tasks, out, replace(choice, method="solid"), num_checks=2)
     with pytest.raises(ValueError, match="would be written over itself"):
         anonymise_videos([Task("street", str(out / "street.mp4"), str(out / "street.mp4"))], out, choice)
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOSPC])
+def test_what_ffmpeg_cannot_write_is_named_and_a_full_disk_ends_all(choice, video, tmp_path, monkeypatch, number):
+    def fail(*arguments, **options):
+        raise av.FFmpegError(number, os.strerror(number))
+
+    monkeypatch.setattr(folder_module, "anonymise_video", fail)
+    tasks = [Task("one", video, video)]
+    if number == errno.ENOSPC:
+        with pytest.raises(av.FFmpegError, match="No space left"):
+            anonymise_videos(tasks, tmp_path / "out", choice)
+    else:
+        assert "Invalid argument" in anonymise_videos(tasks, tmp_path / "out", choice).failed["one"]
 
 
 def test_names_of_equal_videos_differ(tmp_path):

@@ -47,7 +47,7 @@ ALLOWED = {
         *("files", "runs", "corpora", "features", "metrics", "models", "evaluation", "training", "report", "convert"),
         *("registration", "hub", "untrained"),
     },
-    "anonymise": {"files", "runs", "processes", "media", "models", "convert"},
+    "anonymise": {"disks", "files", "runs", "processes", "media", "models", "convert"},
     "export": {"files", "media", "corpora", "synthetic", "models", "metrics", "detection", "hub"},
     "benchmark": {"files", "media", "models", "registration", "export", "untrained"},
     "__init__": {"registration", "late"},

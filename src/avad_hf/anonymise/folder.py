@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import av
+
+from avad_hf.disks import FULL
 from avad_hf.files import as_json, write_text
 from avad_hf.media.errors import MediaError
 from avad_hf.processes import share_cores
@@ -154,12 +157,19 @@ def _worked(
         try:
             for future in as_completed(running):
                 error = future.exception()
-                if error is not None and not isinstance(error, (MediaError, ValueError, TypeError, FileNotFoundError)):
+                if error is not None and not _is_the_videos_own(error):
                     raise error
                 yield running[future], None if error is not None else future.result(), error
         finally:
             for future in running:
                 future.cancel()
+
+
+def _is_the_videos_own(error: BaseException) -> bool:
+    """Whether only this video is at fault: it cannot be read, or FFmpeg cannot write it. A full disk ends all."""
+    if isinstance(error, av.FFmpegError):
+        return error.errno not in FULL
+    return isinstance(error, (MediaError, ValueError, TypeError, FileNotFoundError))
 
 
 def _kept(folder: Path, task: Task, settings: dict[str, Any], found: Anonymised) -> list[dict[str, str]]:
