@@ -250,7 +250,7 @@ def sharpened(venv: Path) -> None:
 def speed(venv: Path, first_seed: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "composed.mp4")
-        num_frames = len(write_composed(source, first_seed, faces=[astronaut(venv)], duration_s=20))
+        num_frames = len(write_composed(source, first_seed, faces=[astronaut(venv)], duration_s=60))
         commands = {
             "avad-hf anonymise": [
                 Path(sys.executable).with_name("avad-hf"),

@@ -4,17 +4,19 @@ import hashlib
 import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from .boxes import Detector
+from .boxes import Boxes, Detector
 from .hiding import METHODS, Method, hide, polygons_mask
 from .tracks import HOLD_S, Tracks
 
-# Seconds from one picture that detectors look at to the next; what is in between is interpolated.
-LOOK_EVERY_S = 0.2
+# Seconds from one picture that detectors look at to the next; what is in between is interpolated. 0.32 and more lost
+# small faces and plates that move (seeds 0 to 9 of tests/benchmarks/bench_anonymise.py), less finds no more.
+LOOK_EVERY_S = 0.28
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,29 +94,56 @@ class Anonymiser:
             pictures: Time in seconds and RGB of shape `(H, W, 3)`, uint8, in order.
 
         Yields:
-            The same pictures, half a second later: what is found later is hidden before too.
+            The same pictures, half a second later and more: what is found later is hidden before too.
         """
-        tracks = {detector.kind: Tracks(detector) for detector in self.detectors} if self.tracking else {}
+        mask: np.ndarray | None = None
+        if self.tracking:
+            # Detectors compute while others decode and encode.
+            with ThreadPoolExecutor(1, "anonymise") as worker:
+                yield from self._hide_tracked(pictures, worker)
+            return
+        for time, picture in pictures:
+            mask = self._mask(picture, mask)
+            found = {one.kind: one(picture).edges for one in self.detectors}
+            yield self._hidden(time, picture, found, mask)
+
+    def _hide_tracked(self, pictures: Iterable[tuple[float, np.ndarray]], worker: Executor) -> Iterator[Hidden]:
+        tracks = {detector.kind: Tracks(detector) for detector in self.detectors}
         waiting: deque[tuple[float, np.ndarray]] = deque()
+        looks: deque[tuple[float, Future[dict[str, Boxes]]]] = deque()
         mask: np.ndarray | None = None
         next_look = -math.inf
+
+        def next_hidden() -> Hidden:
+            nonlocal mask
+            time, picture = waiting.popleft()
+            while looks and looks[0][0] <= time + HOLD_S:
+                looked_at, look = looks.popleft()
+                for kind, boxes in look.result().items():
+                    tracks[kind].add(looked_at, boxes)
+            mask = self._mask(picture, mask)
+            return self._tracked(time, picture, tracks, mask)
+
         for time, picture in pictures:
-            if self.masks and (mask is None or mask.shape != picture.shape[:2]):
-                mask = polygons_mask(self.masks, picture.shape[1::-1])
-            if not self.tracking:
-                found = {one.kind: one(picture).edges for one in self.detectors}
-                yield self._hidden(time, picture, found, mask)
-                continue
             waiting.append((time, picture))
             if time >= next_look:
-                for detector in self.detectors:
-                    tracks[detector.kind].add(time, detector(picture))
+                looks.append((time, worker.submit(self._look, picture)))
                 # A little early rather than one picture late.
                 next_look = time + 0.95 * self.look_every
-            while waiting and waiting[0][0] < time - HOLD_S:
-                yield self._tracked(*waiting.popleft(), tracks, mask)
+            # One look longer than what is found is held, so that it need not be waited for.
+            while waiting and waiting[0][0] < time - HOLD_S - self.look_every:
+                yield next_hidden()
         while waiting:
-            yield self._tracked(*waiting.popleft(), tracks, mask)
+            yield next_hidden()
+
+    def _look(self, picture: np.ndarray) -> dict[str, Boxes]:
+        return {detector.kind: detector(picture) for detector in self.detectors}
+
+    def _mask(self, picture: np.ndarray, before: np.ndarray | None) -> np.ndarray | None:
+        """Fixed parts of a picture; those of the picture before, where it has the same size."""
+        if not self.masks or (before is not None and before.shape == picture.shape[:2]):
+            return before
+        return polygons_mask(self.masks, picture.shape[1::-1])
 
     def _tracked(self, time: float, picture: np.ndarray, tracks: dict[str, Tracks], mask: np.ndarray | None) -> Hidden:
         boxes = {kind: one.at(time) for kind, one in tracks.items()}

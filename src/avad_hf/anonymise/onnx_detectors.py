@@ -126,8 +126,10 @@ class OnnxDetector:
         small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA if scale <= 1 else cv2.INTER_LINEAR)
         if form.channels == "bgr":
             small = small[:, :, ::-1]
-        fed = (small.astype(np.float32) - np.float32(form.mean)) / np.float32(form.std)
-        fed = np.ascontiguousarray(fed.transpose(2, 0, 1)[None])
+        fed = np.ascontiguousarray(small.transpose(2, 0, 1)[None], dtype=np.float32)
+        if any(form.mean) or set(form.std) != {1.0}:
+            fed -= np.float32(form.mean)[:, None, None]
+            fed /= np.float32(form.std)[:, None, None]
         edges, scores = READERS[form.output](form, self._session.run(None, {self._input: fed}))
         edges = edges * np.tile([width / size[0], height / size[1]], 2).astype(np.float32)
         edges = edges.clip(0, np.tile([width, height], 2)).astype(np.float32)

@@ -16,7 +16,7 @@ BRIDGE_S = 1.5
 # Beyond what was found a box moves on as before, and grows by this share of its sides a second, as nobody knows.
 GROWTH_A_SECOND = 0.6
 # Detections of small things move by more than their size from look to look: boxes are compared with this margin.
-REACH = (1.0, 1.0, 1.0, 1.0)
+REACH = (1.5, 1.5, 1.5, 1.5)
 
 
 class Seen(NamedTuple):
