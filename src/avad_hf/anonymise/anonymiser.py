@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .boxes import Boxes, Detector
-from .hiding import METHODS, Method, hide, polygons_mask
+from .hiding import METHODS, SIGMA_SHARE, Method, hide, polygons_mask
 from .tracks import HOLD_S, Tracks
 
 # Seconds from one picture that detectors look at to the next; what is in between is interpolated. 0.32 and more lost
@@ -83,6 +83,7 @@ class Anonymiser:
             "detectors": [detector.identity for detector in self.detectors],
             "masks_sha256": hashlib.sha256(corners).hexdigest() if self.masks else None,
             "method": self.method,
+            "blur_sigma": SIGMA_SHARE if self.method == "blur" else None,
             "look_every_s": self.look_every,
             "tracking": self.tracking,
         }
