@@ -215,9 +215,7 @@ class MediaFile(SoundFile):
         errors_before: deque[int] = deque([0], maxlen=8)
         with self.open() as container:
             stream = self.video_stream(container)
-            # FFmpeg's VP8 forgets its errors when it decodes several frames at a time.
-            stream.thread_type = "SLICE" if stream.codec_context.name == "vp8" else "AUTO"
-            stream.codec_context.options = {"max_pixels": str(int(limit("MAX_PIXELS")))}
+            self._prepare_decoder(stream)
             sound = self.sound_stream(container) if self.has_audio else None
             log = PacketLog(float(stream.time_base or 0))
             sound_log = PacketLog(0.0 if sound is None else float(sound.time_base or 0))
@@ -233,10 +231,8 @@ class MediaFile(SoundFile):
                 if shown is None:
                     shown, scaled = size_shown, asked_size(*size_shown, size)
                     self._note_late_start(log, start, "picture")
-                elif size_shown != shown:
-                    self._note(
-                        f"the picture's size changes on the way, and is scaled to that of the first frame {shown}"
-                    )
+                elif size_shown != shown and not self._changes_size(shown, size_shown):
+                    return
                 pixels = None
                 if start >= begin and (picked is None or picked(number)):
                     try:
@@ -273,12 +269,27 @@ class MediaFile(SoundFile):
         if is_behind and not (clock.jumps or clock.first_stray):
             # PyAV says nothing of errors that come when decoding in threads is through.
             self._note("some video packets could not be decoded")
-        if (damage := damage_within(self.path, self.format)) is not None:
-            self._note(damage)
-        self._note_missing_end(seen, sound_log.end)
-        self._note_growth()
+        self._note_end(seen, sound_log.end)
         if seen is self.seen:
             self.seen_all = True
+
+    def _prepare_decoder(self, stream: Any) -> None:
+        """Set what must be set before the first picture."""
+        # FFmpeg's VP8 forgets its errors when it decodes several frames at a time.
+        stream.thread_type = "SLICE" if stream.codec_context.name == "vp8" else "AUTO"
+        stream.codec_context.options = {"max_pixels": str(int(limit("MAX_PIXELS")))}
+
+    def _changes_size(self, before: tuple[int, int], after: tuple[int, int]) -> bool:
+        """Whether it goes on where pictures of another size come."""
+        self._note(f"the picture's size changes on the way, and is scaled to that of the first frame {before}")
+        return True
+
+    def _note_end(self, seen: Coverage, sound_end: float | None) -> None:
+        """Note what the end of a file says of it."""
+        if (damage := damage_within(self.path, self.format)) is not None:
+            self._note(damage)
+        self._note_missing_end(seen, sound_end)
+        self._note_growth()
 
     def _note_missing_end(self, seen: Coverage, sound_end: float | None) -> None:
         """Note a picture that ends before the file says, or before its sound."""
