@@ -160,7 +160,7 @@ def _anomalous_label(clip: ScoredClip, normal_labels: Sequence[str]) -> str:
     return max(anomalous, key=anomalous.get)
 
 
-def _with_label(clip: ScoredClip, threshold: float, normal_labels: Sequence[str]) -> ScoredClip:
+def with_label(clip: ScoredClip, threshold: float, normal_labels: Sequence[str]) -> ScoredClip:
     """A clip and the name of its class: an anomalous one if its score reaches the threshold, else a normal one."""
     if clip.probabilities is None:
         return clip
@@ -223,7 +223,7 @@ def detect_events(
         )
     read_until = max(clip.end for clip in clips)
     warnings = [*warnings, *reading_warnings(read_until, duration, problems)]
-    clips = [_with_label(clip, threshold, normal_labels) for clip in clips]
+    clips = [with_label(clip, threshold, normal_labels) for clip in clips]
     decides = deciding_clips([(clip.start, clip.end) for clip in clips])
     clips = [clip if may else replace(clip, partial=True) for clip, may in zip(clips, decides, strict=True)]
     highest = max((clip for clip in clips if not clip.partial), key=lambda clip: clip.score)

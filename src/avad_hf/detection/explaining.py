@@ -56,6 +56,7 @@ class Explainer:
         self.spec = spec_of(model)
         self.scene: str | None = None
         self._reasons: dict[int, dict[str, Any]] = {}  # by the number of the clip
+        self._starts: dict[int, float] = {}  # of these clips, in seconds
         self._label: str | None = None  # of the event that is open
         self._peak: _Peak | None = None
         self._latest: tuple[str | None, _Peak | None] | None = None
@@ -122,10 +123,27 @@ class Explainer:
         """
         self._settle(may_decide)
         self._close()
+        self._compare_classes()
+        return self._reasons
+
+    def take(self) -> dict[float, dict[str, Any]]:
+        """What is known of events that are over, by the start of their highest clip in seconds; it is forgotten then.
+
+        For sources that have no end; what is usual is what was usual so far.
+        """
+        if not self._reasons:
+            return {}
+        self._compare_classes()
+        found = {self._starts[number]: why for number, why in self._reasons.items()}
+        for known in (self._reasons, self._starts, self._peak_classes):
+            known.clear()
+        return found
+
+    def _compare_classes(self) -> None:
+        """Say what became likelier in the highest clips."""
         for number, probabilities in self._peak_classes.items():
             if likelier := self._likelier(probabilities):
                 self._reasons[number]["likelier"] = likelier
-        return self._reasons
 
     def _hold(self, features: Mapping[str, Tensor], index: int, context: float, scores: Any) -> HeldClip:
         """A clip and its neighbours, copied out of the features: engines write over what they gave."""
@@ -163,6 +181,7 @@ class Explainer:
         if self._peak is not None:
             peak, self._peak = self._peak, None
             self._reasons[peak.number] = self._explain(peak)
+            self._starts[peak.number] = peak.clip.start
             if peak.probabilities:
                 self._peak_classes[peak.number] = peak.probabilities
 

@@ -360,7 +360,8 @@ class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
         }
         if (explainer := model_inputs["notes"].explainer) is not None:
             scores = partial(self._scores, options=options)
-            explainer.add(self._scored(chunk), piece.first, features, self._threshold(threshold, scene), scores, scene)
+            limit = self.threshold_used(threshold, scene)
+            explainer.add(self.scored_clips(chunk), piece.first, features, limit, scores, scene)
         return chunk
 
     def _outputs(self, features: Mapping[str, Tensor], options: Mapping[str, Any]) -> Any:
@@ -370,13 +371,13 @@ class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
         """Scores of clips, for who asks what they rest on."""
         return self.model.scores(self._outputs(features, options))
 
-    def _threshold(self, threshold: float | None, scene: str | None) -> float:
-        """The threshold that was given, or the scene's, or the detector's."""
+    def threshold_used(self, threshold: float | None, scene: str | None) -> float:
+        """The threshold that is given, or the scene's, or the detector's."""
         return self.model.config.threshold_of(scene) if threshold is None else threshold
 
     def postprocess(self, model_outputs: list[dict], threshold: float | None = None, scene: str | None = None) -> dict:
         """Put the clips of one video together."""
-        clips = [clip for chunk in model_outputs for clip in self._scored(chunk)]
+        clips = [clip for chunk in model_outputs for clip in self.scored_clips(chunk)]
         media, notes, config = model_outputs[-1]["media"], model_outputs[-1]["notes"], self.model.config
         warnings = [*([config.notice] if config.notice else []), *self.processor.notices]
         is_judged = self._judges(media.info)
@@ -397,7 +398,7 @@ class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
             warnings.append(config.silence_notice)
         return detect_events(
             clips,
-            threshold=self._threshold(threshold, scene),
+            threshold=self.threshold_used(threshold, scene),
             duration=media.info.duration,
             fps=media.info.fps,
             has_audio=has_audio,
@@ -410,7 +411,7 @@ class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
             reasons=reasons,
         ).to_dict()
 
-    def _scored(self, chunk: dict) -> Iterator[ScoredClip]:
+    def scored_clips(self, chunk: dict) -> Iterator[ScoredClip]:
         """Clips of one part of a video, with their classes and reasons where the detector knows some."""
         names = self.model.config.id2label
         rows = chunk["probabilities"] or [None] * len(chunk["scores"])
