@@ -131,7 +131,15 @@ AutoFeatureExtractor.from_pretrained(root / "vggish").push_to_hub("alice/vggish-
 detector.model.config.push_to_hub("alice/config")
 detector.processor.feature_extractor.push_to_hub("alice/extractor")
 push_checkpoint(root / "slowfast2", "alice/eyes")
-avad_hf.push_space("alice/avaca", "alice/show", notes=["Untrained."])
+for wheel in ("avad_hf-1-py3-none-any.whl", "avad_hf-2+cpu-py3-none-any.whl"):
+    (root / wheel).write_bytes(wheel.encode())
+    avad_hf.push_space("alice/avaca", "alice/show", notes=["Untrained."], requirement=root / wheel)
+address = "git+https://host/avad-hf@main"
+avad_hf.push_space("alice/avaca", "alice/hidden-show", private=True, requirement=address)
+try:
+    avad_hf.push_space("alice/avaca", "alice/hidden-show", requirement=root / wheel)
+except ValueError as error:
+    found["refused wheel"] = str(error)
 found["metrics"] = [avad_hf.push_metric("anomaly_scores", "alice/scores") for _ in range(2)]
 
 # Corpora, and a store that has lost a video
@@ -458,12 +466,23 @@ def test_the_command_pushes_a_checkpoint(hub, root, written):
 
 def test_a_space_shows_a_detector(hub, written):
     files = hub.files("space", "alice/show")
-    assert files.keys() == {".gitattributes", "README.md", "app.py", "requirements.txt"}
+    wheel = "avad_hf-2+cpu-py3-none-any.whl"  # and not the one of before
+    assert files.keys() == {".gitattributes", "README.md", "app.py", "requirements.txt", wheel}
+    assert files[wheel] == wheel.encode()
+    address = f"{hub.url}/spaces/alice/show/resolve/main/avad_hf-2%2Bcpu-py3-none-any.whl"
+    assert files["requirements.txt"].decode() == f"avad-hf[app] @ {address}\n"
     card = SpaceCard(files["README.md"].decode())
     assert (card.data.sdk, card.data.app_file, card.data.models) == ("gradio", "app.py", ["alice/avaca"])
     assert "https://huggingface.co/alice/avaca" in card.text and "Untrained." in card.text
     names = compile(files["app.py"], "app.py", "exec").co_names
-    assert "gr" in names and b'"alice/avaca"' in files["app.py"] and b"{{" not in files["app.py"]
+    assert "serve" in names and b'"alice/avaca"' in files["app.py"] and b"{{" not in files["app.py"]
+
+
+def test_a_private_space_gets_an_address_and_no_wheel(hub, written):
+    files = hub.files("space", "alice/hidden-show")
+    assert files["requirements.txt"] == b"avad-hf[app] @ git+https://host/avad-hf@main\n"
+    assert not any(name.endswith(".whl") for name in files)
+    assert "A private Space cannot install a wheel that lies in it" in written["refused wheel"]
 
 
 def test_a_metric_is_loaded_by_its_name(hub, written, plain, root):

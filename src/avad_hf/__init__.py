@@ -54,6 +54,7 @@ _PUBLIC = {
     "rank": "avad_hf.folders.ranking",
     "train": "avad_hf.training.loop",
     "update": "avad_hf.training.fitting",
+    "watch": "avad_hf.watching.starting",
     "write_metric": "avad_hf.evaluation.sharing",
 }
 for _one in registration.ARCHITECTURES.values():

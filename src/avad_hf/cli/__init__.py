@@ -9,6 +9,7 @@ import typer
 from avad_hf import __version__
 
 from .anonymise import anonymise
+from .app import app as app_page
 from .benchmark import benchmark
 from .calibrate import calibrate
 from .compare import compare
@@ -27,9 +28,10 @@ from .rank import rank
 from .reproduce import reproduce
 from .terminal import QuietOption, VerboseOption, say, set_messages
 from .train import train
+from .watch import watch
 
 GROUPS = {
-    "Look at videos": (demo, rank, describe, detect),
+    "Look at videos": (demo, rank, describe, detect, watch, app_page),
     "Prepare videos": (scan, extract, anonymise),
     "Make a detector": (fit, update, init, train, evaluate, calibrate, drift, compare, reproduce),
     "Encoders, engines and speed": (convert, export, benchmark),

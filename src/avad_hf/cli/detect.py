@@ -87,7 +87,7 @@ def detect(
     check_checkpoint(model)
     work_through(
         videos,
-        lambda: _load_pipeline(model, device, dtype),
+        lambda: load_pipeline(model, device, dtype),
         _print_result,
         **outputs,
         **shared,
@@ -104,7 +104,8 @@ def _load_describer(device: str | None, dtype: DType):
     return load_describer(*DESCRIBERS.values(), device, dtype)
 
 
-def _load_pipeline(model: str, device: str | None, dtype: DType):
+def load_pipeline(model: str, device: str | None, dtype: DType):
+    """Load the pipeline of a checkpoint, or end the command with words."""
     from transformers import pipeline
 
     from avad_hf.hub.errors import explain

@@ -102,8 +102,12 @@ def anonymiser_of(names: str | None, device: str | None = None) -> Any:
         return None
     from avad_hf.anonymise.choosing import Choice
 
-    hide = tuple(name.strip() for name in names.split(",") if name.strip())
-    return Choice(hide).anonymiser(stage, device=device)
+    return Choice(hidden_names(names)).anonymiser(stage, device=device)
+
+
+def hidden_names(names: str | None) -> tuple[str, ...]:
+    """What --anonymise names."""
+    return tuple(name.strip() for name in (names or "").split(",") if name.strip())
 
 
 def config_settings(pairs: Sequence[str] | None, **options: Any) -> dict[str, Any]:
@@ -146,6 +150,7 @@ __all__ = [
     "SplitSeedOption",
     "anonymiser_of",
     "config_settings",
+    "hidden_names",
     "names_of",
     "one_folder",
     "profile_names",

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .options import AnonymiseOption, JsonOption
+from .options import AnonymiseOption, JsonOption, hidden_names
 from .results import check_json, write_json
 from .terminal import fail, hush_libraries, refuse, stage, stop_for, stoppable
 
@@ -62,6 +62,13 @@ def push(
             help="user/name of a Space to make too (gradio), which scores uploaded videos.", show_default="none"
         ),
     ] = None,
+    requirement: Annotated[
+        str | None,
+        typer.Option(
+            help="Where the Space gets this library: git+https://..., the address of a wheel, or a wheel's path.",
+            show_default="none; --space needs it",
+        ),
+    ] = None,
     corpus: Annotated[
         Corpus | None, typer.Option(help="Which corpus a folder or manifest is.", show_default="none")
     ] = None,
@@ -80,6 +87,8 @@ def push(
         refuse("--subfolder, --report, --license and --space belong to checkpoints.")
     if space and (subfolder or revision or not (directory / "processor_config.json").is_file()):
         refuse("--space needs a detector with its processor, on the main branch and not in a subfolder.")
+    if requirement is not None and space is None:
+        refuse("--requirement belongs to --space.")
     if (is_checkpoint or is_store) and corpus is not None:
         refuse(f"--corpus belongs to corpora, and {directory} is a {'checkpoint' if is_checkpoint else 'store'}.")
     if not is_checkpoint and not is_store and corpus is None:
@@ -100,9 +109,11 @@ def push(
     from avad_hf.corpora.sharing import push_corpus
     from avad_hf.features.dataset import FeatureDataset
     from avad_hf.hub.push import push_checkpoint
-    from avad_hf.hub.space import push_space
+    from avad_hf.hub.space import check_requirement, push_space
 
     try:
+        if space is not None:
+            check_requirement(requirement, private)
         if is_checkpoint:
             url = push_checkpoint(
                 directory,
@@ -127,8 +138,8 @@ def push(
     space_url = None
     if space is not None:
         try:
-            space_url = push_space(repo, space, private=private)
-        except OSError as error:  # the checkpoint is there already
+            space_url = push_space(repo, space, private=private, requirement=requirement)
+        except (OSError, ValueError) as error:  # the checkpoint is there already
             fail(error)
             raise typer.Exit(1) from None
         tell(f"The Space is {space_url}")
@@ -144,7 +155,7 @@ def _anonymised(rows: Any, names: str, folder: Path) -> Any:
 
     pairs = {row["video"]: row.get("audio") for part in rows.values() for row in part}
     tasks = tasks_of({video: {"video": video, "audio": audio} for video, audio in pairs.items()}, Path.cwd().anchor)
-    done = anonymise_videos(tasks, folder, Choice(tuple(name.strip() for name in names.split(","))), on_stage=stage)
+    done = anonymise_videos(tasks, folder, Choice(hidden_names(names)), on_stage=stage)
     if done.failed:
         raise ValueError("; ".join(f"{name}: {error}" for name, error in done.failed.items()))
     written = {task.path: str(folder / f"{task.name}.mp4") for task in tasks}

@@ -1,0 +1,1 @@
+"""Live cameras: what is watched, what happened, and who is told."""
