@@ -88,15 +88,16 @@ def started(
     hides = {one.name: _anonymiser(one, on_stage) for one in config.cameras if one.masks or one.anonymise}
     with ExitStack() as stack:
         board = None if config.page is None else Board([one.name for one in config.cameras])
-        kinds = {table: kind for kind, table in SINKS.items()}
-        sinks = {}
-        for number, one in enumerate(config.sinks, 1):
-            sinks[f"{kinds[type(one)]} {number}"] = _sink(one, [camera.name for camera in config.cameras])
         eyes = [
             _eye(one, config, pipes[_model_of(config, one)], masks.get(one.name), describe, explain)
             for one in config.cameras
         ]
+        kinds = {table: kind for kind, table in SINKS.items()}
+        sinks = {}
+        for number, one in enumerate(config.sinks, 1):
+            sinks[f"{kinds[type(one)]} {number}"] = _sink(one, [camera.name for camera in config.cameras])
         watcher = Watcher(eyes, sinks=sinks, board=board)
+        stack.callback(watcher.close)
         url = None
         if config.evidence is not None:
             folder = Path(config.evidence.folder)
@@ -122,7 +123,6 @@ def started(
             )
             url = server.start()
             stack.callback(server.close)
-        stack.callback(watcher.close)
         cameras = tuple(eye.watched.camera for eye in eyes)
         yield Started(watcher, url, next(iter(pipes.values())).computes_in, cameras)
 
