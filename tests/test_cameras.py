@@ -296,3 +296,26 @@ def test_sources_are_checked_and_shown_without_secrets(tmp_path):
     camera.stop()
     missing = Read(tmp_path / "missing.ts").end()
     assert missing.camera.health["state"] == "ended" and "No such file" in missing.camera.health["problem"]
+
+
+def test_a_sound_device_beside_a_video_device_is_on_one_clock(monkeypatch):
+    """FFmpeg's test sources in real time stand for devices: every second a beep."""
+    opened = cameras._opened
+    sources = {"v4l2": "testsrc=size=64x48:rate=25,realtime", "alsa": "sine=beep_factor=4:sample_rate=16000,arealtime"}
+
+    def instead(source, options, format=None):
+        return opened(sources[format], options=options, format="lavfi")
+
+    monkeypatch.setattr(cameras, "_opened", instead)
+    camera = Camera("/dev/video0", sound="hw:1")
+    segments_of = camera.segments()
+    segment = next(segments_of)
+    track = segment.sound(RATE)
+    frames = segment.frames(None)
+    heard = []
+    for _ in range(40):
+        frame = next(frames)
+        heard.append(track.window(frame.start, 0.04).numpy())
+    assert segment.info.has_audio and np.abs(np.concatenate(heard)).max() > 0.05
+    assert 1.2 < frame.end < 2.5  # forty pictures at 25 a second, by the clock on the wall
+    segments_of.close()

@@ -5,8 +5,11 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+import urllib.request
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -16,12 +19,24 @@ from typer.testing import CliRunner
 
 import avad_hf
 from avad_hf.cli import app
+from avad_hf.detection.events import ScoredClip
+from avad_hf.detection.incidents import Incidents
 from avad_hf.detection.live import LiveClip, LiveGap, Watched, live
 from avad_hf.media import cameras
 from avad_hf.media.cameras import Camera
 from avad_hf.media.decode import MediaFile
-from avad_hf.watching.settings import CameraConfig, EventsConfig, EvidenceConfig, JsonLinesConfig, WatchConfig
+from avad_hf.watching.feedback import Feedback
+from avad_hf.watching.settings import (
+    CameraConfig,
+    EventsConfig,
+    EvidenceConfig,
+    JsonLinesConfig,
+    PageConfig,
+    WatchConfig,
+)
+from avad_hf.watching.starting import _make_room as make_room_for
 from avad_hf.watching.starting import started
+from avad_hf.watching.watcher import Eye, Watcher
 from tests.live_servers import http_camera, needs_rtsp, rtsp_server, wait_until
 from tests.media_files import frame_times, sound, write_media
 
@@ -137,6 +152,18 @@ def test_from_a_source_to_evidence_and_alerts(tiny_pipe, street, tmp_path, quick
     assert json.loads((folder / kept["clip"]).with_suffix(".json").read_text())["id"] == events[0]["id"]
 
 
+def test_the_page_shows_events_of_earlier_runs_again(tiny_pipe, street, tmp_path, quick):
+    config = settings(street, tmp_path, page=PageConfig(port=0))
+    with started(config, lambda name: tiny_pipe) as found:
+        records = list(found.watcher.run()) + found.watcher.close()
+    (event_id,) = {record["id"] for record in records if record["type"] == "event"}
+    with started(config, lambda name: tiny_pipe) as found, urllib.request.urlopen(f"{found.url}state") as answer:
+        shown = json.load(answer)["events"]
+    assert [(event["id"], event["state"], bool(event["evidence"]["clip"])) for event in shown] == [
+        (event_id, "closed", True)
+    ]
+
+
 def test_watch_is_a_function_that_gives_records(tiny_pipe, street, quick):
     records = list(avad_hf.watch({"yard": street}, tiny_pipe))
     assert {record["camera"] for record in records} == {"yard"}
@@ -239,3 +266,36 @@ def test_memory_of_explanations_does_not_grow(tiny_pipe, street):
     scores = {one.start: one.score for one in clips_of(records) if not one.partial}
     assert scores[start] == max(scores.values())
     assert torch.is_tensor(next(one for one in records if isinstance(one, LiveClip)).picture)
+
+
+def test_the_snapshot_is_of_the_highest_clip_and_drawn_again_with_its_heat_map():
+    drawn = []
+
+    class Kept:
+        def add(self, event, ring, picture=None):
+            drawn.append((event["state"], None if picture is None else int(picture.max()), "why" in event))
+
+    incidents = Incidents("gate", threshold=0.5, merge_s=2)
+    eye = Eye(SimpleNamespace(camera=SimpleNamespace(name="gate"), used_threshold=0.5), incidents, object())
+    watcher, segment = Watcher([eye]), SimpleNamespace(begun=time.time())
+    watcher.keep(Kept(), lambda: None)
+    for number, score in enumerate([0.1, 0.9, 0.95, 0.7, 0.1, 0.1, 0.1]):
+        clip = ScoredClip(float(number), number + 1.0, score)
+        reasons = {2.0: {"heat": {}}} if number == 5 else {}
+        picture = torch.full((3, 4, 4), float(number))
+        list(watcher._clip(LiveClip(0, clip, segment, 0.0, None, picture, reasons)))
+    assert drawn == [("opened", 1, False), ("updated", 2, False), ("closed", 2, True)]
+
+
+def test_answers_go_with_the_clips_that_are_removed(tmp_path):
+    evidence = EvidenceConfig(str(tmp_path), days=1.0)
+    clip = tmp_path / "gate" / "20200101T000000.000Z.mp4"
+    clip.parent.mkdir()
+    clip.write_bytes(b"x")
+    event = {"id": f"gate-{clip.stem}", "camera": "gate", "evidence": {"clip": f"gate/{clip.name}"}}
+    clip.with_suffix(".json").write_text(json.dumps(event))
+    feedback = Feedback(tmp_path / "feedback.csv", tmp_path)
+    feedback.answer(event, "right")
+    make_room_for(evidence, feedback)
+    assert not clip.exists() and feedback.answers == {}
+    assert (tmp_path / "feedback.csv").read_text() == "id,video,label,group\n"

@@ -1,6 +1,7 @@
 """What the anonymiser hides and what it misses, on composed videos whose faces and number plates are known.
 
-python tests/benchmarks/bench_anonymise.py VENV [recall false sharpened speed] [--videos 20] [--first-seed 100] [--only-tracking]
+python tests/benchmarks/bench_anonymise.py VENV [recall false sharpened speed] [--videos 20] [--first-seed 100]
+    [--only-tracking]
 
 VENV is a virtual environment of its own with the package deface, which is compared with, and with scikit-image, whose
 picture of an astronaut (NASA, public domain) is the face:
@@ -163,17 +164,19 @@ def recall(venv: Path, first_seed: int, count: int, only_tracking: bool) -> None
                     yield time_s, picture
 
             for number, shown in enumerate(Anonymiser(detectors, **options).hide(frames())):
-                for truth in truths[number]:
-                    pair = counts[size_class(truth)]
-                    pair[0] += share_hidden(truth, shown.all_boxes) >= HIDDEN
-                    pair[1] += 1
+                is_hidden = [share_hidden(truth, shown.all_boxes) >= HIDDEN for truth in truths[number]]
+                for truth, hid in zip(truths[number], is_hidden, strict=True):
+                    counts[size_class(truth)][0] += hid
+                    counts[size_class(truth)][1] += 1
                 before = raw.pop(number, None)
                 if tracking and before is not None:
                     for when, picture in (("before", before), ("after", shown.picture)):
                         boxes = np.concatenate([detector(picture).edges for detector in detectors])
-                        for truth in truths[number]:
-                            looks[size_class(truth)][when] += is_found(truth, boxes)
-                            looks[size_class(truth)]["of"] += when == "after"
+                        for truth, hid in zip(truths[number], is_hidden, strict=True):
+                            looks[size_class(truth)][f"{when}, {'hidden' if hid else 'missed'}"] += is_found(
+                                truth, boxes
+                            )
+                            looks[size_class(truth)][f"of, {'hidden' if hid else 'missed'}"] += when == "after"
                 truths[number] = []
             for name, pair in counts.items():
                 hidden[name].append(tuple(pair))

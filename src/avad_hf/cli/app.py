@@ -49,7 +49,7 @@ def app(
         note(f"Everybody who can reach {host} can use this page. It asks for no password, and does not encrypt.")
     detect = load_pipeline(str(DEMO_MODEL) if model is None else model, device, DType.auto)
     name = DEMONSTRATION if model is None else model
-    # Of a folder the name alone: others may see the page.
+    # The name of a folder alone, without its path: others may see the page.
     name = Path(name).resolve().name if Path(name).is_dir() else name
     try:
         serve(detect, name, host, port, lambda address: say(f"The page is at {address} (Ctrl-C ends it)."))

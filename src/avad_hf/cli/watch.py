@@ -29,11 +29,15 @@ def watch(
         ),
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="Checkpoint of a detector: folder or Hub id.", show_default=False)
+        str | None,
+        typer.Option(help="Checkpoint of a detector: folder or Hub id.", show_default="needed without --config"),
     ] = None,
     config: Annotated[
         Path | None,
-        typer.Option(help="File of cameras, detectors, receivers of alerts and the page (TOML).", show_default=False),
+        typer.Option(
+            help="File of cameras, detectors, receivers of alerts and the page (TOML).",
+            show_default="what SOURCE and the other options say",
+        ),
     ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Say what is wrong with the settings and the cameras, and watch nothing.")

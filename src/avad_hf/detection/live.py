@@ -37,7 +37,7 @@ class LiveClip:
     """A clip of a live source, as soon as it is scored.
 
     Args:
-        number: Of the camera among those that are watched.
+        number: The camera's place among those that are watched.
         clip: With its times on the segment's clock, in seconds. Those of a camera begin anew with each segment.
         segment: What it is a part of; ``segment.begun + clip.start`` are seconds since 1970.
         lag: Seconds from the end of its last picture to its score.
@@ -60,7 +60,7 @@ class LiveGap:
     """A segment is over: what comes next does not follow on it.
 
     Args:
-        number: Of the camera.
+        number: The camera's place.
         segment: The one that is over; ``None`` if nothing of it could be scored.
         reason: Why, in words.
         reasons: As of [`LiveClip`].
@@ -115,7 +115,7 @@ def refuse_whole_videos(pipe: Any, name: str) -> None:
     if pipe.spec.context == WHOLE_VIDEO:
         raise ValueError(
             f"{name} has no end, and {pipe.spec.title} must see a whole video before it scores any of it. Take a "
-            "detector that scores clip by clip, such as AVACA."
+            "detector that scores clip by clip."
         )
 
 
@@ -216,7 +216,7 @@ class _SegmentScores:
         self.one, self.number, self.segment = one, number, segment
         self.context = ClipContext(one.pipe.spec.context, one.pipe.spec.inputs)
         self.notes = one.pipe.notes(segment, explain=one.explain)
-        # Of clips that are not scored yet.
+        # The last pictures and the names of clips that are not scored yet.
         self.pictures: deque[Tensor | None] = deque()
         self.names: deque[dict[str, Any]] = deque()
         self.classes = classes_of(one.pipe.processor) if one.describe else None

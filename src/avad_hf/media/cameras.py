@@ -1,5 +1,6 @@
 """Live sources: RTSP, HTTP, devices, files that grow, pipes. Each is opened again for ever, and holds up no other."""
 
+import logging
 import os
 import queue
 import random
@@ -19,6 +20,8 @@ from .growing import GrowingFile
 from .limits import check_limit
 from .opening import CONTAINERS
 from .segments import STALL_S, PacketFeed, Segment
+
+logger = logging.getLogger(__name__)
 
 # FFmpeg's own limit of a try to connect and of a read, in seconds. PyAV's timeout hangs some streams.
 TIMEOUT_S = 5.0
@@ -46,6 +49,8 @@ SOURCES = (
     "device (/dev/video0), a file that may grow, a named pipe, or - for standard input."
 )
 # What an address on the network may be and open by itself: nothing on this machine.
+# Times at which packets came, for what says no times, and for two devices on one clock.
+_WALL_CLOCK = {"use_wallclock_as_timestamps": "1"}
 _RTSP = {"rtsp_transport": "tcp", "protocol_whitelist": "rtsp,rtsps,rtp,tcp,tls"}
 _HTTP = {
     "protocol_whitelist": "http,https,httpproxy,tcp,tls",
@@ -103,7 +108,7 @@ class Camera:
     Args:
         source: `SOURCES` says what it may be.
         name: For people; by default the source without its credentials.
-        sound: Of a device, the sound device beside it, by ALSA's name: ``hw:1`` or ``default``.
+        sound: The sound device beside a video device, by ALSA's name: ``hw:1`` or ``default``.
         ring: Takes the encoded packets too.
         most_behind_s: Seconds that picture may wait before it is left out.
         quiet_s: A file that nobody wrote to for so many seconds is over.
@@ -230,19 +235,27 @@ class Camera:
             self.num_reconnects += 1
 
     def _read(self, generation: int) -> None:
-        container = self._open()
+        opened: list[Any] = []
         try:
-            check_limit("MAX_STREAMS", len(container.streams), f"{self.name}: {len(container.streams)} streams")
-            _Reader(self, container, generation).read()
+            opened.append(self._open())
+            check_limit("MAX_STREAMS", len(opened[0].streams), f"{self.name}: {len(opened[0].streams)} streams")
+            if self._sound is not None:
+                opened.append(_opened(self._sound, format="alsa", options=_WALL_CLOCK))
+            reader = _Reader(self, opened[0], opened[-1], generation)
+            try:
+                reader.read()
+            finally:
+                if not reader.end():  # a device that hangs is never closed
+                    del opened[1:]
         finally:
-            self._ready.put(container)  # closed by whoever decodes, when that is through
+            for container in opened:
+                self._ready.put(container)  # closed by whoever decodes, when that is through
 
     def _open(self) -> Any:
         if self.is_device:
-            return _opened(self._source, format="v4l2", options={"use_wallclock_as_timestamps": "1"})
+            return _opened(self._source, format="v4l2", options=_WALL_CLOCK)
         if not self.is_live:
             file = GrowingFile(self._source, self._quiet_s, self._stopped)
-            # PyAV closes what it did not open only with the file object.
             return _opened(file, options={"format_whitelist": ",".join(CONTAINERS)})
         options = {"timeout": str(round(TIMEOUT_S * 1e6))}
         if self._source.lower().startswith("rtsp"):
@@ -250,8 +263,7 @@ class Camera:
         container = _opened(self._source, options=options | _HTTP)
         if container.format.name == "mpjpeg":  # which says no times
             container.close()
-            options["use_wallclock_as_timestamps"] = "1"
-            container = _opened(self._source, options=options | _HTTP)
+            container = _opened(self._source, options=options | _HTTP | _WALL_CLOCK)
         return container
 
     def _end_segment(self, reason: str, drop: bool = False) -> None:
@@ -279,50 +291,86 @@ class _Reader:
     Args:
         camera: Whose connection it is.
         container: The connection, open.
+        sound_container: What has the sound: the same, or a device beside it.
         generation: The camera's number of this reader.
     """
 
-    def __init__(self, camera: Camera, container: Any, generation: int):
+    def __init__(self, camera: Camera, container: Any, sound_container: Any, generation: int):
         self.camera, self.container, self.generation = camera, container, generation
         self.picture = container.streams.best("video")
         if self.picture is None or self.picture.codec_context is None:
             raise MediaError(f"{camera.name} has no picture that can be decoded.")
-        sound = container.streams.best("audio")
+        self.sound_container = None if sound_container is container else sound_container
+        sound = sound_container.streams.best("audio")
         self.sound = None if sound is None or sound.codec_context is None else sound
         self.num_segments = 0
+        self.segment: Segment | None = None
+        self.is_over = False
+        self.microphone: threading.Thread | None = None
+        self.lock = threading.Lock()
         self.last_picture: float | None = None  # on the container's clock, in seconds
         self.last_sound: float | None = None
         self.hears = self.sound is not None
 
     def read(self) -> None:
         """Read until it ends or fails."""
-        camera, may_wait = self.camera, not self.camera.is_live
-        segment: Segment | None = None
-        streams = [self.picture] if self.sound is None else [self.picture, self.sound]
+        streams = [self.picture]
+        if self.sound_container is not None:
+            self.microphone = threading.Thread(target=self._hear, name="microphone", daemon=True)
+            self.microphone.start()
+        elif self.sound is not None:
+            streams.append(self.sound)
         for packet, came in self._packets(streams):
-            if camera._is_old(self.generation):
+            if self.camera._is_old(self.generation):
                 return
+            self._take(packet, came)
+
+    def end(self) -> bool:
+        """Let the thread of a sound device end; returns whether it has."""
+        self.is_over = True
+        if self.microphone is not None:
+            self.microphone.join(STALL_S)
+        return self.microphone is None or not self.microphone.is_alive()
+
+    def _hear(self) -> None:
+        """Read a sound device. Where it fails, the sound stops, and what is seen goes on."""
+        try:
+            for packet in self.sound_container.demux(self.sound):
+                if self.is_over or self.camera._is_old(self.generation):
+                    return
+                if packet.size:
+                    self._take(packet, time.time())
+        except av.error.FFmpegError as error:
+            logger.warning("%s: its sound device failed: %s", self.camera.name, error.strerror)
+
+    def _take(self, packet: av.Packet, came: float) -> None:
+        """Hand a packet on, in a new segment where one has to begin."""
+        camera = self.camera
+        with self.lock:
             at = _seconds(packet)
-            is_picture = packet.stream_index == self.picture.index
-            if reason := self._change(segment, at, is_picture):
+            is_picture = packet.stream.type == "video"
+            if reason := self._change(self.segment, at, is_picture):
                 camera._end_segment(reason, drop=reason == _BEHIND)
-                segment = None
+                self.segment = None
             if is_picture:
                 camera.num_pictures += 1
                 self.last_picture = at if at is not None else self.last_picture
             else:
                 self.last_sound = at if at is not None else self.last_sound
-            if segment is None:
-                # Of a live source whatever is built on a key frame that was missed is damaged.
-                if camera.is_live and not (is_picture and packet.is_keyframe):
-                    continue
-                segment = self._begin(at, came)
+            if self.segment is None:
+                # Whatever is built on a key frame that was missed is damaged; a device's pictures stand alone.
+                is_whole = is_picture and (packet.is_keyframe or camera.is_device)
+                if camera.is_live and not is_whole:
+                    return
+                self.segment = self._begin(at, came)
+            segment = self.segment
             if at is not None and camera.is_live:
                 # A network delays packets; the least delay is the nearest to none.
                 segment.begun = min(segment.begun, came - (at - segment.start))
-            if camera._ring is not None:
+            # Two devices number their streams alike: of these the picture alone is kept.
+            if camera._ring is not None and (is_picture or self.sound_container is None):
                 camera._ring.add(packet)
-            segment.feed.put(packet, (at or 0.0) - segment.start, may_wait)
+        segment.feed.put(packet, (at or 0.0) - segment.start, may_wait=not camera.is_live)
 
     def _packets(self, streams: list[Any]) -> Iterator[tuple[av.Packet, float]]:
         """Packets, and when they came, in seconds since 1970.
@@ -353,23 +401,14 @@ class _Reader:
         if self.num_segments == 0 and not camera.is_live:
             start = (self.container.start_time or 0) / av.time_base  # as a file that is over has it
         begun = came - ((at or 0.0) - start)
-        feed = PacketFeed(
-            self.picture.index,
-            self.sound.index if self.hears else None,
-            AHEAD_S,
-        )
-        segment = Segment(
-            self.container,
-            feed,
-            camera.name,
-            start=start,
-            begun=begun,
-            has_audio=self.hears,
-        )
+        sound = self.sound if self.hears else None
+        feed = PacketFeed(sound is not None, AHEAD_S)
+        segment = Segment(self.picture, sound, feed, camera.name, start=start, begun=begun)
         self.num_segments += 1
         self.last_sound = None
         if camera._ring is not None:
-            camera._ring.begin([self.picture, *([self.sound] if self.hears else [])], begun, start)
+            kept = [self.picture] if sound is None or self.sound_container is not None else [self.picture, sound]
+            camera._ring.begin(kept, begun, start)
         camera._begin_segment(self.generation, segment)
         return segment
 

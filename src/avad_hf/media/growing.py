@@ -19,7 +19,7 @@ class GrowingFile(io.RawIOBase):
     """Reads a file to where it ends growing, or a pipe to its end.
 
     Args:
-        path: Of the file or named pipe; ``-`` is standard input.
+        path: File or named pipe; ``-`` is standard input.
         quiet_s: A file that nobody wrote to for so many seconds is over.
         stopped: Set by whoever wants to read no more: what is read then is empty.
 

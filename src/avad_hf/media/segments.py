@@ -26,16 +26,15 @@ class PacketFeed:
     """Encoded packets on their way from the thread that reads to the one that decodes.
 
     Args:
-        picture: Number of the picture's stream.
-        sound: Number of the sound's; ``None`` without.
-        most_s: Seconds of picture that wait at most, for who reads to wait or to drop them.
+        has_sound: Whether there is sound beside the picture.
+        most_s: Seconds of picture that wait at most, where whoever reads can wait.
     """
 
-    def __init__(self, picture: int, sound: int | None, most_s: float):
-        self.picture, self.most_s = picture, most_s
-        self._packets: dict[int, deque[tuple[float, av.Packet]]] = {
-            number: deque() for number in (picture, sound) if number is not None
-        }
+    def __init__(self, has_sound: bool, most_s: float):
+        self.most_s = most_s
+        self._packets: dict[str, deque[tuple[float, av.Packet]]] = {"video": deque()}
+        if has_sound:
+            self._packets["audio"] = deque()
         self._changed = threading.Condition()
         self._is_starving = False
         self._ended: str | None = None
@@ -52,18 +51,18 @@ class PacketFeed:
             return self._waiting_s()
 
     def _waiting_s(self) -> float:
-        times = self._packets[self.picture]
+        times = self._packets["video"]
         return times[-1][0] - times[0][0] if times else 0.0
 
     def put(self, packet: av.Packet, at: float, may_wait: bool) -> None:
         """Take a packet that appears or sounds `at` so many seconds; waits for room, if it may."""
-        if packet.stream_index not in self._packets:
+        if packet.stream.type not in self._packets:
             return
         with self._changed:
             while may_wait and self._ended is None and not self._is_starving and self._waiting_s() > self.most_s:
                 self._changed.wait(STALL_S)
             if self._ended is None:
-                self._packets[packet.stream_index].append((at, packet))
+                self._packets[packet.stream.type].append((at, packet))
                 self._changed.notify_all()
 
     def end(self, reason: str, drop: bool = False) -> float:
@@ -78,10 +77,13 @@ class PacketFeed:
             self._changed.notify_all()
         return left_out
 
-    def get(self, stream: int, patience_s: float) -> av.Packet | None:
-        """The next packet of a stream; ``None`` at the end. Waits, and ends itself after so many seconds."""
+    def get(self, kind: str, patience_s: float) -> av.Packet | None:
+        """The next packet of the picture (``"video"``) or the sound (``"audio"``); ``None`` at the end.
+
+        Waits for it, and ends itself after so many seconds.
+        """
         with self._changed:
-            packets = self._packets[stream]
+            packets = self._packets[kind]
             try:
                 while not packets and self._ended is None:
                     self._is_starving = True
@@ -113,13 +115,17 @@ class _Flush:
 class _Container:
     """What `MediaFile` asks of an open container, with packets that another thread reads."""
 
-    def __init__(self, container: Any, feed: PacketFeed):
-        self.streams, self._feed = container.streams, feed
+    def __init__(self, streams: dict[str, Any], feed: PacketFeed):
+        self.streams, self._streams, self._feed = self, streams, feed
+
+    def best(self, kind: str) -> Any:
+        """The picture or the sound, as PyAV's list of streams finds it."""
+        return self._streams.get(kind)
 
     def demux(self, streams: list[Any]) -> Iterator[Any]:
         if (context := streams[0].codec_context).is_open:  # by the segment before, to its end
             context.flush_buffers()
-        while (packet := self._feed.get(streams[0].index, STALL_S)) is not None:
+        while (packet := self._feed.get(streams[0].type, STALL_S)) is not None:
             yield packet
         yield _Flush(streams[0])
 
@@ -130,7 +136,8 @@ class Segment(MediaFile):
     It can be read once. Its pictures keep one size: a source that changes it begins a new segment.
 
     Args:
-        container: PyAV's, which another thread demuxes.
+        picture: PyAV's stream of the picture, which another thread demuxes.
+        sound: That of the sound; ``None`` without.
         feed: What that thread gives.
         name: For messages, without credentials.
         start: Seconds on the container's clock that are 0 on this one.
@@ -142,34 +149,34 @@ class Segment(MediaFile):
 
     def __init__(
         self,
-        container: Any,
+        picture: Any,
+        sound: Any,
         feed: PacketFeed,
         name: str,
         *,
         start: float,
         begun: float,
-        has_audio: bool,
         shift: float = 0.0,
     ):
-        self._container, self.feed, self.name, self.path = container, feed, name, ""
-        self.start, self.begun, self.has_audio, self.shift = start, begun, has_audio, shift
+        self._streams = {"video": picture} if sound is None else {"video": picture, "audio": sound}
+        self.feed, self.name, self.path = feed, name, ""
+        self.start, self.begun, self.has_audio, self.shift = start, begun, sound is not None, shift
         self.sound_file = self
         self._notes, self.remarks = [], []
         self.seen, self.seen_all = Coverage("picture"), False
         self.heard, self.heard_all = Coverage("sound", is_continuous=True), False
         self._handles, self._is_read = [], False
-        stream = self.video_stream(container)
-        rate = stream.average_rate or stream.guessed_rate or 25
+        rate = picture.average_rate or picture.guessed_rate or 25
         # Without a rate of its own a source says its unit of time, which no camera reaches.
         rate = float(rate) if rate <= 1000 else 25.0
-        context = stream.codec_context
-        self.info = MediaInfo(name, context.width, context.height, rate, None, has_audio)
+        context = picture.codec_context
+        self.info = MediaInfo(name, context.width, context.height, rate, None, self.has_audio)
         self._loudness: deque[tuple[float, float, float]] = deque()
 
     @contextmanager
     def open(self) -> Iterator[Any]:
         """The packets, as a container."""
-        yield _Container(self._container, self.feed)
+        yield _Container(self._streams, self.feed)
 
     def num_frames(self, limit: int | None = None) -> int:
         """More than anybody asks for: it has no end."""

@@ -113,7 +113,7 @@ class _Reading:
         page = self._table("[page]", tables["page"], PageConfig) if "page" in tables else None
         evidence = self._table("[evidence]", tables["evidence"], EvidenceConfig) if "evidence" in tables else None
         events = self._table("[events]", tables.get("events", {}), EventsConfig) or EventsConfig()
-        if page is not None and page.token is None and not is_loopback(page.host):
+        if page is not None and "token" not in tables["page"] and not is_loopback(page.host):
             self._say("[page]", f"token is missing, and other machines reach {_given(page.host)}", "Give one")
         cameras: dict[str, CameraConfig] = {}
         for where, values in self._each(tables, "camera"):

@@ -35,7 +35,7 @@ GRACE_S = 5.0
 MOST_WAITING = 100
 # Where clips wait to be made unrecognisable. Whatever is there when it begins was left by a killed run.
 UNMASKED = ".unmasked"
-# Of JPEG: the heat map and small letters stay clear.
+# JPEG's quality, at which the heat map and small letters stay clear.
 QUALITY = 90
 
 

@@ -55,7 +55,7 @@ class Mqtt:
             (the environment variable ``SSL_CERT_FILE`` names others).
         folder: For events that wait.
         cameras: Names of all cameras.
-        prefix: Of the topics; a name of its own for each watcher on one broker.
+        prefix: What all topics begin with; another one for each watcher on one broker.
 
     Raises:
         ValueError: If address or prefix cannot be used.

@@ -5,10 +5,12 @@ import os
 import re
 import time
 from collections import defaultdict
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from avad_hf.detection.incidents import PLAIN_NAME, plain_name
 
@@ -88,6 +90,20 @@ def make_room(
     return Freed(num_events, num_files, num_bytes)
 
 
+def kept_events(folder: Path, cameras: Collection[str], most: int) -> list[dict[str, Any]]:
+    """The newest events of some cameras in a folder of evidence, the oldest of them first, as they were written."""
+    found: list[dict[str, Any]] = []
+    for one in sorted(_stored(folder), key=lambda one: one.time, reverse=True):
+        if len(found) == most:
+            break
+        if one.is_ours():
+            with suppress(OSError, ValueError):
+                event = json.loads(one.paths[-1].read_bytes())
+                # What a killed run left open is over.
+                found += [event | {"state": "closed"}] if event["camera"] in cameras else []
+    return found[::-1]
+
+
 def _stored(folder: Path) -> list[_Stored]:
     """Events of all cameras; files without a JSON beside them are left out."""
     found = []
@@ -116,4 +132,4 @@ def _entries(folder: str) -> list[os.DirEntry]:
         return []
 
 
-__all__ = ["Freed", "make_room"]
+__all__ = ["Freed", "kept_events", "make_room"]

@@ -109,6 +109,7 @@ class PageServer:
             limit_concurrency=MOST_CONNECTIONS,
         )
         self._server = uvicorn.Server(config)
+        self._runner.get_loop()  # made now, so that `close` finds the one that the thread uses
         self._thread = Thread(target=self._run, args=(listener,), name="avad-hf-page", daemon=True)
         self._thread.start()
         name = f"[{self._host}]" if ":" in self._host else self._host

@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,14 +18,15 @@ from avad_hf.media.cameras import Camera
 from avad_hf.media.masking import MaskedMedia
 from avad_hf.media.ring import PacketRing
 
-from .board import Board
+from .board import MOST_EVENTS, Board
 from .evidence import Evidence
 from .feedback import Feedback
-from .retention import make_room
+from .retention import kept_events, make_room
 from .server import PageServer
 from .settings import (
     SINKS,
     CameraConfig,
+    EvidenceConfig,
     JsonLinesConfig,
     MqttConfig,
     WatchConfig,
@@ -98,7 +99,7 @@ def started(
             sinks[f"{kinds[type(one)]} {number}"] = _sink(one, [camera.name for camera in config.cameras])
         watcher = Watcher(eyes, sinks=sinks, board=board)
         stack.callback(watcher.close)
-        url = None
+        url = feedback = None
         if config.evidence is not None:
             folder = Path(config.evidence.folder)
             evidence = Evidence(
@@ -108,23 +109,33 @@ def started(
                 anonymise=hides,
                 on_ready=watcher.written,
             )
-            keep = partial(make_room, folder, days=config.evidence.days, most_bytes=config.evidence.bytes)
-            watcher.keep(evidence, keep)
+            feedback = None if config.page is None else Feedback(folder / FEEDBACK, folder)
+            watcher.keep(evidence, partial(_make_room, config.evidence, feedback))
+            if board is not None and feedback is not None:
+                for event in kept_events(folder, [one.name for one in config.cameras], MOST_EVENTS):
+                    board.event(event | {"answer": feedback.answers.get(event["id"])})
         if config.page is not None and board is not None:
-            place = None if config.evidence is None else Path(config.evidence.folder)
             server = PageServer(
                 board,
                 host=config.page.host,
                 port=config.page.port,
                 token=config.page.token,
-                evidence=place,
-                feedback=None if place is None else Feedback(place / FEEDBACK, place),
+                evidence=None if config.evidence is None else Path(config.evidence.folder),
+                feedback=feedback,
                 sinks_health=lambda: {name: sink.health() for name, sink in sinks.items()},
             )
             url = server.start()
             stack.callback(server.close)
         cameras = tuple(eye.watched.camera for eye in eyes)
         yield Started(watcher, url, next(iter(pipes.values())).computes_in, cameras)
+
+
+def _make_room(kept: EvidenceConfig, feedback: Feedback | None) -> None:
+    """Remove the oldest evidence, and the answers to it: a manifest may name only files that exist."""
+    make_room(kept.folder, days=kept.days, most_bytes=kept.bytes)
+    if feedback is not None:
+        with suppress(OSError):  # a full disk: the next time
+            feedback.drop_removed()
 
 
 def _model_of(config: WatchConfig, camera: CameraConfig) -> str:

@@ -75,6 +75,8 @@ class Watcher:
         self._written: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         # By camera: reasons of incidents that are not closed yet, by the start of their highest clip since 1970.
         self._reasons: list[dict[float, dict[str, Any]]] = [{} for _ in self._eyes]
+        # By camera: id and score of the newest event, and the picture of its highest clip.
+        self._peaks: list[tuple[str, float, np.ndarray | None]] = [("", 0.0, None)] * len(self._eyes)
         self._num_clips = [0] * len(self._eyes)
         self._is_closed = False
         self._open: set[str] = set()  # ids of events
@@ -191,8 +193,16 @@ class Watcher:
             if event["state"] == "closed":
                 event = self._with_reason(number, event)
             if self._evidence is not None and eye.ring is not None:
-                self._evidence.add(event, eye.ring, picture)
+                self._evidence.add(event, eye.ring, self._picture_to_draw(number, event, picture))
             yield self._hand_on(event)
+
+    def _picture_to_draw(self, number: int, event: dict[str, Any], picture: np.ndarray | None) -> np.ndarray | None:
+        """The picture of an event's highest clip, when that is new, and once more with its heat map."""
+        name, score, kept = self._peaks[number]
+        if event["id"] != name or event["score"] > score:
+            self._peaks[number] = (event["id"], event["score"], picture)
+            return picture
+        return kept if "heat" in event.get("why", {}) else None
 
     def _with_reason(self, number: int, event: dict[str, Any]) -> dict[str, Any]:
         """An event with the reasons of its highest clip, where they are known."""
