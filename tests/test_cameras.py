@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from itertools import pairwise
+from pathlib import Path
 
 import av
 import numpy as np
@@ -98,7 +99,7 @@ def test_a_file_gives_what_the_file_reader_gives(recorded):
 
 
 def test_a_file_is_followed_to_where_it_ends_growing(recorded, tmp_path):
-    data = open(recorded, "rb").read()
+    data = Path(recorded).read_bytes()
     path = tmp_path / "growing.ts"
     path.write_bytes(data[:20_000])
     read = Read(path, quiet_s=1.0)
@@ -113,7 +114,7 @@ def test_a_file_is_followed_to_where_it_ends_growing(recorded, tmp_path):
 def test_pipes_and_standard_input(recorded, tmp_path, monkeypatch):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    data = open(recorded, "rb").read()
+    data = Path(recorded).read_bytes()
     read = Read(pipe)
     with open(pipe, "wb") as file:
         file.write(data)
@@ -124,7 +125,7 @@ def test_pipes_and_standard_input(recorded, tmp_path, monkeypatch):
 
 
 def test_http_comes_back_after_it_hung_up_and_after_it_stalled(recorded):
-    data = open(recorded, "rb").read()
+    data = Path(recorded).read_bytes()
     with http_camera([data], [data[: len(data) // 2], 30], [data]) as url:
         read = Read(url, most_segments=3, most_behind_s=100.0).end()
     assert [len(times) for times in read.times][::2] == [150, 150] and 40 < len(read.times[1]) < 150
@@ -189,8 +190,19 @@ def test_a_clock_that_jumps_by_an_hour_begins_a_new_segment(tmp_path):
     assert len(read.times[0]) >= 98 and len(read.times[1]) >= 50 and read.times[1][0] < 0.1
 
 
+def test_packets_that_are_lost_on_the_way_are_noted_and_survived(recorded):
+    with open(recorded, "rb") as file:
+        data = file.read()
+    packets = [data[begin : begin + 188] for begin in range(0, len(data), 188)]
+    damaged = b"".join(packet for number, packet in enumerate(packets) if number < 50 or number % 40)
+    with http_camera([damaged]) as url:
+        read = Read(url, most_segments=1, most_behind_s=100.0).end()
+    assert len(read.times[0]) > 100 and read.times[0] == sorted(read.times[0])
+    assert read.segments[0].problems
+
+
 def test_when_computing_falls_behind_the_newest_pictures_come_next(recorded):
-    data = open(recorded, "rb").read()
+    data = Path(recorded).read_bytes()
     # Four seconds at once, and then as a camera sends them.
     steady = [
         piece for begin in range(len(data) * 2 // 3, len(data), 5_000) for piece in (data[begin : begin + 5_000], 0.2)

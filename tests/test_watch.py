@@ -15,6 +15,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from transformers import pipeline
 from typer.testing import CliRunner
 
 import avad_hf
@@ -25,6 +26,7 @@ from avad_hf.detection.live import LiveClip, LiveGap, Watched, live
 from avad_hf.media import cameras
 from avad_hf.media.cameras import Camera
 from avad_hf.media.decode import MediaFile
+from avad_hf.untrained import init_avrl
 from avad_hf.watching.feedback import Feedback
 from avad_hf.watching.settings import (
     CameraConfig,
@@ -39,6 +41,8 @@ from avad_hf.watching.starting import started
 from avad_hf.watching.watcher import Eye, Watcher
 from tests.live_servers import http_camera, needs_rtsp, rtsp_server, wait_until
 from tests.media_files import frame_times, sound, write_media
+from tests.named_encoders import naming_processor
+from tests.test_describe import detector
 
 RATE = 16000
 
@@ -86,6 +90,31 @@ def test_offline_and_live_give_the_same_scores(tiny_pipe, bunny, street, own):
     assert [gap.reason for gap in gaps] == ["over"]
     levels = [record.sound_db for record in records if isinstance(record, LiveClip)]
     assert all(-100 <= level < 0 for level in levels)
+
+
+@pytest.mark.parametrize("neighbours", [0, 1])
+def test_words_are_those_of_the_file_whatever_a_detector_sees_at_once(street, neighbours):
+    pipe = detector(naming_processor(), neighbours)
+    offline = pipe(street, threshold=0.0, describe=True)["clips"]
+    records = list(live([Watched(camera(street), pipe, threshold=0.0, describe=True)]))
+    clips = clips_of(records)
+    assert [(one.score, one.seen, one.heard) for one in clips] == [
+        (pytest.approx(other["score"], abs=1e-6), other["seen"], other["heard"]) for other in offline
+    ]
+    # Each clip has its own last picture, also where it waits for its neighbours.
+    pictures = [record.picture for record in records if isinstance(record, LiveClip)]
+    assert len(pictures) == len(offline) > 5 and not torch.equal(pictures[4], pictures[5])
+
+
+def test_a_detector_of_event_classes_names_windows_as_they_come(street, tmp_path):
+    init_avrl(tmp_path / "crowd", size="tiny")
+    path = tmp_path / "crowd" / "processor_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"window_s": 2.0}))
+    pipe = pipeline("audio-visual-anomaly", model=str(tmp_path / "crowd"), dtype="float32")
+    offline = pipe(street)["clips"]
+    clips = clips_of(live([Watched(camera(street), pipe)]))
+    assert [(one.start, one.label) for one in clips] == [(other["start"], other["label"]) for other in offline]
+    assert [one.score for one in clips] == pytest.approx([other["score"] for other in offline], abs=1e-6)
 
 
 def test_cameras_share_the_networks_and_none_waits_for_another(tiny_pipe, street, bikes):
