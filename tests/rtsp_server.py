@@ -2,8 +2,8 @@
 
 /usr/bin/python3 tests/rtsp_server.py PORT NAME=FILE ...
 
-The pictures of FILE (MP4 or MOV) are H.264 or H.265, and its sound is AAC or G.711, if it has some. They are sent as they
-are. Each client starts at the file's beginning, in its own time. Says "ready" when it listens.
+The pictures of FILE (MP4 or MOV) are H.264 or H.265, and its sound is AAC or G.711, if it has some. They are sent as
+they are. Each client starts at the file's beginning, in its own time. Says "ready" when it listens.
 """
 
 import sys

@@ -1,13 +1,14 @@
 """Live sources: RTSP, HTTP, devices, files that grow, pipes. Each is opened again for ever, and holds up no other."""
 
 import logging
+import math
 import os
 import queue
 import random
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -36,8 +37,9 @@ MOST_BEHIND_S = 2.0
 AHEAD_S = 2.0
 # Sound that is so many seconds behind the picture has stopped. Containers interleave within about one.
 SOUND_LATE_S = 3.0
-# A packet that took so many seconds to come did not wait within FFmpeg; of those that did so many are looked at.
-AT_ONCE_S, MOST_WAITED = 0.005, 2000
+# Packets that waited within FFmpeg have come when for so many seconds none was prompter than those before, but for the
+# second number; so many packets are looked at at most.
+SETTLED_S, SAME_ZERO_S, MOST_WAITED = 0.25, 0.005, 2000
 # A file that nobody wrote to for so many seconds is over.
 QUIET_S = 5.0
 
@@ -138,12 +140,13 @@ class Camera:
         self._ready: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._current: Segment | None = None
         self._generation, self._lock = 0, threading.Lock()
-        self.state, self.problem = "starting", None
+        self.state = "starting"
+        self.problem: str | None = None
         self.num_reconnects = self.num_gaps = self.num_pictures = 0
         self.left_out_s = 0.0
         self._origin: float | None = None  # monotonic seconds at the camera's first picture
 
-    def segments(self) -> Iterator[Segment]:
+    def segments(self) -> Generator[Segment, None, None]:
         """The stretches, as they come; each must be read to its end, or left, before the next one is asked for."""
         self._start_reader()
         opened = time.monotonic()
@@ -300,7 +303,7 @@ class _Reader:
         self.picture = container.streams.best("video")
         if self.picture is None or self.picture.codec_context is None:
             raise MediaError(f"{camera.name} has no picture that can be decoded.")
-        self.sound_container = None if sound_container is container else sound_container
+        self.sound_container: Any = None if sound_container is container else sound_container
         sound = sound_container.streams.best("audio")
         self.sound = None if sound is None or sound.codec_context is None else sound
         self.num_segments = 0
@@ -375,23 +378,23 @@ class _Reader:
     def _packets(self, streams: list[Any]) -> Iterator[tuple[av.Packet, float]]:
         """Packets, and when they came, in seconds since 1970.
 
-        Opening a live source takes a second or so, while packets wait within FFmpeg. The last of those came now, and
-        the others as much earlier as they say.
+        Opening a live source takes a second or so, while packets wait within FFmpeg. They come all at once then, and
+        are said to have come as much earlier as their own times say.
         """
         packets = (packet for packet in self.container.demux(streams) if packet.size)
         waited: list[av.Packet] = []
+        zero = math.inf  # of the container's clock, in seconds since 1970, as the promptest packet says it
         if self.camera.is_live:
-            since = time.monotonic()
+            lower_since = time.monotonic()
             for packet in packets:
                 waited.append(packet)
-                if time.monotonic() - since > AT_ONCE_S or len(waited) == MOST_WAITED:
+                if (mark := _seconds(packet)) is not None and time.time() - mark < zero - SAME_ZERO_S:
+                    zero, lower_since = time.time() - mark, time.monotonic()
+                if time.monotonic() - lower_since > SETTLED_S or len(waited) == MOST_WAITED:
                     break
-                since = time.monotonic()
-        latest = max((mark for packet in waited if (mark := _seconds(packet)) is not None), default=None)
-        now_s = time.time()
         for packet in waited:
             mark = _seconds(packet)
-            yield packet, now_s if mark is None or latest is None else now_s - (latest - mark)
+            yield packet, time.time() if mark is None else zero + mark
         for packet in packets:
             yield packet, time.time()
 
