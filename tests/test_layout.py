@@ -49,6 +49,8 @@ ALLOWED = {
     },
     "anonymise": {"disks", "files", "runs", "processes", "media", "models", "convert"},
     "export": {"files", "media", "corpora", "synthetic", "models", "metrics", "detection", "hub"},
+    "watching": {"files", "media", "detection", "report", "anonymise", "convert"},
+    "app": {"detection", "report", "synthetic"},
     "benchmark": {"files", "media", "models", "registration", "export", "untrained"},
     "__init__": {"registration", "late"},
 }

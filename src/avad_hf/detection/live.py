@@ -3,7 +3,7 @@
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -119,7 +119,7 @@ def refuse_whole_videos(pipe: Any, name: str) -> None:
         )
 
 
-def live(watched: Sequence[Watched]) -> Iterator[LiveClip | LiveGap | LiveTick]:
+def live(watched: Sequence[Watched]) -> Generator[LiveClip | LiveGap | LiveTick, None, None]:
     """Score cameras at the same time, each in a thread of its own; they share the networks, and take turns.
 
     Of one file the scores are those of the pipeline (to 1e-6): segments go through the same code.

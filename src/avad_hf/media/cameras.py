@@ -40,6 +40,8 @@ SOUND_LATE_S = 3.0
 # Packets that waited within FFmpeg have come when for so many seconds none was prompter than those before, but for the
 # second number; so many packets are looked at at most.
 SETTLED_S, SAME_ZERO_S, MOST_WAITED = 0.25, 0.005, 2000
+# Seconds in a second by which a camera's clock may be slow: crystals differ by a tenth of it at most.
+MOST_DRIFT = 1e-3
 # A file that nobody wrote to for so many seconds is over.
 QUIET_S = 5.0
 
@@ -313,6 +315,7 @@ class _Reader:
         self.lock = threading.Lock()
         self.last_picture: float | None = None  # on the container's clock, in seconds
         self.last_sound: float | None = None
+        self.newest: float | None = None  # of both, in this segment
         self.hears = self.sound is not None
 
     def read(self) -> None:
@@ -368,8 +371,10 @@ class _Reader:
                 self.segment = self._begin(at, came)
             segment = self.segment
             if at is not None and camera.is_live:
-                # A network delays packets; the least delay is the nearest to none.
-                segment.begun = min(segment.begun, came - (at - segment.start))
+                # A network delays packets, and the least delay is the nearest to none. A camera's clock may be slow.
+                slower = MOST_DRIFT * max(0.0, at - self.newest) if self.newest is not None else 0.0
+                segment.begun = min(segment.begun + slower, came - (at - segment.start))
+                self.newest = at if self.newest is None else max(at, self.newest)
             # Two devices number their streams alike: of these the picture alone is kept.
             if camera._ring is not None and (is_picture or self.sound_container is None):
                 camera._ring.add(packet)
@@ -408,7 +413,7 @@ class _Reader:
         feed = PacketFeed(sound is not None, AHEAD_S)
         segment = Segment(self.picture, sound, feed, camera.name, start=start, begun=begun)
         self.num_segments += 1
-        self.last_sound = None
+        self.last_sound = self.newest = None
         if camera._ring is not None:
             kept = [self.picture] if sound is None or self.sound_container is not None else [self.picture, sound]
             camera._ring.begin(kept, begun, start)

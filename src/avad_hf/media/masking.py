@@ -18,8 +18,13 @@ from .sources import Media
 class HiddenPicture(Protocol):
     """A picture of which parts are hidden."""
 
-    time: float
-    picture: np.ndarray
+    @property
+    def time(self) -> float:
+        """When it appears, in seconds."""
+
+    @property
+    def picture(self) -> np.ndarray:
+        """RGB of shape `(H, W, 3)`, uint8."""
 
 
 class Masking(Protocol):
