@@ -274,6 +274,13 @@ def test_wrong_words_are_refused(tiny, street, tmp_path):
         assert "secret" not in result.output
 
 
+def test_a_file_that_cannot_be_read_ends_with_words(tiny, tmp_path):
+    (tmp_path / "broken.mp4").write_bytes(b"no video " * 100)
+    for name, words in (("missing.ts", "No such file"), ("broken.mp4", "Invalid data")):
+        result = CliRunner().invoke(app, ["watch", str(tmp_path / name), "--model", tiny])
+        assert result.exit_code == 1 and "camera 1: " in result.output and words in result.output
+
+
 def test_check_says_what_a_camera_sends(tiny, street, tmp_path, quick, monkeypatch):
     monkeypatch.setattr(sys.modules["avad_hf.cli.watch"], "CHECK_S", 2.0)
     config = tmp_path / "cameras.toml"

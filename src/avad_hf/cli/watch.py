@@ -101,6 +101,10 @@ def watch(
                 with unstopped():
                     for record in found.watcher.close():
                         _print(record, events)
+            if failed := [camera for camera in found.cameras if camera.problem is not None]:
+                for camera in failed:
+                    fail(f"{shown(camera.name)}: {camera.problem}")
+                raise typer.Exit(1)
     except (ImportError, OSError, ValueError) as error:
         refuse(str(error))
 
