@@ -1,5 +1,6 @@
 """`avad-hf watch`: live cameras, alerts, and a page to see them on."""
 
+import gc
 import sys
 import time
 from pathlib import Path
@@ -92,6 +93,9 @@ def watch(
                 _check_cameras(found.cameras)
                 return
             inform(f"Networks: {found.computes_in}.", dim=True)
+            # What is loaded stays: collections, one after each connection, look at the rest alone.
+            gc.collect()
+            gc.freeze()
             if found.url is not None:
                 say(f"Page: {found.url}", err=True)
             try:

@@ -1,5 +1,6 @@
 """Live sources: RTSP, HTTP, devices, files that grow, pipes. Each is opened again for ever, and holds up no other."""
 
+import gc
 import logging
 import math
 import os
@@ -169,6 +170,8 @@ class Camera:
                     found.feed.end("nobody reads on", drop=True)
                 else:
                     found.close()
+                    # PyAV's containers and streams refer to each other: without this, their decoders keep threads.
+                    gc.collect()
                 opened = time.monotonic()
         finally:
             self.stop()
