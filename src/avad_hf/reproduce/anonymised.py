@@ -15,6 +15,7 @@ from transformers import ProcessorMixin
 from avad_hf.anonymise.choosing import Choice
 from avad_hf.anonymise.folder import anonymise_videos, tasks_of
 from avad_hf.corpora.manifest import write_manifest
+from avad_hf.corpora.splits import assign_splits, split_column
 from avad_hf.corpora.synthetic import rows_of
 from avad_hf.synthetic.recognisable import render_recognisable
 from avad_hf.synthetic.stage import ClipPlan
@@ -76,15 +77,20 @@ def reproduce_anonymised(
     )
     if done.failed:
         raise ValueError(f"Some videos cannot be anonymised: {done.failed}")
-    stores = [protocol.features(folder.name, _listed(plans, folder), processor) for folder in (raw, hidden)]
+    stores = [protocol.features(folder.name, _listed(plans, folder, seeds), processor) for folder in (raw, hidden)]
     return write_tables(protocol, [table_v(protocol, stores[1], stores[0], [SCENE]), _hidden(done.reports)])
 
 
-def _listed(plans: Sequence[ClipPlan], folder: Path) -> Any:
+def _listed(plans: Sequence[ClipPlan], folder: Path, seeds: Sequence[int]) -> Any:
     """The videos of a folder as a corpus, by the manifest that is written beside them."""
     manifest = folder / "manifest.csv"
     if not manifest.is_file():
-        write_manifest([row | {"anomaly": int(row["label"] != "normal")} for row in rows_of(plans, folder)], manifest)
+        rows = [row | {"anomaly": int(row["label"] != "normal")} for row in rows_of(plans, folder)]
+        # Sixty videos have three of each kind of anomaly: divided kind by kind, none would be left to validate on.
+        alike = [row | {"split": None, "label": "anomalous" if row["anomaly"] else "normal"} for row in rows]
+        splits = {split_column(seed): assign_splits(alike, seed) for seed in seeds}
+        named = [row | {name: of[number] for name, of in splits.items()} for number, row in enumerate(rows)]
+        write_manifest(named, manifest)
     return load("manifest", data_dir=manifest)
 
 
