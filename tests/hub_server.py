@@ -1,6 +1,7 @@
 """The Hugging Face Hub in memory, on 127.0.0.1, for the real clients: huggingface_hub, datasets, transformers."""
 
 import base64
+import contextlib
 import hashlib
 import json
 import os
@@ -15,12 +16,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
 
-from . import hub_processes
+from . import warm
 
 # A name without a namespace is asked for as well, although nothing here has one.
 API = r"/api/(?P<kind>models|datasets|spaces)/(?P<repo>[^/]+(?:/[^/]+)?)"
@@ -445,9 +446,15 @@ class HubServer(ThreadingHTTPServer):
     """A Hub for tests. `tokens` names the user of each token; users write in their own namespace only."""
 
     request_queue_size = 64
+    ports: ClassVar[list[int]] = []  # those of earlier ones, by whose addresses child processes have begun
 
     def __init__(self, tokens: dict[str, str]):
-        super().__init__(("127.0.0.1", 0), Handler)
+        for port in (*self.ports, 0):
+            with contextlib.suppress(OSError):  # another one has it
+                super().__init__(("127.0.0.1", port), Handler)
+                break
+        if self.server_port not in self.ports:
+            self.ports.append(self.server_port)
         self.tokens = tokens
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.repos: dict[tuple[str, str], Repo] = {}
@@ -491,10 +498,13 @@ class HubServer(ThreadingHTTPServer):
             **settings,
         }
 
-    def run(self, code: str, home, token: str | None = None, bare: bool = False, **settings: str) -> str:
+    def run(
+        self, code: str, home, token: str | None = None, bare: bool = False, fresh: bool = False, **settings: str
+    ) -> str:
         """Run Python code in a child process, in the folder `home` (made if missing); returns what it printed.
 
-        It is quick to import torch and this library; `bare`, it has imported nothing.
+        Everything is imported in it already; `fresh`, torch and others are, but nothing that reads the Hub's settings
+        and not this library; `bare`, nothing is.
         """
         Path(home).mkdir(parents=True, exist_ok=True)
         code, env = textwrap.dedent(code), self.env(home, token, **settings)
@@ -502,7 +512,8 @@ class HubServer(ThreadingHTTPServer):
             command = [sys.executable, "-c", code]
             done = subprocess.run(command, cwd=home, env=env, capture_output=True, text=True, timeout=300)
         else:
-            done = hub_processes.run(code, cwd=home, env=env)
+            # Relative to its folder, and so the same for all: another setting would cost another import of everything.
+            done = warm.run(code=code, hub=env | {"HF_HOME": os.curdir}, cwd=home, fresh=fresh, check=False)
         if done.returncode:
             raise AssertionError(f"the child process failed:\n{done.stdout}{done.stderr}")
         return done.stdout

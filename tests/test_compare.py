@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from avad_hf import FeatureDataset, compare
 from avad_hf.cli import app
+from avad_hf.comparison import workers
 from avad_hf.comparison.candidates import candidates
 from avad_hf.comparison.divisions import divisions
 from avad_hf.comparison.runs import Run
@@ -163,7 +164,9 @@ def test_other_videos_with_the_same_ids_are_refused(store, compared, tmp_path):
         compare(other, folder, DETECTORS, **SETTINGS)
 
 
-def test_a_run_that_fails_in_a_process_of_its_own_says_what_it_was(store, tmp_path):
+def test_a_run_that_fails_in_a_process_of_its_own_says_what_it_was(tmp_path, monkeypatch):
+    in_processes = workers.run_in_processes
+    monkeypatch.setattr(workers, "run_in_processes", lambda runs, number, on_run: in_processes(runs, 1, on_run))
     few = plant(tmp_path / "few", num_videos=20)
     with pytest.raises(ValueError, match=r"all videos, seed., Gaussian: The footage has .* normal clips"):
         compare(few, tmp_path / "out", ["gaussian"], num_workers=2, **SETTINGS)

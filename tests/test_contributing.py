@@ -15,6 +15,7 @@ from packaging.specifiers import SpecifierSet
 
 from avad_hf import registration
 
+from . import warm
 from .test_guides import blocks as pieces_of_code
 from .test_guides import commands, reasons, words_of
 
@@ -213,9 +214,9 @@ def followed(tmp_path_factory) -> dict:
     code = [*follow(root, blocks := sections()["encoder"]), *follow(root, sections()["detector"])]
     code += follow(root, sections()["corpus"])
     assert len(code) == 3 and blocks
-    env = os.environ | {"PYTHONPATH": f"{root / 'src'}{os.pathsep}{root}", "HF_HOME": str(root / "home")}
-    command = [sys.executable, "-c", CHILD, json.dumps([code, shell_commands()])]
-    done = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True)
+    code = json.dumps([code, shell_commands()])
+    begin = f"import sys\nsys.path[:0], sys.argv = [{str(root / 'src')!r}, {str(root)!r}], ['-c', {code!r}]\n"
+    done = warm.run(code=begin + CHILD, env={"HF_HOME": str(root / "home")}, cwd=root, fresh=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(done.stdout.splitlines()[-1]) | {"root": root, "output": done.stdout}
 

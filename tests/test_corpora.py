@@ -365,7 +365,7 @@ def test_push_and_plain_load(media, tmp_path, load):
         shutil.rmtree(tmp_path / "m")
         hub.run(
             f"""
-            import datasets
+            import datasets, sys
             corpus = datasets.load_from_disk({str(tmp_path / "saved")!r})
             rows = datasets.load_dataset("alice/rows")
             videos = datasets.load_dataset("alice/videos")
@@ -376,8 +376,10 @@ def test_push_and_plain_load(media, tmp_path, load):
                 assert videos[part]["id"] == corpus[part]["id"]
             print(repr(videos["train"][0]["video"]["path"]), len(videos["train"][0]["video"]["bytes"]))
             videos["train"].save_to_disk("train")
+            assert "avad_hf" not in sys.modules
             """,
             tmp_path / "reader",
+            fresh=True,
         )
         assert hub.unknown == []
     # What came back holds the video itself, and our reader takes the row as it is.

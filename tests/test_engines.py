@@ -8,7 +8,6 @@ import logging
 import os
 import pickle
 import shutil
-import subprocess
 import sys
 import threading
 import time
@@ -37,6 +36,7 @@ from avad_hf.models import engine
 from avad_hf.models.engine import EngineModel
 from avad_hf.training.models import load_processor
 
+from . import warm
 from .hub_server import HubServer
 
 TASK = "audio-visual-anomaly"
@@ -507,12 +507,12 @@ def test_the_processor_itself_is_asked(monkeypatch):
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="OpenVINO changes it on Linux alone")
 def test_signals_are_handled_where_they_were_before(engines):
     """Cores of OpenVINO that go in the order of their coming leave a stack that is freed: Ctrl-C would end it all."""
-    code = """
-import gc, signal, sys
-from avad_hf import VggishModel
+    code = f"""
+import faulthandler, gc, signal
+faulthandler.enable()
 from avad_hf.models.engine import _capabilities
-from transformers import AutoModel, AutoProcessor
-first, second = (AutoProcessor.from_pretrained(sys.argv[1]) for _ in range(2))
+from transformers import AutoProcessor
+first, second = (AutoProcessor.from_pretrained({str(engines())!r}) for _ in range(2))
 _capabilities()
 del first
 gc.collect()
@@ -521,7 +521,4 @@ gc.collect()
 signal.signal(signal.SIGINT, lambda *_: print("handled"))
 signal.raise_signal(signal.SIGINT)
 """
-    done = subprocess.run(
-        [sys.executable, "-X", "faulthandler", "-c", code, engines()], capture_output=True, text=True, check=False
-    )
-    assert done.stdout == "handled\n" and done.returncode == 0
+    assert warm.run(code=code).stdout == "handled\n"

@@ -153,7 +153,7 @@ def test_own_videos(tiny, tmp_path):
         assert f"6 videos stored in {tmp_path / 'store'}" in lines
         assert hub.repos["dataset", "alice/tunnel"].private
         read = "import datasets; print(datasets.load_dataset('alice/tunnel')['train']['id'])"
-        assert "fire/" in hub.run(read, tmp_path / "reader")
+        assert "fire/" in hub.run(read, tmp_path / "reader", fresh=True)
 
 
 def test_convert_encoders(tmp_path):

@@ -17,10 +17,10 @@ from .media_files import remux
 
 # With AVAD_HF_LONG=1 a minute against ten, which take a quarter of an hour to decode.
 FULL = os.environ.get("AVAD_HF_LONG") == "1"
-SHORT_S, LONG_S = (60, 600) if FULL else (4, 8)
+SHORT_S, LONG_S = (60, 600) if FULL else (2, 4)
 # Turns of the clip of 5.28 s: by then everything that is needed has been allocated once, AVRL's second window too.
 # Had the pictures of the other turns been kept, they would take more than half as much again.
-TURNS = dict.fromkeys(("avaca", "avrl"), (12, 114)) if FULL else {"avaca": (2, 4), "avrl": (4, 6)}
+TURNS = dict.fromkeys(("avaca", "avrl"), (12, 114)) if FULL else {"avaca": (1, 2), "avrl": (4, 6)}
 TURN_S = 132 / 25
 
 CODE = r"""
@@ -80,7 +80,7 @@ def full_hd_at_60(source: str, target: Path) -> str:
 
 
 def test_large_pictures_and_many_of_them_take_no_more_when_there_are_more(tmp_path, tiny, bunny):
-    """1080p at 60 frames a second: 4 seconds against 8; with AVAD_HF_LONG=1 a minute against ten."""
+    """1080p at 60 frames a second: 2 seconds against 4; with AVAD_HF_LONG=1 a minute against ten."""
     turn = full_hd_at_60(bunny, tmp_path / "turn.mp4")
     found = []
     for seconds in (SHORT_S, LONG_S):

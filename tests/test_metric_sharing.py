@@ -13,7 +13,7 @@ from avad_hf import push_metric, write_metric
 from avad_hf.evaluation.sharing import METRICS
 from avad_hf.metrics.modules import AnomalyScores, EventClasses
 
-from . import hub_processes
+from . import warm
 from .hub_server import check_card
 
 CLASSES = {"anomaly_scores": AnomalyScores, "event_classes": EventClasses}
@@ -56,14 +56,12 @@ def test_the_example_of_the_card_gives_the_output_of_the_card(metric, tmp_path):
 def test_the_folders_work_where_this_library_is_not_installed(tmp_path):
     for metric in METRICS:
         write_metric(metric, tmp_path / f"my_{metric}")
+    folders = [str(tmp_path / f"my_{metric}") for metric in METRICS]
     code = (
         "import sys; sys.modules['avad_hf'] = None; import evaluate; "
-        "print([evaluate.load(path).compute(predictions=[0, 1], references=[0, 1]) for path in sys.argv[1:]])"
+        f"print([evaluate.load(path).compute(predictions=[0, 1], references=[0, 1]) for path in {folders!r}])"
     )
-    folders = [tmp_path / f"my_{metric}" for metric in METRICS]
-    env = {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}
-    done = hub_processes.run(code, *folders, cwd=tmp_path, env=env)
-    assert done.returncode == 0, done.stderr
+    done = warm.run(code=code, env={"HF_HOME": str(tmp_path / "home")}, fresh=True)
     assert "'roc_auc': 1.0" in done.stdout and "'overall': 1.0" in done.stdout
 
 

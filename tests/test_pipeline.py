@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from transformers.pipelines.pt_utils import KeyDataset
 
 from avad_hf import AvacaForAnomalyDetection, AvacaProcessor, MediaError, SlowFastConfig, SlowFastModel
 
-from . import hub_processes
+from . import warm
 from .media_files import frame_times, remux, sound, with_rotation, write_media
 from .short_clips import beginning
 
@@ -245,13 +244,12 @@ def test_saves_everything_that_loading_needs(tmp_path, tiny, bunny34):
     assert scores(again(bunny34)) == pytest.approx(scores(pipe(bunny34)), abs=1e-6)
 
 
-def test_import_alone_makes_the_task_known(tiny, bikes66, tmp_path):
+def test_import_alone_makes_the_task_known(tiny, bikes66):
     code = (
-        "import avad_hf, sys; from transformers import pipeline; "
-        f"print(len(pipeline({TASK!r}, model=sys.argv[1])(sys.argv[2])['clips']))"
+        "import avad_hf; from transformers import pipeline; "
+        f"print(len(pipeline({TASK!r}, model={tiny!r})({bikes66!r})['clips']))"
     )
-    done = hub_processes.run(code, tiny, bikes66, cwd=tmp_path, env=dict(os.environ))
-    assert done.stdout.strip() == "3", done.stderr
+    assert warm.run(code=code, fresh=True).stdout.strip() == "3"
 
 
 def test_bfloat16(tiny, tiny_pipe, bunny):

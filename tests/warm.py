@@ -1,12 +1,16 @@
 """Processes that begin warm: forked from one that has imported everything, which takes seconds each time.
 
 They are processes of their own, with what they print, what they return and how they can be killed, like those of
-`subprocess`. Only what is read when a library is imported, such as the address of the Hub, they cannot change.
+`subprocess`. Some libraries read the Hub's address and folder when they are imported. A first process has imported
+what reads no such setting. For each set of settings a second one is forked from it and imports the rest; all others
+are forked from these.
 """
 
 import atexit
+import contextlib
 import functools
 import gc
+import importlib
 import json
 import os
 import runpy
@@ -20,19 +24,26 @@ import time
 import traceback
 from pathlib import Path
 
-MODULES = """
-torch torchaudio transformers transformers.pipelines transformers.trainer datasets accelerate av matplotlib.pyplot
-safetensors.torch avad_hf.cli avad_hf.features.extraction avad_hf.features.dataset avad_hf.training.loop
-avad_hf.evaluation.evaluate avad_hf.detection.pipeline avad_hf.report.timeline avad_hf.models.avaca
-avad_hf.models.avrl avad_hf.synthetic.world
+BASE = """
+torch torch._dynamo.convert_frame torch.distributed.tensor torch.distributed.checkpoint
+torch.distributed._composable.fsdp torch.nn.attention.flex_attention torchaudio torchvision scipy.optimize scipy.signal
+sklearn.metrics pandas pyarrow.parquet pyarrow.dataset av matplotlib.pyplot PIL.Image yaml jinja2 typer.testing rich
+safetensors.torch tokenizers tqdm.auto regex fsspec dill multiprocess anyio h11 httpx2 filelock xxhash soundfile uuid
 """
+# These read settings of the Hub.
+MODULES = """
+transformers transformers.pipelines transformers.trainer datasets accelerate avad_hf.cli
+avad_hf.features.extraction avad_hf.features.dataset avad_hf.training.loop avad_hf.evaluation.evaluate
+avad_hf.detection.pipeline avad_hf.report.timeline avad_hf.models.avaca avad_hf.models.avrl avad_hf.synthetic.world
+"""
+SETTINGS = ("HF_", "HUGGING", "TRANSFORMERS_")
 
 
 class Process:
     """As subprocess.Popen, with text as what it printed."""
 
     def __init__(self, server: subprocess.Popen, request: dict):
-        self.server, self.returncode = server, None
+        self.server, self.settings, self.returncode = server, request["settings"], None
         self.outputs = [Path(request[name]) for name in ("stdout", "stderr")]
         self.pid = self._ask(request)
 
@@ -44,7 +55,7 @@ class Process:
     def poll(self) -> int | None:
         """Its exit code if it has ended, negative if a signal ended it."""
         if self.returncode is None:
-            self.returncode = self._ask({"poll": self.pid})
+            self.returncode = self._ask({"poll": self.pid, "settings": self.settings})
         return self.returncode
 
     def wait(self, seconds: float = 300) -> int:
@@ -72,7 +83,8 @@ class Process:
 @functools.cache
 def _server() -> subprocess.Popen:
     env = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([sys.executable, __file__, *MODULES.split()], stdin=-1, stdout=-1, text=True, env=env)
+    process = subprocess.Popen([sys.executable, __file__, BASE, MODULES], stdin=-1, stdout=-1, text=True, env=env)
+    process.settings = _settings(env)
     atexit.register(process.stdin.close)  # at the end of what it reads it ends too
     return process
 
@@ -82,19 +94,38 @@ def _outputs() -> tempfile.TemporaryDirectory:
     return tempfile.TemporaryDirectory(prefix="warm-")
 
 
-def start(*command, code: str = "", env: dict[str, str] | None = None) -> Process:
+def _settings(env: dict[str, str]) -> dict[str, str]:
+    """What libraries read from an environment when they are imported; the token is read each time."""
+    return {name: env[name] for name in sorted(env) if name.startswith(SETTINGS) and name != "HF_TOKEN"}
+
+
+def start(
+    *command,
+    code: str = "",
+    env: dict[str, str] | None = None,
+    hub: dict[str, str] | None = None,
+    cwd: Path | None = None,
+    fresh: bool = False,
+) -> Process:
     """Begin `python *command`: a script, or `-m` and a module, and arguments; or Python code, which else comes first.
 
-    `env` is what is to be set in its environment besides this process's own.
+    Args:
+        env: What is to be set in its environment besides this process's own. Settings of the Hub have no effect.
+        hub: Its whole environment, with settings of the Hub.
+        cwd: Its folder, if another than this process's.
+        fresh: It imports by itself what reads such settings, and this library.
     """
     folder = tempfile.mkdtemp(dir=_outputs().name)
-    request = {"command": [str(part) for part in command], "code": code, "env": dict(os.environ) | (env or {})}
-    return Process(_server(), request | {"stdout": f"{folder}/stdout", "stderr": f"{folder}/stderr"})
+    settings = None if fresh else _settings(hub) if hub else _server().settings
+    request = {"command": [str(part) for part in command], "code": code, "cwd": str(cwd or os.getcwd())}
+    request |= {"env": hub or os.environ | (env or {}), "settings": settings}
+    request |= {"stdout": f"{folder}/stdout", "stderr": f"{folder}/stderr"}
+    return Process(_server(), request)
 
 
-def run(*command, code: str = "", env: dict[str, str] | None = None, check: bool = True) -> Process:
+def run(*command, code: str = "", check: bool = True, **options) -> Process:
     """As `start`, and wait for its end; with `check` it must have ended well."""
-    process = start(*command, code=code, env=env)
+    process = start(*command, code=code, **options)
     process.wait()
     assert not check or process.returncode == 0, process.stderr[-5000:]
     return process
@@ -146,8 +177,21 @@ def run_two(*command, code: str = "", env: dict[str, str] | None = None) -> list
 
 def _serve() -> dict | None:
     """In the process that everything is forked from. Returns twice: None at the end, and in each child its request."""
+    branches = {}
     for line in iter(sys.stdin.readline, ""):
         request = json.loads(line)
+        settings = request.pop("settings")
+        if settings is not None:
+            name = json.dumps(settings)
+            if name not in branches:
+                branches[name] = _branch(settings)
+            if branches[name] is None:  # this is the new process, which is asked next
+                branches = {}
+                continue
+            asks, answers = branches[name]
+            print(json.dumps(request | {"settings": None}), file=asks, flush=True)
+            print(answers.readline(), end="", flush=True)
+            continue
         if "poll" in request:
             pid, status = os.waitpid(request["poll"], os.WNOHANG)
             answer = os.waitstatus_to_exitcode(status) if pid else None
@@ -161,11 +205,39 @@ def _serve() -> dict | None:
     return None
 
 
+def _branch(settings: dict[str, str]) -> tuple | None:
+    """Fork a process that imports the rest; returns what it reads and what it answers, and None in that process."""
+    (reads, asks), (answers, writes) = os.pipe(), os.pipe()
+    if os.fork():
+        os.close(reads)
+        os.close(writes)
+        return open(asks, "w"), open(answers)
+    for number, file in enumerate((reads, writes)):
+        os.dup2(file, number)
+    for file in (reads, asks, answers, writes):
+        os.close(file)
+    for name in [name for name in os.environ if name.startswith(SETTINGS)]:
+        del os.environ[name]
+    os.environ.update(settings)
+    _import(sys.argv[2])
+    return None
+
+
+def _import(modules: str) -> None:
+    """Import what is installed; no child's collector looks through it again."""
+    for module in modules.split():
+        with contextlib.suppress(ImportError):
+            importlib.import_module(module)
+    gc.collect()
+    gc.freeze()
+
+
 def _become(request: dict) -> None:
     """Do what a new process would do."""
     os.environ.clear()
     os.environ.update(request["env"])
-    if "HF_DATASETS_CACHE" in os.environ:
+    os.chdir(request["cwd"])
+    if "HF_DATASETS_CACHE" in os.environ and "datasets" in sys.modules:
         sys.modules["datasets"].config.HF_DATASETS_CACHE = Path(os.environ["HF_DATASETS_CACHE"])
     sys.modules["torch"].manual_seed(0)  # of what is drawn without a seed, as in the other tests
     if request["code"]:
@@ -196,9 +268,7 @@ def _end(request: dict | None) -> int:
 
 
 if __name__ == "__main__":
-    for module in sys.argv[1:]:
-        __import__(module)
-    gc.freeze()
+    _import(sys.argv[1])
     status = _end(_serve())
     # As at the end of any process, but for taking all modules apart, which takes longer than most of what is done.
     threading._shutdown()
