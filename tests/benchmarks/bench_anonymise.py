@@ -48,7 +48,7 @@ CLASSES = {"face": ((16, 24), (24, 48), (48, 121)), "plate": ((40, 60), (60, 120
 LOOKS = 10
 # A box that overlaps a truth so much (intersection over union) has found it.
 OVERLAP = 0.25
-ROUNDS = 3
+ROUNDS = 2
 # Shares of noise that the Wiener filter is tried with; the best counts, which nobody knows who has no original.
 NOISES = 10.0 ** np.arange(-8, 1)
 
@@ -253,7 +253,7 @@ def sharpened(venv: Path) -> None:
 def speed(venv: Path, first_seed: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "composed.mp4")
-        num_frames = len(write_composed(source, first_seed, faces=[astronaut(venv)], duration_s=60))
+        num_frames = len(write_composed(source, first_seed, faces=[astronaut(venv)], duration_s=40))
         commands = {
             "avad-hf anonymise": [
                 Path(sys.executable).with_name("avad-hf"),

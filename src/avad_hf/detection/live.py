@@ -185,8 +185,9 @@ def _decoded(one: Watched, number: int, running: set[int]) -> Iterator[tuple[Seg
                         yield segment, batch, shown.picture
                 # A stretch that cannot be decoded is a gap, and no reason to stop watching.
                 except Exception as error:
-                    segment.feed.end(f"it cannot be decoded: {error}", drop=True)
-                    logger.warning("%s: %s", one.camera.name, error)
+                    if segment.feed.ended is None:  # else that is why
+                        segment.feed.end(f"it cannot be decoded: {error}", drop=True)
+                        logger.warning("%s cannot be decoded: %s", one.camera.name, error)
                 yield segment, None, None
     finally:
         running.discard(number)
