@@ -53,7 +53,8 @@ def main() -> None:
         factory = GstRtspServer.RTSPMediaFactory()
         factory.set_launch(f"( filesrc location={path} ! qtdemux name=d {' '.join(branches)} )")
         server.get_mount_points().add_factory("/" + name, factory)
-    server.attach(None)
+    if not server.attach(None):
+        sys.exit(f"port {sys.argv[1]} is taken")
     print("ready", flush=True)
     GLib.MainLoop().run()
 

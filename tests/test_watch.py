@@ -215,8 +215,11 @@ def test_a_gap_closes_what_is_open(tiny_pipe, street, tmp_path, quick, monkeypat
     with http_camera(paced) as url:
         config = settings(url, tmp_path)
         with started(config, lambda name: tiny_pipe) as found:
+            limit = threading.Timer(60, found.cameras[0].stop)
+            limit.start()
             for record in found.watcher.run():
                 if record["type"] == "event" and record["state"] == "closed":
+                    limit.cancel()
                     break
             found.watcher.close()
     assert record["end"] > record["start"]

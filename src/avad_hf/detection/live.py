@@ -131,7 +131,8 @@ def live(watched: Sequence[Watched]) -> Generator[LiveClip | LiveGap | LiveTick,
         Clips as they are scored, the ends of segments, and each second a tick. It ends when all cameras have.
     """
     states: dict[int, _SegmentScores] = {}
-    with _stopping(watched), closing(_batches(watched)) as entries:
+    # Cameras are stopped first: threads that wait for them end then.
+    with closing(_batches(watched)) as entries, _stopping(watched):
         for number, entry, ended in entries:
             if entry is None:
                 if ended is not None and not isinstance(ended, StopIteration):
