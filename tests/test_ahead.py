@@ -228,7 +228,7 @@ def test_short_ones_do_not_pile_up(at_once, depth):
 
 def test_whoever_stops_does_not_wait_for_one_that_hangs(monkeypatch):
     """Say, one that reads a camera that has died."""
-    monkeypatch.setattr(ahead, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(ahead, "PATIENCE_S", 0.5)
     hangs = threading.Event()
 
     def hanging():

@@ -410,7 +410,7 @@ def test_many_videos_go_on_where_they_were(choice, video, tmp_path):
     anonymise_videos(tasks, out, choice, num_checks=2, on_video=lambda *one: ended.append(one))
     assert [name for name, _ in ended] == ["bad"] and (out / "street.mp4").stat().st_mtime_ns == written
     assert (out / "report.json").read_text() == report
-    with pytest.raises(ValueError, match=r"made with other settings \(method\)"):
+    with pytest.raises(ValueError, match=r"made with other settings \(method, blur_sigma\)"):
         anonymise_videos(tasks, out, replace(choice, method="solid"), num_checks=2)
     with pytest.raises(ValueError, match="would be written over itself"):
         anonymise_videos([Task("street", str(out / "street.mp4"), str(out / "street.mp4"))], out, choice)

@@ -419,7 +419,7 @@ def test_detect_describes_beside_its_scores(tmp_path, short, published, tiny):
     detector = OwnDetector(OwnConfig(visual_size=processor.widths["visual_features"], threshold=0.0))
     pipe = pipeline("audio-visual-anomaly", model=detector, processor=processor)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys.modules["avad_hf.cli.detect"], "_load_pipeline", lambda *options: pipe)
+        patch.setattr(sys.modules["avad_hf.cli.detect"], "load_pipeline", lambda *options: pipe)
         said = run("detect", short[1], "--model", tiny, "--describe", "--json", tmp_path / "r.json")
     (result,) = json.loads((tmp_path / "r.json").read_text()).values()
     (event,) = result["events"]
