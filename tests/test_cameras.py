@@ -130,9 +130,8 @@ def test_http_comes_back_after_it_hung_up_and_after_it_stalled(recorded):
         read = Read(url, most_segments=3, most_behind_s=100.0).end()
     assert [len(times) for times in read.times][::2] == [150, 150] and 40 < len(read.times[1]) < 150
     assert read.camera.health["reconnects"] >= 2 and read.camera.health["gaps"] >= 2
-    # Each segment has its own clock, and its own place on the camera's.
+    # Each segment has its own clock.
     assert all(times[0] < 0.1 for times in read.times)
-    assert [one.shift for one in read.segments] == sorted(one.shift for one in read.segments)
 
 
 def test_mjpeg_over_http_has_the_times_at_which_pictures_came():
@@ -308,6 +307,26 @@ def test_sources_are_checked_and_shown_without_secrets(tmp_path):
     camera.stop()
     missing = Read(tmp_path / "missing.ts").end()
     assert missing.camera.health["state"] == "ended" and "No such file" in missing.camera.health["problem"]
+
+
+def test_a_try_that_hangs_is_left_behind(recorded, monkeypatch):
+    """Also one that is not the first: FFmpeg may hang in looking a name up."""
+    monkeypatch.setattr(cameras, "STALL_S", 0.5)
+    opened, hangs, tries = cameras._opened, threading.Event(), []
+
+    def instead(source, options, format=None):
+        tries.append(source)
+        if len(tries) == 1:
+            raise OSError("nobody there")
+        if len(tries) == 2:
+            hangs.wait(60)
+        return opened(source, options, format)
+
+    monkeypatch.setattr(cameras, "_opened", instead)
+    with open(recorded, "rb") as file, http_camera([file.read()]) as url:
+        read = Read(url, most_segments=1, most_behind_s=100.0).end()
+    hangs.set()
+    assert len(tries) >= 3 and len(read.times[0]) == 150
 
 
 def test_a_sound_device_beside_a_video_device_is_on_one_clock(monkeypatch):

@@ -147,20 +147,19 @@ class Camera:
         self.problem: str | None = None
         self.num_reconnects = self.num_gaps = self.num_pictures = 0
         self.left_out_s = 0.0
-        self._origin: float | None = None  # monotonic seconds at the camera's first picture
+        # When the reader last did something, in monotonic seconds; never while it waits for the next try.
+        self._alive_at = math.inf
 
     def segments(self) -> Generator[Segment, None, None]:
         """The stretches, as they come; each must be read to its end, or left, before the next one is asked for."""
         self._start_reader()
-        opened = time.monotonic()
         try:
             while True:
                 try:
                     found = self._ready.get(timeout=1.0)
                 except queue.Empty:
                     # A reader that hangs within FFmpeg is left behind, and ends when it comes back.
-                    if self._is_hanging(opened):
-                        opened = time.monotonic()
+                    if self.is_live and time.monotonic() - self._alive_at > 2 * STALL_S:
                         self._start_reader()
                     continue
                 if found is None:
@@ -172,7 +171,6 @@ class Camera:
                     found.close()
                     # PyAV's containers and streams refer to each other: without this, their decoders keep threads.
                     gc.collect()
-                opened = time.monotonic()
         finally:
             self.stop()
 
@@ -205,24 +203,16 @@ class Camera:
         with self._lock:
             self._generation += 1
             generation = self._generation
+        self._alive_at = time.monotonic()
         threading.Thread(target=self._read_for_ever, args=(generation,), name="camera", daemon=True).start()
 
     def _is_old(self, generation: int) -> bool:
         return self._stopped.is_set() or generation != self._generation
 
-    def _is_hanging(self, since: float) -> bool:
-        """Whether a reader that should have come by now has not: in opening, or in a read that FFmpeg does not end."""
-        return (
-            self.is_live
-            and self.state != "reconnecting"
-            and time.monotonic() - since > 2 * STALL_S
-            and not self._stopped.is_set()
-        )
-
     def _read_for_ever(self, generation: int) -> None:
         wait = FIRST_WAIT_S
         while not self._is_old(generation):
-            begun = time.monotonic()
+            begun = self._alive_at = time.monotonic()
             try:
                 self._read(generation)
                 problem = "the source ended" if self.is_live else None
@@ -235,7 +225,7 @@ class Camera:
                 self.state, self.problem = "ended", problem
                 self._ready.put(None)
                 return
-            self.state, self.problem = "reconnecting", problem
+            self.state, self.problem, self._alive_at = "reconnecting", problem, math.inf
             if time.monotonic() - begun > GOOD_S:
                 wait = FIRST_WAIT_S
             self._stopped.wait(wait * random.uniform(1.0, 1.5))
@@ -282,12 +272,7 @@ class Camera:
         with self._lock:
             if self._is_old(generation):
                 raise MediaError("another reader has taken over")
-            now = time.monotonic()
-            if self._origin is None:
-                self._origin = now
-            else:
-                self.num_gaps += 1
-                segment.shift = now - self._origin
+            self.num_gaps += self._current is not None
             self._current = segment
         self.state, self.problem = "live", None
         self._ready.put(segment)
@@ -355,6 +340,7 @@ class _Reader:
     def _take(self, packet: av.Packet, came: float) -> None:
         """Hand a packet on, in a new segment where one has to begin."""
         camera = self.camera
+        camera._alive_at = time.monotonic()
         with self.lock:
             at = _seconds(packet)
             is_picture = packet.stream.type == "video"
@@ -466,9 +452,9 @@ def _words(error: Exception, source: str) -> str:
     """An error without the address, which may hold a password."""
     if isinstance(error, MediaError):
         return str(error)
-    words = getattr(error, "strerror", None) or type(error).__name__
-    secret = re.escape(urlsplit(source).netloc.rpartition("@")[0]) if "://" in source else ""
-    return re.sub(secret, "...", str(words)) if secret else str(words)
+    words = str(getattr(error, "strerror", None) or type(error).__name__)
+    secret = urlsplit(source).netloc.rpartition("@")[0] if "://" in source else ""
+    return words.replace(secret, "...") if secret else words
 
 
 __all__ = ["SOURCES", "Camera", "check_source", "shown_source"]

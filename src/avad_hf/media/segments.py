@@ -142,7 +142,6 @@ class Segment(MediaFile):
         name: For messages, without credentials.
         start: Seconds on the container's clock that are 0 on this one.
         begun: Seconds since 1970 at this clock's 0.
-        shift: Seconds on the camera's clock (which counts from its first picture) that are 0 on this one.
     """
 
     is_endless = True
@@ -156,11 +155,10 @@ class Segment(MediaFile):
         *,
         start: float,
         begun: float,
-        shift: float = 0.0,
     ):
         self._streams = {"video": picture} if sound is None else {"video": picture, "audio": sound}
         self.feed, self.name, self.path = feed, name, ""
-        self.start, self.begun, self.has_audio, self.shift = start, begun, sound is not None, shift
+        self.start, self.begun, self.has_audio = start, begun, sound is not None
         self.sound_file = self
         self._notes, self.remarks = [], []
         self.seen, self.seen_all = Coverage("picture"), False
