@@ -233,9 +233,12 @@ def test_errors_of_which_nothing_is_known_are_shown_by_type_alone(tmp_path, capl
 
 def test_too_much_costs_updates_first_then_the_oldest(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(outbox, "MOST_BYTES", 6 * len(json.dumps(event(1))) + 10)
+    monkeypatch.setattr(outbox, "FIRST_PAUSE_S", 60.0)  # what is being sent is not dropped: nothing is, meanwhile
     receiver = Receiver(is_there=False)
     box = Outbox(tmp_path, receiver.fails, "Test")
-    for number in range(6):
+    box.send(event(0, "updated"))
+    until(lambda: box.health()["failed_tries"])
+    for number in range(1, 6):
         box.send(event(number, "opened" if number % 2 else "updated"))
     box.send(event(6))
     assert [one["id"] for one in waiting(tmp_path)] == [f"gate-{n}" for n in (1, 2, 3, 4, 5, 6)]
