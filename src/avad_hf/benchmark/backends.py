@@ -16,6 +16,8 @@ from avad_hf.registration import ARCHITECTURES
 
 # The comparison: what a user would put together from public parts.
 PUBLIC_PARTS = "public-parts"
+# Another detector, which is timed in the same rounds.
+BESIDE = "beside"
 # Modules that each engine is made of, and what installs them.
 NEEDED = {"torch": (), **NEEDED_TO_EXPORT}
 EXTRAS = {"openvino": "openvino", "onnx": "onnx", PUBLIC_PARTS: "test"}
@@ -109,6 +111,25 @@ def refusal(backend: Backend, model: str | os.PathLike) -> str | None:
     return _absent(parts.packages, PUBLIC_PARTS) or parts.refusal(model)
 
 
+class Beside:
+    """The pipeline of another checkpoint or of engines, from file to scores, in the precision that is usual for it.
+
+    Args:
+        folder: Checkpoint or engines: folder or Hub id.
+    """
+
+    def __init__(self, folder: str | os.PathLike):
+        from transformers import pipeline
+
+        from avad_hf import registration  # noqa: F401
+
+        self.pipe = pipeline("audio-visual-anomaly", model=str(folder), dtype="auto", device="cpu")
+
+    def __call__(self, path: str) -> list[float]:
+        """Score every clip of a file."""
+        return [clip["score"] for clip in self.pipe(path)["clips"]]
+
+
 class Detector:
     """The pipeline with one backend, from file to scores.
 
@@ -160,9 +181,11 @@ def exported(backend: Backend, model: str, folder: Path, video: str) -> str:
 
 __all__ = [
     "BACKENDS",
+    "BESIDE",
     "PUBLIC",
     "PUBLIC_PARTS",
     "Backend",
+    "Beside",
     "Detector",
     "backend_named",
     "chosen_backends",

@@ -71,7 +71,7 @@ def can_go_on(output_dir: str | os.PathLike, *arguments: Any) -> bool:
 
     Args:
         output_dir: The folder.
-        arguments: Those of [`~avad_hf.benchmark.run.benchmark`] that follow, from `video` to `seconds`.
+        arguments: Those of [`~avad_hf.benchmark.run.benchmark`] that follow, from `video` to `beside`.
 
     Raises:
         ValueError: If no video is given and there is none to take.
@@ -94,6 +94,7 @@ def settings_of(
     backends: Sequence[str] | None,
     cameras: int,
     seconds: float,
+    beside: Sequence[str | os.PathLike] = (),
 ) -> dict[str, Any]:
     """Settings as ``benchmark.json`` holds them, by which a stopped benchmark is known again."""
     source = source_of(video)
@@ -107,6 +108,7 @@ def settings_of(
         "rounds": rounds,
         "cameras": cameras,
         "backends": None if backends is None else list(backends),
+        **({"beside": [os.fspath(place) for place in beside]} if beside else {}),
     }
 
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,12 @@ from avad_hf.registration import architectures
 from avad_hf.untrained import init
 
 from .backends import (
+    BACKENDS,
+    BESIDE,
     PUBLIC,
     PUBLIC_PARTS,
     Backend,
+    Beside,
     Detector,
     backend_named,
     chosen_backends,
@@ -101,6 +104,7 @@ def benchmark(
     backends: Sequence[str] | None = None,
     cameras: int = 0,
     seconds: float = 10.0,
+    beside: Sequence[str | os.PathLike] = (),
     peak_seconds: float = 1.5,
     on_stage: Callable[[str], None] = lambda stage: None,
 ) -> dict[str, Any]:
@@ -122,6 +126,8 @@ def benchmark(
         backends: Names (`avad_hf.benchmark.backends.BACKENDS`); by default all. What is not installed is listed.
         cameras: Videos that run at once through one pipeline; 0 for none.
         seconds: Length of the versions, in seconds.
+        beside: Other checkpoints or folders of engines, which are timed from file to scores, and as cameras, in the
+            same rounds. They are called by the names of their folders.
         peak_seconds: How long to measure each peak of the machine, in seconds.
         on_stage: Told in words what is done next.
 
@@ -134,12 +140,13 @@ def benchmark(
         RuntimeError: If not one backend could be measured.
     """
     chosen = chosen_backends(backends)
+    others = _by_name(beside)
     check_heights(heights)
     for name, value, least in (("rounds", rounds, 1), ("cameras", cameras, 0), ("seconds", seconds, 1)):
         if value < least:
             raise ValueError(f"{name} must be {least} or more, got {value}.")
     source = source_of(video)
-    settings = settings_of(video, model, size, heights, rounds, backends, cameras, seconds)
+    settings = settings_of(video, model, size, heights, rounds, backends, cameras, seconds, beside)
     directory = Path(output_dir)
     with tempfile.TemporaryDirectory(prefix="avad_hf-benchmark-") as name:
         folder = Path(name)
@@ -151,6 +158,7 @@ def benchmark(
         processor = AutoProcessor.from_pretrained(checkpoint, trust_remote_code=False)
         run = _Run(checkpoint, folder, versions, settings, directory, on_stage, result, processor)
         _load(run, chosen)
+        _load_beside(run, others)
         _times(run, peak_seconds)
         if not result["times"]:
             reasons = "; ".join(
@@ -248,6 +256,31 @@ def _load(run: _Run, chosen: Sequence[Backend]) -> None:
                 entry["export_seconds"] = ready - begin
 
 
+def _by_name(beside: Sequence[str | os.PathLike]) -> dict[str, str]:
+    """Other checkpoints, by the names of their folders."""
+    names = {Path(place).resolve().name: os.fspath(place) for place in beside}
+    taken = names.keys() & {PUBLIC_PARTS, *BACKENDS}
+    if len(names) < len(beside) or taken:
+        raise ValueError(
+            f"What is measured beside needs folders of different names, other than those of backends, got "
+            f"{', '.join(map(os.fspath, beside))}."
+        )
+    return names
+
+
+def _load_beside(run: _Run, others: Mapping[str, str]) -> None:
+    for name, place in others.items():
+        before = run.result["backends"].get(name, {})
+        if before.get("status") == "failed":  # before the benchmark was stopped
+            continue
+        run.on_stage(f"loading {name}")
+        begin = time.perf_counter()
+        detector = Beside(place)
+        entry = before | {"engine": BESIDE, "precision": detector.pipe.processor.computes_in, "device": "cpu"}
+        run.result["backends"][name] = entry | {"status": "measured", "load_seconds": time.perf_counter() - begin}
+        run.detectors[name] = detector
+
+
 def _times(run: _Run, peak_seconds: float) -> None:
     """From file to scores, one row for each height and backend."""
     measured = {row["height"] for row in run.result["times"]}
@@ -274,7 +307,9 @@ def _times(run: _Run, peak_seconds: float) -> None:
         timings = timed_in_turn(run.detectors.copy(), version.path, version.short_path, rounds, drop, tell)
         public, exact = timings.get(PUBLIC_PARTS), timings.get("torch-float32")
         for name, timing in timings.items():
-            row = {"height": height, "backend": name} | summary(timing, version.duration_s, public, exact)
+            # Another detector has scores of its own.
+            same = exact if run.result["backends"][name]["engine"] != BESIDE else None
+            row = {"height": height, "backend": name} | summary(timing, version.duration_s, public, same)
             run.result["times"].append(row)
         run.keep()
 
@@ -360,7 +395,7 @@ def _cameras(run: _Run, cameras: int) -> None:
     version = run.usual
     figures = run.result.setdefault("cameras", {"height": version.short_side, "backends": {}})["backends"]
     for name, detector in run.detectors.items():
-        if not isinstance(detector, Detector) or name in figures or run.has_failed(name, "cameras"):
+        if not isinstance(detector, (Detector, Beside)) or name in figures or run.has_failed(name, "cameras"):
             continue
         run.on_stage(f"{cameras} cameras at once, {name}")
         try:
@@ -375,7 +410,12 @@ def _memory(run: _Run) -> None:
     run.result["peak_memory"] = run.result["peak_memory"] or {"height": run.usual.short_side, "mib": {}}
     peaks_mib = run.result["peak_memory"]["mib"]
     for name, entry in run.result["backends"].items():
-        if entry["status"] != "measured" or name in peaks_mib or run.has_failed(name, "memory"):
+        if (
+            entry["status"] != "measured"
+            or entry["engine"] == BESIDE
+            or name in peaks_mib
+            or run.has_failed(name, "memory")
+        ):
             continue
         run.on_stage(f"memory of {name}")
         try:

@@ -47,6 +47,13 @@ def benchmark(
         typer.Option(help="Names with commas, such as torch-bfloat16,openvino-int8.", show_default="all"),
     ] = None,
     cameras: Annotated[int, typer.Option(help="Videos at once through one pipeline; 0 for none.", min=0)] = 0,
+    beside: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Another checkpoint, or folder of engines, timed in the same rounds. Repeat it for several.",
+            show_default="none",
+        ),
+    ] = None,
     json: JsonOption = None,
 ) -> None:
     """Measure a detector from file to scores and stage by stage, beside the same put together from public parts.
@@ -62,6 +69,8 @@ def benchmark(
         refuse(f"--heights needs whole numbers with commas, such as 360,720, got {heights!r}.")
     names = None if backends is None else [name.strip() for name in backends.split(",") if name.strip()]
     check_checkpoint(model)
+    for place in beside or ():
+        check_checkpoint(place, "--beside")
     tell = check_json(json)
     check_folder(output or RESULTS)
 
@@ -70,7 +79,7 @@ def benchmark(
     from avad_hf.benchmark.tables import write_tables
 
     hush_libraries()
-    arguments = (video, model, size.value, pixels, rounds, names, cameras, seconds)
+    arguments = (video, model, size.value, pixels, rounds, names, cameras, seconds, beside or [])
     last = last_folder("benchmark")
     try:
         again = last if last is not None and can_go_on(last, *arguments) else None
