@@ -17,7 +17,7 @@ import torch
 from transformers import pipeline
 from typer.testing import CliRunner
 
-from avad_hf import AvacaConfig, AvrlConfig
+from avad_hf import AvacaConfig, AvacaProcessor, AvrlConfig
 from avad_hf.cli import app
 from avad_hf.cli.describe import MOST_STRETCHES, print_description
 from avad_hf.cli.detect import _print_result
@@ -623,6 +623,7 @@ def test_choices_are_those_of_the_library():
         (("init", "avrl", "new", "--fusion", "add", "--set", "fusion=concat"), "fusion is set twice"),
         (("init", "avaca", "new", "--set", "audio_path"), "--set audio_path: give the name of a field and its value"),
         (("init", "avaca", "new", "--size", "tiny", "--set", "audio_path=loud"), "got loud"),
+        (("init", "avrl", "new", "--size", "tiny", "--frame-step", "6"), "AVRL picks its frames by itself"),
         (("init", "avaca", "new", "--video-encoder", "/nowhere"), "--video-encoder /nowhere: no such folder"),
         (
             ("train", "STORE", "-o", "run"),
@@ -668,7 +669,9 @@ def test_every_detector_is_named_where_it_can_be_chosen():
 
 def test_fields_of_the_config_are_set_by_name(tmp_path):
     fields = ("--set", "audio_path=plain", "--set", "threshold=0.75", "--set", "fusion-residual=false")
-    run("init", "avaca", tmp_path / "new", "--size", "tiny", *fields)
+    run("init", "avaca", tmp_path / "new", "--size", "tiny", "--frame-step", "3", *fields)
+    processor = AvacaProcessor.from_pretrained(tmp_path / "new")
+    assert (processor.frame_step, processor.clip_length, processor.clip_stride) == (3, 96, 96)
     config = AvacaConfig.from_pretrained(tmp_path / "new")
     assert (config.audio_path, config.threshold, config.fusion_residual, config.hidden_size) == (
         *("plain", 0.75, False),

@@ -38,6 +38,7 @@ def init(
     video_encoder: str | os.PathLike | None = None,
     audio_encoder: str | os.PathLike | None = None,
     on_stage: Callable[[str], None] | None = None,
+    frame_step: int = 1,
     **options: Any,
 ) -> Untrained:
     """Write a checkpoint to begin training from: detector, processor with its encoders, and card.
@@ -53,6 +54,8 @@ def init(
             published one (``"i3d"``), which is downloaded once (`avad_hf.convert.getting`).
         audio_encoder: The same of an audio encoder (``"yamnet"``).
         on_stage: Told in words what is downloaded, and from where.
+        frame_step: The video encoder of a detector that reads features sees every so many frames (X3D-S was trained
+            with 6, X3D-M with 5). A clip is so many times as long then, and costs the same.
         options: Fields of the detector's config to set otherwise. For detectors that name events also ``classes``,
             their names in the order of their numbers, and ``normal_classes``, those that are no anomalies: by default
             all that are called normal (normal, normal1, normal type 2, ...).
@@ -84,6 +87,10 @@ def init(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             made = make(size, seed, video_encoder, audio_encoder, **options)
+            if frame_step != 1:
+                if not hasattr(made.processor, "see_every"):
+                    raise ValueError(f"{chosen.title} picks its frames by itself: leave frame_step out.")
+                made.processor.see_every(frame_step)
     except StrictDataclassError as error:  # which is no ValueError
         raise ValueError(" ".join(str(error).split())) from error
     config = made.model.config

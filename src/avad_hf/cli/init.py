@@ -84,6 +84,14 @@ def init(
     audio_encoder: Annotated[
         str | None, typer.Option(help=ENCODER.format("audio"), show_default="random weights")
     ] = None,
+    frame_step: Annotated[
+        int,
+        typer.Option(
+            help="The video encoder sees every so many frames: a clip is longer, and costs the same (detectors that "
+            "read features).",
+            min=1,
+        ),
+    ] = 1,
     classes: Annotated[
         str | None,
         typer.Option(
@@ -128,7 +136,7 @@ def init(
     hush_libraries()
     try:
         made = write_checkpoint(
-            architecture, directory, size.value, seed, video_encoder, audio_encoder, stage, **options
+            architecture, directory, size.value, seed, video_encoder, audio_encoder, stage, frame_step, **options
         )
     except (OSError, ValueError, TypeError) as error:
         stop_for(error)

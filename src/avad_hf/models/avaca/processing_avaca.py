@@ -100,19 +100,17 @@ class AvacaProcessor(ClipFeatures):
         grid = spec.grid if feature_grid is None else feature_grid
         if not isinstance(grid, (list, tuple)) or len(grid) != 2 or not all(map(_is_count, grid)):
             raise ValueError(f"feature_grid must be rows and columns, 1 or more each, got {feature_grid!r}.")
-        if not _is_count(frame_step):
-            raise ValueError(f"frame_step must be a whole number of frames, 1 or more, got {frame_step!r}.")
-        for name, value in (("size", size), ("feature_grid", grid), ("frame_step", frame_step)):
+        for name, value in (("size", size), ("feature_grid", grid)):
             check_numbers(name, value, self.bounds)
         self.size = size if isinstance(size, int) else tuple(size)
         self.resize = resize
         self.feature_grid = tuple(grid)
-        self.frame_step = frame_step
         self.patches = patch_grids(patches)
         self._heard = WeakKeyDictionary()
         self.num_pictures = spec.num_frames
-        self.clip_length = spec.num_frames * frame_step
-        self.clip_stride = self.clip_length if clip_stride is None else clip_stride
+        self.see_every(frame_step)
+        if clip_stride is not None:
+            self.clip_stride = clip_stride
         if not _is_count(self.clip_stride) or self.clip_stride > self.clip_length:
             raise ValueError(
                 f"clip_stride must be between 1 and the {self.clip_length} frames of a clip of the video encoder, a "
@@ -123,6 +121,18 @@ class AvacaProcessor(ClipFeatures):
                 f"clip_stride must be a multiple of frame_step {frame_step}, so that clips share the frames that are "
                 f"seen, got {clip_stride}."
             )
+
+    def see_every(self, frame_step: int) -> None:
+        """Have the video encoder see every so many frames, in clips that follow each other without overlap.
+
+        Raises:
+            ValueError: For what is no whole number of frames, 1 or more.
+        """
+        if not _is_count(frame_step):
+            raise ValueError(f"frame_step must be a whole number of frames, 1 or more, got {frame_step!r}.")
+        check_numbers("frame_step", frame_step, self.bounds)
+        self.frame_step = frame_step
+        self.clip_length = self.clip_stride = self.num_pictures * frame_step
 
     def __getstate__(self) -> dict[str, Any]:
         # What is made anew when it is needed, and could not be pickled.
