@@ -1,5 +1,6 @@
 """Live sources: RTSP, HTTP, devices, files that grow, pipes. Each is opened again for ever, and holds up no other."""
 
+import ctypes
 import gc
 import logging
 import math
@@ -7,21 +8,22 @@ import os
 import queue
 import random
 import re
+import sys
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import av
 
-from .clips import JUMP_S
+from .connections import ConnectionReader
 from .errors import MediaError
 from .fetching import without_file_protocol
 from .growing import GrowingFile
 from .limits import check_limit
 from .opening import CONTAINERS
-from .segments import STALL_S, PacketFeed, Segment
+from .segments import STALL_S, Segment
 
 logger = logging.getLogger(__name__)
 
@@ -34,15 +36,6 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
 GOOD_S = 30.0
 # Seconds that picture may wait to be computed before it is left out. Two clips of 32 frames at 25 a second are 2.56.
 MOST_BEHIND_S = 2.0
-# Seconds of a file that wait for who decodes them.
-AHEAD_S = 2.0
-# Sound that is so many seconds behind the picture has stopped. Containers interleave within about one.
-SOUND_LATE_S = 3.0
-# Packets that waited within FFmpeg have come when for so many seconds none was prompter than those before, but for the
-# second number; so many packets are looked at at most.
-SETTLED_S, SAME_ZERO_S, MOST_WAITED = 0.25, 0.005, 2000
-# Seconds in a second by which a camera's clock may be slow: crystals differ by a tenth of it at most.
-MOST_DRIFT = 1e-3
 # A file that nobody wrote to for so many seconds is over.
 QUIET_S = 5.0
 
@@ -138,7 +131,7 @@ class Camera:
         self.is_live = self.is_device or "://" in self._source
         if sound is not None and not self.is_device:
             raise ValueError(f"sound={sound!r} goes with a device such as /dev/video0; {self.name} has its own sound.")
-        self._sound, self._ring, self._most_behind_s, self._quiet_s = sound, ring, most_behind_s, quiet_s
+        self._sound, self.ring, self.most_behind_s, self._quiet_s = sound, ring, most_behind_s, quiet_s
         self._stopped = threading.Event()
         self._ready: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._current: Segment | None = None
@@ -148,7 +141,7 @@ class Camera:
         self.num_reconnects = self.num_gaps = self.num_pictures = 0
         self.left_out_s = 0.0
         # When the reader last did something, in monotonic seconds; never while it waits for the next try.
-        self._alive_at = math.inf
+        self.alive_at = math.inf
 
     def segments(self) -> Generator[Segment, None, None]:
         """The stretches, as they come; each must be read to its end, or left, before the next one is asked for."""
@@ -159,7 +152,7 @@ class Camera:
                     found = self._ready.get(timeout=1.0)
                 except queue.Empty:
                     # A reader that hangs within FFmpeg is left behind, and ends when it comes back.
-                    if self.is_live and time.monotonic() - self._alive_at > 2 * STALL_S:
+                    if self.is_live and time.monotonic() - self.alive_at > 2 * STALL_S:
                         self._start_reader()
                     continue
                 if found is None:
@@ -171,6 +164,7 @@ class Camera:
                     found.close()
                     # PyAV's containers and streams refer to each other: without this, their decoders keep threads.
                     gc.collect()
+                    _give_memory_back()
         finally:
             self.stop()
 
@@ -203,29 +197,32 @@ class Camera:
         with self._lock:
             self._generation += 1
             generation = self._generation
-        self._alive_at = time.monotonic()
+        self.alive_at = time.monotonic()
         threading.Thread(target=self._read_for_ever, args=(generation,), name="camera", daemon=True).start()
 
-    def _is_old(self, generation: int) -> bool:
+    # For the reader of a connection.
+
+    def is_old(self, generation: int) -> bool:
+        """Whether a reader is to end, since another has taken over or all is over."""
         return self._stopped.is_set() or generation != self._generation
 
     def _read_for_ever(self, generation: int) -> None:
         wait = FIRST_WAIT_S
-        while not self._is_old(generation):
-            begun = self._alive_at = time.monotonic()
+        while not self.is_old(generation):
+            begun = self.alive_at = time.monotonic()
             try:
                 self._read(generation)
                 problem = "the source ended" if self.is_live else None
             except Exception as error:  # whatever a network does, the camera is tried again
                 problem = _words(error, self._source)
-            if self._is_old(generation):
+            if self.is_old(generation):
                 return
-            self._end_segment(problem or "over")
+            self.end_segment(problem or "over")
             if not self.is_live:
                 self.state, self.problem = "ended", problem
                 self._ready.put(None)
                 return
-            self.state, self.problem, self._alive_at = "reconnecting", problem, math.inf
+            self.state, self.problem, self.alive_at = "reconnecting", problem, math.inf
             if time.monotonic() - begun > GOOD_S:
                 wait = FIRST_WAIT_S
             self._stopped.wait(wait * random.uniform(1.0, 1.5))
@@ -239,7 +236,7 @@ class Camera:
             check_limit("MAX_STREAMS", len(opened[0].streams), f"{self.name}: {len(opened[0].streams)} streams")
             if self._sound is not None:
                 opened.append(_opened(self._sound, format="alsa", options=_WALL_CLOCK))
-            reader = _Reader(self, opened[0], opened[-1], generation)
+            reader = ConnectionReader(self, opened[0], opened[-1], generation)
             try:
                 reader.read()
             finally:
@@ -264,13 +261,15 @@ class Camera:
             container = _opened(self._source, options=options | _HTTP | _WALL_CLOCK)
         return container
 
-    def _end_segment(self, reason: str, drop: bool = False) -> None:
+    def end_segment(self, reason: str, drop: bool = False) -> None:
+        """End the segment that is read, if there is one; `drop` leaves out what waits."""
         if (current := self._current) is not None and current.feed.ended is None:
             self.left_out_s += current.feed.end(reason, drop)
 
-    def _begin_segment(self, generation: int, segment: Segment) -> None:
+    def begin_segment(self, generation: int, segment: Segment) -> None:
+        """Hand a new segment to whoever decodes; raises [`MediaError`] to a reader that is old."""
         with self._lock:
-            if self._is_old(generation):
+            if self.is_old(generation):
                 raise MediaError("another reader has taken over")
             self.num_gaps += self._current is not None
             self._current = segment
@@ -278,170 +277,10 @@ class Camera:
         self._ready.put(segment)
 
 
-class _Reader:
-    """Reads one connection, and cuts it into segments.
-
-    Args:
-        camera: Whose connection it is.
-        container: The connection, open.
-        sound_container: What has the sound: the same, or a device beside it.
-        generation: The camera's number of this reader.
-    """
-
-    def __init__(self, camera: Camera, container: Any, sound_container: Any, generation: int):
-        self.camera, self.container, self.generation = camera, container, generation
-        self.picture = container.streams.best("video")
-        if self.picture is None or self.picture.codec_context is None:
-            raise MediaError(f"{camera.name} has no picture that can be decoded.")
-        self.sound_container: Any = None if sound_container is container else sound_container
-        sound = sound_container.streams.best("audio")
-        self.sound = None if sound is None or sound.codec_context is None else sound
-        self.num_segments = 0
-        self.segment: Segment | None = None
-        self.is_over = False
-        self.microphone: threading.Thread | None = None
-        self.lock = threading.Lock()
-        self.last_picture: float | None = None  # on the container's clock, in seconds
-        self.last_sound: float | None = None
-        self.newest: float | None = None  # of both, in this segment
-        self.hears = self.sound is not None
-
-    def read(self) -> None:
-        """Read until it ends or fails."""
-        streams = [self.picture]
-        if self.sound_container is not None:
-            self.microphone = threading.Thread(target=self._hear, name="microphone", daemon=True)
-            self.microphone.start()
-        elif self.sound is not None:
-            streams.append(self.sound)
-        for packet, came in self._packets(streams):
-            if self.camera._is_old(self.generation):
-                return
-            self._take(packet, came)
-
-    def end(self) -> bool:
-        """Let the thread of a sound device end; returns whether it has."""
-        self.is_over = True
-        if self.microphone is not None:
-            self.microphone.join(STALL_S)
-        return self.microphone is None or not self.microphone.is_alive()
-
-    def _hear(self) -> None:
-        """Read a sound device. Where it fails, the sound stops, and what is seen goes on."""
-        try:
-            for packet in self.sound_container.demux(self.sound):
-                if self.is_over or self.camera._is_old(self.generation):
-                    return
-                if packet.size:
-                    self._take(packet, time.time())
-        except av.error.FFmpegError as error:
-            logger.warning("%s: its sound device failed: %s", self.camera.name, error.strerror)
-
-    def _take(self, packet: av.Packet, came: float) -> None:
-        """Hand a packet on, in a new segment where one has to begin."""
-        camera = self.camera
-        camera._alive_at = time.monotonic()
-        with self.lock:
-            at = _seconds(packet)
-            is_picture = packet.stream.type == "video"
-            if reason := self._change(self.segment, at, is_picture):
-                camera._end_segment(reason, drop=reason == _BEHIND)
-                self.segment = None
-            if is_picture:
-                camera.num_pictures += 1
-                self.last_picture = at if at is not None else self.last_picture
-            else:
-                self.last_sound = at if at is not None else self.last_sound
-            if self.segment is None:
-                # Whatever is built on a key frame that was missed is damaged; a device's pictures stand alone.
-                is_whole = is_picture and (packet.is_keyframe or camera.is_device)
-                if camera.is_live and not is_whole:
-                    return
-                self.segment = self._begin(at, came)
-            segment = self.segment
-            if at is not None and camera.is_live:
-                # A network delays packets, and the least delay is the nearest to none. A camera's clock may be slow.
-                slower = MOST_DRIFT * max(0.0, at - self.newest) if self.newest is not None else 0.0
-                segment.begun = min(segment.begun + slower, came - (at - segment.start))
-                self.newest = at if self.newest is None else max(at, self.newest)
-            # Two devices number their streams alike: of these the picture alone is kept.
-            if camera._ring is not None and (is_picture or self.sound_container is None):
-                camera._ring.add(packet)
-        segment.feed.put(packet, (at or 0.0) - segment.start, may_wait=not camera.is_live)
-
-    def _packets(self, streams: list[Any]) -> Iterator[tuple[av.Packet, float]]:
-        """Packets, and when they came, in seconds since 1970.
-
-        Opening a live source takes a second or so, while packets wait within FFmpeg. They come all at once then, and
-        are said to have come as much earlier as their own times say.
-        """
-        packets = (packet for packet in self.container.demux(streams) if packet.size)
-        waited: list[av.Packet] = []
-        zero = math.inf  # of the container's clock, in seconds since 1970, as the promptest packet says it
-        if self.camera.is_live:
-            lower_since = time.monotonic()
-            for packet in packets:
-                waited.append(packet)
-                if (mark := _seconds(packet)) is not None and time.time() - mark < zero - SAME_ZERO_S:
-                    zero, lower_since = time.time() - mark, time.monotonic()
-                if time.monotonic() - lower_since > SETTLED_S or len(waited) == MOST_WAITED:
-                    break
-        for packet in waited:
-            mark = _seconds(packet)
-            yield packet, time.time() if mark is None else zero + mark
-        for packet in packets:
-            yield packet, time.time()
-
-    def _begin(self, at: float | None, came: float) -> Segment:
-        camera = self.camera
-        start = at or 0.0
-        if self.num_segments == 0 and not camera.is_live:
-            start = (self.container.start_time or 0) / av.time_base  # as a file that is over has it
-        begun = came - ((at or 0.0) - start)
-        sound = self.sound if self.hears else None
-        feed = PacketFeed(sound is not None, AHEAD_S)
-        segment = Segment(self.picture, sound, feed, camera.name, start=start, begun=begun)
-        self.num_segments += 1
-        self.last_sound = self.newest = None
-        if camera._ring is not None:
-            kept = [self.picture] if sound is None or self.sound_container is not None else [self.picture, sound]
-            camera._ring.begin(kept, begun, start)
-        camera._begin_segment(self.generation, segment)
-        return segment
-
-    def _change(self, segment: Segment | None, at: float | None, is_picture: bool) -> str | None:
-        """Why a new segment has to begin with this packet, if it has to."""
-        if segment is None:
-            return None
-        if segment.feed.ended is not None:
-            return segment.feed.ended
-        if not self.camera.is_live:
-            return None
-        if not is_picture:
-            # Sound that comes back is heard again from a new segment on.
-            if not self.hears and self.sound is not None:
-                self.hears = True
-                return "the sound came back"
-            return None
-        if at is None or self.last_picture is None:
-            return None
-        if not -JUMP_S < at - self.last_picture < JUMP_S + STALL_S:
-            return f"its clock jumped by {at - self.last_picture:.1f} s"
-        if self.hears and at - max(segment.start, self.last_sound or segment.start) > SOUND_LATE_S:
-            self.hears = False
-            return "the sound stopped"
-        if segment.feed.waiting_s > self.camera._most_behind_s:
-            return _BEHIND
-        return None
-
-
-def _seconds(packet: av.Packet) -> float | None:
-    """When it is decoded, on the container's clock; ``None`` if it does not say."""
-    mark = packet.dts if packet.dts is not None else packet.pts
-    return None if mark is None else float(mark * packet.time_base)
-
-
-_BEHIND = "computing fell behind"
+def _give_memory_back() -> None:
+    """Have glibc give the system what it keeps for threads that are gone: a camera may come back for months."""
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
+        trim(0)
 
 
 def _opened(source: Any, options: dict[str, str], format: str | None = None) -> Any:
