@@ -18,6 +18,9 @@ from .errors import MediaError
 
 # Seconds after which a source that sends nothing is given up.
 STALL_S = 15.0
+# A decoder of up to so many pixels a second (1080p at 30 frames a second) has one thread: it takes a tenth less of the
+# processor than several, and waits for no further pictures.
+ONE_THREAD_PIXELS_A_SECOND = 1920 * 1080 * 30
 # So many seconds of loudness are kept: as long as the longest clip that somebody asks for.
 LOUDNESS_S = 60.0
 
@@ -188,8 +191,11 @@ class Segment(MediaFile):
         yield from super().frames(*args, **kwargs)
 
     def _prepare_decoder(self, stream: Any) -> None:
-        if not stream.codec_context.is_open:
-            super()._prepare_decoder(stream)
+        if stream.codec_context.is_open:
+            return
+        super()._prepare_decoder(stream)
+        if self.info.width * self.info.height * self.info.fps <= ONE_THREAD_PIXELS_A_SECOND:
+            stream.thread_type, stream.codec_context.thread_count = "NONE", 1
 
     def _changes_size(self, before: tuple[int, int], after: tuple[int, int]) -> bool:
         reason = f"the picture's size changed from {before[0]} x {before[1]} to {after[0]} x {after[1]}"
