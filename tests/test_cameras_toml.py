@@ -35,6 +35,7 @@ source = "/dev/video0"
 sound = "hw:1"
 model = "someone/yard"
 scene = "yard"
+gate = true
 
 [page]
 host = "0.0.0.0"
@@ -112,7 +113,9 @@ def test_a_whole_file(tmp_path, environment):
         masks=str(masks),
         anonymise=("faces", "plates"),
     )
-    assert door == CameraConfig(name="Tür 2", source="/dev/video0", sound="hw:1", model="someone/yard", scene="yard")
+    assert door == CameraConfig(
+        name="Tür 2", source="/dev/video0", sound="hw:1", model="someone/yard", scene="yard", gate=True
+    )
     assert config.model == "checkpoints/street"
     assert config.page == PageConfig(host="0.0.0.0", port=9000, token=SECRETS["PAGE_TOKEN"])
     assert config.evidence == EvidenceConfig(folder="evidence", before=8.0, after=4.5, days=30.0, bytes=20 * 10**9)

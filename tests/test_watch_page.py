@@ -49,7 +49,7 @@ def event(name="gate-1", camera="gate", state="opened", **more):
 
 def health(state="live", **more):
     known = {"problem": None, "reconnects": 2, "frames": 100, "clips": 3, "left_out": 4.5, "gaps": 1, "lag": 0.8}
-    return known | {"state": state, "has_audio": True, "width": 1280, "height": 720, "fps": 25.0} | more
+    return known | {"reused": 1, "state": state, "has_audio": True, "width": 1280, "height": 720, "fps": 25.0} | more
 
 
 @pytest.fixture
@@ -617,6 +617,7 @@ def test_metrics(board, serve):
     assert samples["frames_total", "gate"] == 100 and samples["frames_total", yard] == 7
     assert samples["left_out_seconds_total", "gate"] == 4.5 and samples["gaps_total", "gate"] == 1
     assert samples["clips_total", "gate"] == 3 and samples["reconnects_total", "gate"] == 2
+    assert samples["clips_reused_total", "gate"] == 1
     assert samples["lag_seconds", "gate"] == 0.8 and ("lag_seconds", yard) not in samples
     assert samples["events_total", yard, ""] == 1 and samples["events_total", "gate", 'quo"te'] == 1
     assert samples["score_count", yard] == 0

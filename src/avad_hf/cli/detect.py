@@ -9,7 +9,7 @@ from avad_hf.registration import DESCRIBERS, architectures
 
 from .describe import load as load_describer
 from .describe import print_description, print_names
-from .options import AnonymiseOption, AudioPath, ClipBatchOption, DeviceOption, DType, JsonOption
+from .options import AnonymiseOption, AudioPath, ClipBatchOption, DeviceOption, DType, GateOption, JsonOption
 from .terminal import check_checkpoint, check_device, note, refuse, say, stoppable
 from .videos import CsvOption, OverlayOption, PlotOption, StreamsOption, VideosArgument, work_through
 
@@ -61,6 +61,7 @@ def detect(
         AudioPath | None,
         typer.Option(help="How sound is used (detectors with an audio path).", show_default="the model's"),
     ] = None,
+    gate: GateOption = False,
     batch_size: ClipBatchOption = None,
     streams: StreamsOption = 1,
     device: DeviceOption = None,
@@ -79,6 +80,7 @@ def detect(
     shared = {"batch_size": batch_size, "streams": streams}
     if model is None:
         given = {"--threshold": threshold, "--audio-path": audio_path, "--scene": scene, "--explain": explain or None}
+        given |= {"--gate": gate or None}
         for option, value in given.items():
             if value is not None:
                 refuse(f"{option} is an option of detectors. Give one: --model DIR.")
@@ -96,6 +98,7 @@ def detect(
         scene=scene,
         describe=describe,
         explain=explain,
+        gate=gate,
     )
 
 

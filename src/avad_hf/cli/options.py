@@ -96,6 +96,12 @@ AnonymiseOption = Annotated[
 ]
 
 
+GateOption = Annotated[
+    bool,
+    typer.Option("--gate", help="Compute no clip that is still: it takes the features of an earlier one."),
+]
+
+
 def anonymiser_of(names: str | None, device: str | None = None) -> Any:
     """What --anonymise asks for; ``None`` where nothing is to be hidden."""
     if names is None:
@@ -144,6 +150,7 @@ __all__ = [
     "ClipBatchOption",
     "DType",
     "DeviceOption",
+    "GateOption",
     "JsonOption",
     "SceneOption",
     "SetOption",

@@ -11,7 +11,7 @@ import typer
 from avad_hf.files import as_json, shown
 
 from .detect import load_pipeline
-from .options import AnonymiseOption, DeviceOption, DType, hidden_names
+from .options import AnonymiseOption, DeviceOption, DType, GateOption, hidden_names
 from .stopping import unstopped
 from .terminal import check_checkpoint, fail, hush_libraries, inform, refuse, say, stoppable
 
@@ -61,6 +61,7 @@ def watch(
         bool, typer.Option("--describe", help="Say what is seen and heard too (encoders that have classes).")
     ] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Say why events are events.")] = False,
+    gate: GateOption = False,
     device: DeviceOption = None,
     dtype: Annotated[
         DType, typer.Option(help="Precision of the networks; auto: bfloat16 where the device has it, else float32.")
@@ -73,7 +74,7 @@ def watch(
     Times are seconds since 1970. With --config FILE cameras have names, detectors, masks and receivers of alerts of
     their own (webhook, MQTT, a command). It goes on until Ctrl-C or SIGTERM; a file ends when it ends growing.
     """
-    settings = _settings(sources, model, config, threshold, evidence, anonymise, port)
+    settings = _settings(sources, model, config, threshold, evidence, anonymise, port, gate)
     for name in {one.model or settings.model for one in settings.cameras} - {None}:
         check_checkpoint(name)
     hush_libraries()
@@ -121,6 +122,7 @@ def _settings(
     evidence: Path | None,
     anonymise: str | None,
     port: int | None,
+    gate: bool,
 ) -> Any:
     """What is watched, by a file or by words."""
     if bool(sources) == (config is not None):
@@ -130,6 +132,7 @@ def _settings(
 
     if config is not None:
         given = {"--threshold": threshold, "--evidence": evidence, "--anonymise": anonymise, "--port": port}
+        given |= {"--gate": gate or None}
         for option, value in {"--model": model, **given}.items():
             if value is not None:
                 refuse(f"{option} stands in the file of --config. Write it there.")
@@ -144,7 +147,7 @@ def _settings(
     sources = list(dict.fromkeys(sources or ()))
     return WatchConfig(
         tuple(
-            CameraConfig(f"camera {number}", source, threshold=threshold, anonymise=hidden_names(anonymise))
+            CameraConfig(f"camera {number}", source, threshold=threshold, anonymise=hidden_names(anonymise), gate=gate)
             for number, source in enumerate(sources, 1)
         ),
         model=model,

@@ -93,6 +93,8 @@ class Detection:
             the stretches that are ``missing`` or ``damaged``, in seconds; ``remarks`` on a file in order.
         seen: The most probable names of what is seen, by the mean over the clips, where they were asked for.
         heard: The same of what is heard.
+        reused: How many clips took earlier features of their ``pictures`` and ``sound``, as still ones do with the
+            pipeline's ``gate``; ``None`` where nobody asked.
     """
 
     score: float
@@ -108,13 +110,14 @@ class Detection:
     read: dict[str, Any] | None = None
     seen: list[dict[str, Any]] | None = None
     heard: list[dict[str, Any]] | None = None
+    reused: dict[str, int] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The result as a dict that `json.dumps` takes."""
         result = asdict(self)
-        for sense in ("seen", "heard"):  # where nobody asked
-            if result[sense] is None:
-                del result[sense]
+        for name in ("seen", "heard", "reused"):  # where nobody asked
+            if result[name] is None:
+                del result[name]
         for name in ("clips", "events"):  # without what the detector does not know
             result[name] = [{key: value for key, value in row.items() if value is not None} for row in result[name]]
         return result
@@ -181,6 +184,14 @@ def reading_warnings(read_until: float, duration: float | None, problems: Sequen
     return [f"The file may be damaged: {'; '.join(problems)}."] if problems else []
 
 
+def reused_in_words(num_clips: int, reused: Mapping[str, int]) -> list[str]:
+    """What a result must say of clips that took earlier features of their ``pictures`` and ``sound``."""
+    if not reused["pictures"]:
+        return []
+    sound = f"; {reused['sound']} of these took that of its sound too" if reused["sound"] else ""
+    return [f"{reused['pictures']} of {num_clips} clips were still and took what an earlier clip shows{sound}."]
+
+
 def detect_events(
     clips: Sequence[ScoredClip],
     threshold: float,
@@ -194,6 +205,7 @@ def detect_events(
     names: Mapping[str, list[dict[str, Any]]] | None = None,
     is_judged: bool = True,
     reasons: Mapping[int, dict[str, Any]] | None = None,
+    reused: dict[str, int] | None = None,
 ) -> Detection:
     """Make the result of one video from its clip scores.
 
@@ -210,6 +222,7 @@ def detect_events(
         names: What is ``seen`` and ``heard`` in the whole video, where that was asked for.
         is_judged: Whether the scores say something of this video; else it gets neither label nor events.
         reasons: As for `merge_events`.
+        reused: How many clips took earlier features, where that was asked for.
 
     Raises:
         ValueError: Without clips, or if a score is not a number.
@@ -239,6 +252,7 @@ def detect_events(
         read_until=round(read_until, 6),
         warnings=warnings,
         read=read,
+        reused=reused,
         **(names or {}),
     )
 

@@ -44,6 +44,7 @@ class LiveClip:
         sound_db: How loud it was, in dB of full scale; ``None`` without sound.
         picture: Its last picture, of shape `(3, H, W)`, RGB from 0 to 255, as it was scaled for the encoder.
         reasons: Why events are events that ended with this clip or before, by the start of their highest clip.
+        is_reused: Whether it was still, and took earlier features of its pictures.
     """
 
     number: int
@@ -53,6 +54,7 @@ class LiveClip:
     sound_db: float | None
     picture: Tensor | None = None
     reasons: dict[float, dict[str, Any]] = field(default_factory=dict)
+    is_reused: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ class Watched:
         scene: Scene of the camera, of detectors that have thresholds by scene.
         describe: Whether to say what is seen and heard.
         explain: Whether to say why events are events.
+        gate: Whether still clips take the features of the last clip that was computed.
         masked: Hides parts of the pictures before they are computed; as they are by default.
     """
 
@@ -97,12 +100,15 @@ class Watched:
     scene: str | None = None
     describe: bool = False
     explain: bool = False
+    gate: bool = False
     masked: Callable[[Segment], Media] = lambda segment: segment
 
     def __post_init__(self) -> None:
         refuse_whole_videos(self.pipe, self.camera.name)
         if self.describe:
             classes_of(self.pipe.processor)
+        if self.gate:
+            self.pipe.processor.gated()  # which refuses what cannot be
 
     @property
     def used_threshold(self) -> float:
@@ -217,19 +223,21 @@ class _SegmentScores:
     def __init__(self, one: Watched, number: int, segment: Segment):
         self.one, self.number, self.segment = one, number, segment
         self.context = ClipContext(one.pipe.spec.context, one.pipe.spec.inputs)
-        self.notes = one.pipe.notes(segment, explain=one.explain)
-        # The last pictures and the names of clips that are not scored yet.
-        self.pictures: deque[Tensor | None] = deque()
+        self.notes = one.pipe.notes(segment, explain=one.explain, gate=one.gate)
+        # The last pictures of clips that are not scored yet, with whether they are reused; and their names.
+        self.pictures: deque[tuple[Tensor | None, bool]] = deque()
         self.names: deque[dict[str, Any]] = deque()
         self.classes = classes_of(one.pipe.processor) if one.describe else None
         self.lengths: deque[float] = deque(maxlen=NUM_LENGTHS)
 
     def add(self, batch: Any, picture: Tensor | None) -> Iterator[LiveClip]:
         """Take the next clip."""
-        self.pictures.append(picture)
         # What is said of one clip is no business of the next: nothing grows.
         description = None if self.classes is None else Description(self.classes)
-        features = self.one.pipe.encode(batch, Notes(description, self.notes.explainer))
+        gate = self.notes.gate
+        num_reused = 0 if gate is None else gate.reused["pictures"]
+        features = self.one.pipe.encode(batch, Notes(description, self.notes.explainer, gate))
+        self.pictures.append((picture, gate is not None and gate.reused["pictures"] > num_reused))
         if description is not None:
             self.names.extend(description.clips)
         yield from self._score(self.context.add(features))
@@ -263,14 +271,16 @@ class _SegmentScores:
                 if self.names:
                     named = self.names.popleft()
                     clip = replace(clip, seen=named["seen"], heard=named["heard"])
+                picture, is_reused = self.pictures.popleft() if self.pictures else (None, False)
                 yield LiveClip(
                     self.number,
                     clip,
                     self.segment,
                     self.segment.lag(clip.end),
                     self.segment.sound_db(clip.start, clip.end),
-                    self.pictures.popleft() if self.pictures else None,
+                    picture,
                     self.new_reasons,
+                    is_reused,
                 )
 
 

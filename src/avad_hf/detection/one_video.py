@@ -20,10 +20,12 @@ class Notes:
     Args:
         description: What is seen and heard; ``None`` where nobody asked.
         explainer: Why events are events, likewise.
+        gate: Encodes its clips, and spares still ones, as of `DetectorProcessor.gated`; likewise.
     """
 
     description: Description | None
     explainer: Explainer | None
+    gate: Any = None
 
     @property
     def need_names(self) -> bool:
@@ -50,7 +52,7 @@ class ScoredVideo:
 
     def __init__(self, pipe: Any, preprocess: dict, forward: dict, postprocess: dict):
         self.pipe, self.forward, self.postprocess = pipe, forward, postprocess
-        self.asked = {name: preprocess.get(name, False) for name in ("describe", "explain")}
+        self.asked = {name: preprocess.get(name, False) for name in ("describe", "explain", "gate")}
         self.context = ClipContext(pipe.spec.context, pipe.spec.inputs)
         self.notes: Notes | None = None
         self.chunks: list[dict] = []

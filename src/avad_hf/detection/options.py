@@ -11,7 +11,7 @@ from avad_hf.hub.errors import explain
 from avad_hf.models.detector import DetectorConfig
 
 # What can be set when the pipeline is made and in each call, and in calls alone.
-OPTIONS = ("threshold", "audio_path", "scene", "describe", "explain", "on_progress", "batch_size")
+OPTIONS = ("threshold", "audio_path", "scene", "describe", "explain", "gate", "on_progress", "batch_size")
 OPTIONS_OF_CALLS = ("streams",)
 
 

@@ -22,7 +22,7 @@ from avad_hf.models.detector import WHOLE_VIDEO, refuse_other_widths, spec_of
 
 from .context import ClipContext, Piece
 from .describe import Description, classes_of, left_out
-from .events import ScoredClip, detect_events
+from .events import ScoredClip, detect_events, reused_in_words
 from .explaining import Explainer
 from .one_video import Notes, ScoredVideo
 from .options import check_audio_path, check_scene, check_threshold, refuse_unknown, scene_for, why_no_processor
@@ -54,6 +54,7 @@ class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
             and none is given.
         describe: Whether results also say what is seen and heard, by the classes of the processor's encoders.
         explain: Whether events also say why they are events, by sight or by sound, and where in the picture.
+        gate: Whether still clips take the features of the last clip that was computed.
         kwargs: As for every pipeline, ``device`` and ``dtype`` among them. By default frozen networks compute in
             bfloat16 where the device has hardware for it, else in float32; scores of the demonstration model then
             differ by less than 0.01. Beside a model and a processor that are loaded already, ``dtype`` is theirs.
@@ -108,6 +109,7 @@ class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
         on_progress: Callable[[float, float | None], None] | None = None,
         describe: bool | None = None,
         explain: bool | None = None,
+        gate: bool | None = None,
         scene: str | None = None,
         **unknown: Any,
     ) -> tuple[dict, dict, dict]:
@@ -135,6 +137,10 @@ class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
             preprocess["describe"] = describe
         if explain is not None:
             preprocess["explain"] = explain
+        if gate is not None:
+            if gate:
+                self.processor.gated()  # which refuses what cannot be, before anything is decoded
+            preprocess["gate"] = gate
         return preprocess, forward, postprocess
 
     def __call__(
@@ -162,6 +168,8 @@ class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
                 - scene: The scene of the videos.
                 - describe: Whether to say what is seen and heard, too.
                 - explain: Whether to say why events are events.
+                - gate: Whether still clips take the features of the last clip that was computed: those whose picture
+                  moves no more than the camera's noise does. Their sound is computed where it changes.
                 - on_progress: Called after each batch of clips with the seconds read so far and the duration in
                   seconds (``None`` if the file does not say).
 
@@ -181,6 +189,9 @@ class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
             ``nearest``, the most similar normal clips, each with ``id``, ``start``, ``end`` and ``distance``, and
             ``likelier``, the classes of the encoders that became likelier than ``usual_from``, ``seen`` and ``heard``,
             each with ``label``, ``score``, ``usual`` and ``times``; and the detector's own numbers.
+
+            With ``gate`` the result has ``reused``: how many clips took earlier features of their ``pictures`` and
+            ``sound``.
 
         Raises:
             MediaError: If a video cannot be read.
@@ -260,14 +271,14 @@ class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
         self._refuse_endless(media)
         yield from self.processor.decode(media, clips_per_batch)
 
-    def notes(self, media: Media, describe: bool = False, explain: bool = False) -> Notes:
-        """What collects names and reasons of a video, where they are asked for."""
+    def notes(self, media: Media, describe: bool = False, explain: bool = False, gate: bool = False) -> Notes:
+        """What collects names and reasons of a video, and spares its still clips, where that is asked for."""
         description = Description(classes_of(self.processor)) if describe else None
         explainer = None
         if explain and self._judges(media.info):
             classes = getattr(self.processor, "classes", {})
             explainer = Explainer(self.model, classes, self.processor.turns_maps(media.info))
-        return Notes(description, explainer)
+        return Notes(description, explainer, self.processor.gated() if gate else None)
 
     def _judges(self, info: MediaInfo) -> bool:
         """Whether scores say something of a video."""
@@ -275,9 +286,10 @@ class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
 
     def encode(self, batch: Any, notes: Notes) -> BatchFeature:
         """Features of some clips, whose names are noted, by the same pass of the encoders."""
+        encoder = self.processor if notes.gate is None else notes.gate
         if not notes.need_names:
-            return self.processor.encode(batch)
-        features, probabilities = self.processor.encode_and_name(batch)
+            return encoder.encode(batch)
+        features, probabilities = encoder.encode_and_name(batch)
         notes.name(features["clip_times"][0].tolist(), probabilities)
         return features
 
@@ -306,10 +318,11 @@ class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
         on_progress: Callable[[float, float | None], None] | None = None,
         describe: bool = False,
         explain: bool = False,
+        gate: bool = False,
     ) -> Iterator[dict]:
         """Decode and encode a video, some clips at a time."""
         with open_media(video) as media:
-            beside = {"media": media, "notes": self.notes(media, describe, explain)}
+            beside = {"media": media, "notes": self.notes(media, describe, explain, gate)}
             pending = None
             for piece in self._pieces(media, clips_per_batch, on_progress, beside["notes"]):
                 if pending is not None:
@@ -396,6 +409,10 @@ class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
         has_audio = model_outputs[0]["has_audio"]
         if not has_audio and config.silence_notice is not None:
             warnings.append(config.silence_notice)
+        reused = None
+        if (gate := notes.gate) is not None:
+            reused = dict(gate.reused)
+            warnings += reused_in_words(gate.num_clips, reused)
         return detect_events(
             clips,
             threshold=self.threshold_used(threshold, scene),
@@ -409,6 +426,7 @@ class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
             names=names,
             is_judged=is_judged,
             reasons=reasons,
+            reused=reused,
         ).to_dict()
 
     def scored_clips(self, chunk: dict) -> Iterator[ScoredClip]:

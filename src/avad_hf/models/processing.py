@@ -45,6 +45,21 @@ class DetectorProcessor(PushedWithCard, ProcessorMixin):
     def encode(self, batch: Any) -> BatchFeature:
         """Compute what the detector reads of a batch of clips: the second half of `stream`."""
 
+    def gated(self) -> Any:
+        """What encodes the batches of one stream, in order, as this does, but for still clips takes earlier features.
+
+        Returns:
+            An object with `encode` and, as far as this has it, `encode_and_name`; with ``num_clips``, how many were
+            encoded, and ``reused``, how many of them took earlier features of their ``"pictures"`` and ``"sound"``.
+
+        Raises:
+            ValueError: Where there are no features of clips that could be taken.
+        """
+        raise ValueError(
+            f"{type(self).__name__} cannot spare still clips: its detector reads the pictures themselves, and no "
+            "features of frozen encoders. Leave gate out."
+        )
+
     @abstractmethod
     def stored(self, batch: Any, visual_dtype: str) -> tuple[dict[str, Tensor], bool]:
         """What a feature store keeps of a batch of `decode`, and whether the video has sound."""

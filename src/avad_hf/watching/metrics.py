@@ -11,6 +11,7 @@ from .board import SCORE_BINS, Board, ScoreCounts
 COUNTERS = {
     "frames": ("frames", "Pictures that were read."),
     "clips": ("clips", "Clips that were scored."),
+    "reused": ("clips_reused", "Clips that were still and took earlier features of their pictures."),
     "reconnects": ("reconnects", "Times that the connection was made anew."),
     "gaps": ("gaps", "Stretches that are missing between clips."),
     "left_out": ("left_out_seconds", "Seconds of picture that were left out because computing was behind."),

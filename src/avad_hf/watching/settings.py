@@ -57,6 +57,7 @@ class CameraConfig:
         scene: Whose calibrated threshold is used.
         masks: File of LabelMe with parts of the picture that are hidden.
         anonymise: What is hidden in evidence, such as ``faces`` and ``plates``.
+        gate: Whether still clips take the features of the last clip that was computed.
     """
 
     name: str = _key(
@@ -70,6 +71,7 @@ class CameraConfig:
     scene: str | None = _key(None)
     masks: str | None = _key(None)
     anonymise: tuple[str, ...] = _key(())
+    gate: bool = _key(False)
 
 
 @dataclass(frozen=True)

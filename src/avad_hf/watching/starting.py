@@ -162,6 +162,7 @@ def _eye(
         scene=camera.scene,
         describe=describe,
         explain=explain,
+        gate=camera.gate,
         masked=(lambda segment: segment) if masks is None else partial(MaskedMedia, masking=masks),
     )
     incidents = Incidents(
@@ -208,6 +209,7 @@ def watch(
     dtype: str = "auto",
     describe: bool = False,
     explain: bool = False,
+    gate: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """Watch live sources: scores and events as they come.
 
@@ -219,6 +221,8 @@ def watch(
         dtype: In which precision.
         describe: Whether to say what is seen and heard.
         explain: Whether to say why events are events.
+        gate: Whether still clips take the features of the last clip that was computed; where settings are given, they
+            say it of each camera.
 
     Yields:
         Dicts as of [`~avad_hf.watching.watcher.Watcher.run`].
@@ -243,7 +247,8 @@ def watch(
         else:
             listed = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
             named = {f"camera {number}": os.fspath(one) for number, one in enumerate(listed, 1)}
-        config = WatchConfig(tuple(CameraConfig(name, source) for name, source in named.items()), model="given")
+        cameras = tuple(CameraConfig(name, source, gate=gate) for name, source in named.items())
+        config = WatchConfig(cameras, model="given")
 
     def load(name: str) -> Any:
         if name == "given" and not isinstance(model, (str, os.PathLike)):

@@ -78,6 +78,7 @@ class Watcher:
         # By camera: id and score of the newest event, and the picture of its highest clip.
         self._peaks: list[tuple[str, float, np.ndarray | None]] = [("", 0.0, None)] * len(self._eyes)
         self._num_clips = [0] * len(self._eyes)
+        self._num_reused = [0] * len(self._eyes)
         self._is_closed = False
         self._open: set[str] = set()  # ids of events
         self._lags: list[float | None] = [None] * len(self._eyes)
@@ -134,6 +135,7 @@ class Watcher:
         eye, begun = self._eyes[found.number], found.segment.begun
         clip = replace(found.clip, start=begun + found.clip.start, end=begun + found.clip.end)
         self._num_clips[found.number] += 1
+        self._num_reused[found.number] += found.is_reused
         self._lags[found.number] = found.lag
         self._keep_reasons(found)
         record = {
@@ -146,6 +148,7 @@ class Watcher:
             "sound_db": None if found.sound_db is None else round(found.sound_db, 1),
             "lag": round(found.lag, 3),
         }
+        record |= {"reused": True} if found.is_reused else {}
         record |= {name: value for name in ("seen", "heard") if (value := getattr(clip, name)) is not None}
         picture = None if found.picture is None else _as_array(found.picture)
         if self._board is not None:
@@ -173,8 +176,10 @@ class Watcher:
     def _show_health(self) -> None:
         if self._board is None:
             return
-        for eye, clips, lag in zip(self._eyes, self._num_clips, self._lags, strict=True):
-            self._board.health(eye.name, eye.watched.camera.health | {"clips": clips, "lag": lag})
+        counts = zip(self._eyes, self._num_clips, self._num_reused, self._lags, strict=True)
+        for eye, clips, reused, lag in counts:
+            counted = {"clips": clips, "reused": reused, "lag": lag}
+            self._board.health(eye.name, eye.watched.camera.health | counted)
 
     def _keep_reasons(self, found: LiveClip | LiveGap) -> None:
         kept, now = self._reasons[found.number], time.time()

@@ -22,6 +22,7 @@ from avad_hf.models.placing import clips_at_once, to_device
 from avad_hf.models.processing import DetectorProcessor, in_tensors, note_silence, padded
 
 from .end_to_end_avaca import as_map, maps_on_grid
+from .gated_avaca import GatedFeatures
 from .patches_avaca import cut_patches
 
 logger = logging.getLogger(__name__)
@@ -249,30 +250,61 @@ class ClipFeatures(DetectorProcessor):
             what is heard are the mean over the windows of sound that belong to the clip: a video without sound has
             none.
         """
+        batch = self.prepared(batch)
+        return self.joined(batch.clips, self.see(batch.pixels) | self.hear(batch.clips))
+
+    def prepared(self, batch: ClipBatch | Sequence[Clip]) -> ClipBatch:
+        """Clips of one video as `decode` gives them, about to be encoded."""
         if not isinstance(batch, ClipBatch):
             batch = self.prepare(batch)
         if batch.pixels.is_cuda:  # until what is computed here has used it, its memory is not free
             batch.pixels.record_stream(torch.cuda.current_stream(batch.pixels.device))
-        visual, seen = self._see(batch.pixels)
-        audio, heard = self._hear(batch.clips)
+        return batch
+
+    @torch.no_grad()
+    def see(self, pixels: Tensor) -> dict[str, Tensor]:
+        """What the video encoder gives of clips, with a row for each: features, and the probabilities of ``"seen"``.
+
+        Args:
+            pixels: Their pictures, of shape `(clips * num_pictures, 3, H, W)`.
+        """
+        visual, seen = self._see(pixels)
+        rows = {"visual_features": visual}
+        if self.patches:
+            rows[PATCHES] = self._see_patches(pixels)
+        return rows if seen is None else rows | {"seen": seen}
+
+    @torch.no_grad()
+    def hear(self, clips: Sequence[Clip]) -> dict[str, Tensor]:
+        """What the audio encoder gives, likewise, with the probabilities of ``"heard"``; nothing without sound."""
+        audio, heard = self._hear(clips)
+        found = {"audio_features": audio, "heard": heard}
+        return {name: rows for name, rows in found.items() if rows is not None}
+
+    def joined(self, clips: Sequence[Clip], rows: dict[str, Tensor]) -> tuple[BatchFeature, dict[str, Tensor]]:
+        """What `encode_and_name` returns of clips, of the rows of `see` and `hear`."""
+        visual, audio = rows["visual_features"], rows.get("audio_features")
         has_sound = audio is not None
         if audio is None:
             # Zero features, not features of silence: as the paper runs corpora without sound (V-A).
             width = self.encoders["audio_encoder"].spec.width
-            audio = visual.new_zeros(len(batch.clips), self.num_pictures, width)
+            audio = visual.new_zeros(len(clips), self.num_pictures, width)
         features = BatchFeature(
             {
                 "visual_features": visual.unsqueeze(0),
                 "audio_features": audio.unsqueeze(0),
-                "clip_mask": torch.ones(1, len(batch.clips), dtype=torch.bool, device=visual.device),
-                "clip_times": torch.tensor([[(clip.start, clip.end) for clip in batch.clips]], dtype=torch.float64),
+                "clip_mask": torch.ones(1, len(clips), dtype=torch.bool, device=visual.device),
+                "clip_times": torch.tensor([[(clip.start, clip.end) for clip in clips]], dtype=torch.float64),
                 "has_audio": torch.tensor([has_sound]),
             }
         )
-        if self.patches:
-            features[PATCHES] = self._see_patches(batch.pixels).unsqueeze(0)
-        found = {"seen": seen, "heard": heard}
-        return features, {sense: found[sense] for sense in self.classes if found[sense] is not None}
+        if PATCHES in rows:
+            features[PATCHES] = rows[PATCHES].unsqueeze(0)
+        return features, {sense: rows[sense] for sense in self.classes if sense in rows}
+
+    def gated(self) -> GatedFeatures:
+        """What encodes the clips of one stream, and lets still ones take the features of earlier ones."""
+        return GatedFeatures(self)
 
     def stored(self, batch: ClipBatch, visual_dtype: str) -> tuple[dict[str, Tensor], bool]:
         """What a feature store keeps of some clips of one video, and whether it has sound."""
