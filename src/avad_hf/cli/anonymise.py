@@ -101,7 +101,8 @@ def anonymise(
     are_many = source.is_dir() or source.suffix.lower() == MANIFEST
     if not are_many and output.suffix.lower() != ".mp4":
         refuse(f"{output}: for one video give a file that ends with .mp4.")
-    hush_libraries()
+    if detector:
+        hush_libraries()
     try:
         from avad_hf.anonymise.choosing import Choice
 

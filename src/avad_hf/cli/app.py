@@ -36,10 +36,10 @@ def app(
     nothing about real streets. Ctrl-C ends it.
     """
     check_checkpoint(model, "MODEL")
+    hush_libraries()
     from avad_hf.app import check_address, check_gradio, serve
     from avad_hf.detection.pipeline import DEMO_MODEL
 
-    hush_libraries()
     try:
         check_gradio()
         check_address(host, port)

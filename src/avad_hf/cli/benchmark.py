@@ -74,11 +74,11 @@ def benchmark(
     tell = check_json(json)
     check_folder(output or RESULTS)
 
+    hush_libraries()
     from avad_hf.benchmark.record import can_go_on
     from avad_hf.benchmark.run import benchmark as measure
     from avad_hf.benchmark.tables import write_tables
 
-    hush_libraries()
     arguments = (video, model, size.value, pixels, rounds, names, cameras, seconds, beside or [])
     last = last_folder("benchmark")
     try:

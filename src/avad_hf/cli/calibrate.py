@@ -89,12 +89,12 @@ def _calibrate(
     device: str | None,
 ) -> Any:
     """Calibrate and save; ``None`` in all processes but the main one."""
+    hush_libraries()
     from avad_hf.evaluation.calibrate import calibrate as calibrate_model
     from avad_hf.features.dataset import FeatureDataset
     from avad_hf.files import check_new
     from avad_hf.processes import process_state
 
-    hush_libraries()
     check_device(device)
     try:
         if output is not None:

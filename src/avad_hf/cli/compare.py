@@ -126,9 +126,9 @@ def compare(
         flags = " and ".join(f"--{name.replace('_', '-')}" for name in drawn)
         refuse(f"{flags} cannot be used with a store: drawn videos are compared with the word {SYNTHETIC}.")
     with output_folder(output, "compare") as folder:
+        hush_libraries()
         from avad_hf.comparison.compare import compare as compare_detectors
 
-        hush_libraries()
         try:
             place, asked = store, detectors.split(",") if detectors else None
             within = scenes.split(",") if scenes else None

@@ -88,10 +88,10 @@ def convert(
 
     check_folder(directory)
     tell = check_json(json)
+    hush_libraries()
     from avad_hf.convert.encoders import NOT_COMPARED
     from avad_hf.convert.encoders import convert as convert_file
 
-    hush_libraries()
     options = encoder_architecture.load("converter").options
     for name in chosen:
         if name not in options:

@@ -207,6 +207,7 @@ def extract(
     if not verify:
         check_folder(output)
     tell = check_json(json)
+    hush_libraries()
     from transformers import AutoProcessor
 
     from avad_hf import registration  # noqa: F401
@@ -214,7 +215,6 @@ def extract(
     from avad_hf.features.extraction import extract_features, verify_features
     from avad_hf.processes import process_state, share_cores
 
-    hush_libraries()
     try:
         state = process_state()
     except RuntimeError as error:

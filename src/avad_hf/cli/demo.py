@@ -26,9 +26,9 @@ def demo(
     streets.
     """
     check_folder(output)
+    hush_libraries()
     from avad_hf.demo import demonstrate
 
-    hush_libraries()
     try:
         demonstration = demonstrate(output, train, num_videos, on_stage=stage)
     except (OSError, ValueError, RuntimeError) as error:

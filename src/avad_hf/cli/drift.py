@@ -86,12 +86,12 @@ def _drift(
     device: str | None,
 ) -> Any:
     """Compare and write; ``None`` in all processes but the main one."""
+    hush_libraries()
     from avad_hf.evaluation.drift import drift as drift_of
     from avad_hf.features.dataset import FeatureDataset
     from avad_hf.processes import process_state
     from avad_hf.report.drift import plot_drift
 
-    hush_libraries()
     check_device(device)
     try:
         state = process_state()

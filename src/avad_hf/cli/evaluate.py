@@ -119,12 +119,12 @@ def _evaluate(
     **options: Any,
 ) -> tuple[dict[str, Any], Path] | None:
     """Write figures and report, and return the figures and the page; ``None`` in all processes but the main one."""
+    hush_libraries()
     from avad_hf.evaluation.evaluate import evaluate as evaluate_model
     from avad_hf.features.dataset import FeatureDataset
     from avad_hf.processes import process_state
     from avad_hf.report.page import write_report
 
-    hush_libraries()
     check_device(device)
     try:
         state = process_state()

@@ -70,9 +70,9 @@ def export(
     directory = one_folder(directory, output, "DIR")
     check_folder(directory)
     tell = check_json(json)
+    hush_libraries()
     from avad_hf.export.engines import export_engines
 
-    hush_libraries()
     check_checkpoint(model, "MODEL")
     try:
         done = export_engines(

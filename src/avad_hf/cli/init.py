@@ -131,9 +131,9 @@ def init(
 
     check_folder(directory)
     tell = check_json(json)
+    hush_libraries()
     from avad_hf.untrained import init as write_checkpoint
 
-    hush_libraries()
     try:
         made = write_checkpoint(
             architecture, directory, size.value, seed, video_encoder, audio_encoder, stage, frame_step, **options

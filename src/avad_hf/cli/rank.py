@@ -103,10 +103,10 @@ def rank(
     tell = check_json(json)
     again = None if output is not None else _begun(folder, model, video_encoder, audio_encoder)
     with output_folder(output, "rank", again=again) as directory:
-        from avad_hf.folders.ranking import rank as rank_folder
-
         hush_libraries()
         check_device(device)
+        from avad_hf.folders.ranking import rank as rank_folder
+
         try:
             with counted_once_known(folder.name or str(folder)) as move:
                 found = rank_folder(

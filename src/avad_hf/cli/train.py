@@ -297,10 +297,10 @@ def _run(
     profile: str | None, chosen: dict[str, Any], resume: bool, tell: Callable[..., None], json: Path | None
 ) -> None:
     """Train, and say what came of it."""
+    hush_libraries()
     from avad_hf.processes import process_state
     from avad_hf.training.loop import train as train_detector
 
-    hush_libraries()
     config, _ = _config(profile, chosen)
     try:
         result = train_detector(config, resume=resume, on_begin=name_output)

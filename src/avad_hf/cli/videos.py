@@ -86,11 +86,11 @@ def work_through(
     outputs = _output_paths(videos, is_one, plot, overlay, json, csv)
     readable = [video for video in videos if video not in failed]
     media_sources = [sources[video] for video in readable]
+    hush_libraries()
     from avad_hf.detection.events import write_csv, write_json
     from avad_hf.report.overlay import render_overlay
     from avad_hf.report.timeline import plot_timeline
 
-    hush_libraries()
     try:
         masking = anonymiser_of(anonymise)
     except (ImportError, OSError, ValueError) as error:
@@ -174,13 +174,13 @@ def _write(write: Callable[[dict, Any], None], results: dict[str, dict], path: P
 
 def _sources(videos: list[str]) -> dict[str, Any]:
     """What each video is read from, by its name: itself, or what a folder has of it, sound beside it for example."""
-    from avad_hf.corpora.tree import walk
-
     sources: dict[str, Any] = {}
     for video in videos:
         if not os.path.isdir(video):
             sources[video] = video
             continue
+        from avad_hf.corpora.tree import walk
+
         try:
             tree = walk(Path(video))
         except (OSError, ValueError) as error:

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import fsspec
 import numpy as np
 import torch
@@ -48,6 +47,8 @@ def fetch(download: Download, folder: str | os.PathLike) -> Path:
         ValueError: If its hash is another than the published one.
         ImportError: If nothing is installed that reads it.
     """
+    import aiohttp
+
     path = Path(folder) / download.url.rsplit("/", 1)[1]
     check_reader(path)
     bar = TqdmCallback(tqdm_kwargs={"desc": path.name, "unit": "B", "unit_scale": True})

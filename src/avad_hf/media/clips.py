@@ -5,9 +5,10 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from torch import Tensor
+if TYPE_CHECKING:  # what makes events of scores needs no torch
+    from torch import Tensor
 
 Item = TypeVar("Item")
 
@@ -36,8 +37,8 @@ class Frame:
 
     start: float
     end: float
-    pixels: Tensor | None
-    sound: Tensor | None = None
+    pixels: "Tensor | None"
+    sound: "Tensor | None" = None
     first_sample: int = 0
 
 

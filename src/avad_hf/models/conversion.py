@@ -8,11 +8,13 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from transformers import FeatureExtractionMixin, PreTrainedConfig, PreTrainedModel
+
+if TYPE_CHECKING:  # what downloads files needs no transformers
+    from transformers import FeatureExtractionMixin, PreTrainedConfig, PreTrainedModel
 
 # Said where the original was given weights of another project, which a wrong table would have renamed for both.
 RENAMED = "'s network with the weights as converted"
@@ -101,9 +103,9 @@ class CheckpointParts:
         facts: Sentences for the card: corpus, input, whatever users must know.
     """
 
-    config: PreTrainedConfig
+    config: "PreTrainedConfig"
     tensors: dict[str, Tensor]
-    feature_extractor: FeatureExtractionMixin
+    feature_extractor: "FeatureExtractionMixin"
     facts: list[str]
 
 
@@ -160,7 +162,7 @@ class Converter:
 
     title: str
     origins: tuple[Origin, ...]
-    model: type[PreTrainedModel]
+    model: "type[PreTrainedModel]"
     make: Callable[..., CheckpointParts]
     downloads: Mapping[str, Download] = field(default_factory=dict)
     source_help: str = ""
