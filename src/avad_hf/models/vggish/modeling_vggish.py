@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import initialization as init
 from transformers.utils import ModelOutput
@@ -11,16 +10,11 @@ from transformers.utils import ModelOutput
 from avad_hf.models.checkpointing import CheckpointedModule
 from avad_hf.models.checkpoints import CheckpointModel
 from avad_hf.models.forwarding import network_forward
-from avad_hf.models.shared_windows import TimeStage
 
 from .configuration_vggish import VggishConfig
 
 # Convolutions in each of the four groups; a pooling by two ends each group.
 GROUPS = (1, 1, 2, 2)
-# What windows that overlap can share: a convolution and the pooling after it, twice, and the two convolutions of the
-# third group. Its pooling joins other rows in every second window, and after it the edges are most of a window.
-TIME_STAGES = (TimeStage(4, 2, 1, 1), TimeStage(4, 2, 1, 1), TimeStage(3, 1, 1, 1), TimeStage(3, 1, 1, 1))
-STAGE_CONVOLUTIONS = (0, 3, 6, 8)
 
 
 @dataclass
@@ -137,20 +131,6 @@ class VggishModel(CheckpointedModule, CheckpointModel):
         hidden_states = tuple(states) if output_hidden_states else None
         if input_features.shape[1] != example:
             return VggishModelOutput(feature_map=feature_map, hidden_states=hidden_states)
-        return self._embed(feature_map, hidden_states)
-
-    def stage(self, number: int, blocks: Tensor) -> Tensor:
-        """Compute one of `TIME_STAGES`, as of `avad_hf.models.shared_windows.StagedNetwork`."""
-        convolution = self.features[STAGE_CONVOLUTIONS[number]]
-        maps = F.conv2d(blocks.to(self.dtype), convolution.weight, convolution.bias, padding=(0, 1)).relu_()
-        # Of the third pooling, after the last stage, that over the bands.
-        return maps if number == 2 else F.max_pool2d(maps, (1, 2) if number == 3 else 2)
-
-    def after_stages(self, maps: Tensor) -> VggishModelOutput:
-        """Compute the outputs from the third pooling over time on."""
-        return self._embed(self.features[STAGE_CONVOLUTIONS[-1] + 3 :](F.max_pool2d(maps, (2, 1))), None)
-
-    def _embed(self, feature_map: Tensor, hidden_states: tuple[Tensor, ...] | None) -> VggishModelOutput:
         # Flattened as (time, mel, channel), the order of the TensorFlow original.
         flat = feature_map.permute(0, 2, 3, 1).flatten(1)
         embeddings = self.embeddings(flat)
@@ -163,4 +143,4 @@ class VggishModel(CheckpointedModule, CheckpointModel):
         )
 
 
-__all__ = ["TIME_STAGES", "VggishModel", "vggish_convolutions"]
+__all__ = ["VggishModel", "vggish_convolutions"]

@@ -7,10 +7,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from avad_hf.models.log_mel import LogMelEncoder
-from avad_hf.models.shared_windows import TimeStage
 
 from .feature_extraction_yamnet import YamnetFeatureExtractor
-from .modeling_yamnet import STAGES, YamnetModel, same_padding
+from .modeling_yamnet import YamnetModel
 
 
 class YamnetEncoder(LogMelEncoder):
@@ -29,11 +28,6 @@ class YamnetEncoder(LogMelEncoder):
 
     def __init__(self, network: PreTrainedModel):
         super().__init__(network, width=network.config.hidden_sizes[-1])
-        length, stages = network.config.num_frames, []
-        for stride in network.config.strides[:STAGES]:
-            stages.append(TimeStage(3, stride, *same_padding(length, 3, stride)))
-            length = -(-length // stride)
-        self.time_stages = tuple(stages)
 
     def name_features(self, features: Tensor) -> Tensor | None:
         """As of [`Encoder`]: what the classifier makes of an embedding."""

@@ -21,8 +21,6 @@ from .feature_extraction_yamnet import YamnetFeatureExtractor
 
 # The original's, not torch's 1e-5: where a channel hardly varies it decides what comes out.
 NORM_EPS = 1e-4
-# Layers that windows which overlap can share, nearly half of the time; after them the edges are much of a window.
-STAGES = 4
 
 
 # What its classifier can learn, by the names of transformers.
@@ -75,13 +73,9 @@ def same_padding(size: int, kernel_size: int, stride: int) -> tuple[int, int]:
 class SameConv2d(nn.Conv2d):
     """A convolution with TensorFlow's padding ``SAME``."""
 
-    def forward(self, x: Tensor, pads_time: bool = True) -> Tensor:
-        """Convolve `x` of shape `(N, C, H, W)` to `(N, C', ceil(H / stride), ceil(W / stride))`.
-
-        Without `pads_time` the first of these axes has no padding.
-        """
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve `x` of shape `(N, C, H, W)` to `(N, C', ceil(H / stride), ceil(W / stride))`."""
         rows, columns = map(same_padding, x.shape[2:], self.kernel_size, self.stride)
-        rows = rows if pads_time else (0, 0)
         if rows[0] == rows[1] and columns[0] == columns[1]:  # by the convolution itself, without a copy
             return F.conv2d(x, self.weight, self.bias, self.stride, (rows[0], columns[0]), groups=self.groups)
         return F.conv2d(F.pad(x, (*columns, *rows)), self.weight, self.bias, self.stride, groups=self.groups)
@@ -96,11 +90,11 @@ class YamnetConv(CheckpointedModule):
         self.bn = nn.BatchNorm2d(out_channels, eps=NORM_EPS)
         self.bn.register_parameter("weight", None)
 
-    def forward(self, x: Tensor, pads_time: bool = True) -> Tensor:
-        return self.computed(self._forward, x, pads_time)
+    def forward(self, x: Tensor) -> Tensor:
+        return self.computed(self._forward, x)
 
-    def _forward(self, x: Tensor, pads_time: bool) -> Tensor:
-        return F.relu(self.bn(self.conv(x, pads_time)), inplace=True)
+    def _forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.bn(self.conv(x)), inplace=True)
 
 
 class YamnetSeparableConv(nn.Module):
@@ -111,8 +105,8 @@ class YamnetSeparableConv(nn.Module):
         self.depthwise_conv = YamnetConv(in_channels, in_channels, 3, stride, groups=in_channels)
         self.pointwise_conv = YamnetConv(in_channels, out_channels, 1)
 
-    def forward(self, x: Tensor, pads_time: bool = True) -> Tensor:
-        return self.pointwise_conv(self.depthwise_conv(x, pads_time))
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pointwise_conv(self.depthwise_conv(x))
 
 
 class YamnetModel(CheckpointModel):
@@ -175,23 +169,12 @@ class YamnetModel(CheckpointModel):
             feature_map = layer(feature_map)
             if output_hidden_states:
                 states.append(feature_map)
-        return self._embed(feature_map, tuple(states) if output_hidden_states else None)
-
-    def stage(self, number: int, blocks: Tensor) -> Tensor:
-        """Compute one of the first layers, as of `avad_hf.models.shared_windows.StagedNetwork`."""
-        return self.layers[number](blocks.to(self.dtype), pads_time=False)
-
-    def after_stages(self, maps: Tensor) -> YamnetModelOutput:
-        """Compute the outputs from the map of the last stage."""
-        return self._embed(self.layers[STAGES:](maps), None)
-
-    def _embed(self, feature_map: Tensor, hidden_states: tuple[Tensor, ...] | None) -> YamnetModelOutput:
         embeddings = feature_map.mean(dim=(2, 3))
         return YamnetModelOutput(
             feature_map=feature_map,
             pooler_output=embeddings,
             logits=self.classifier(embeddings),
-            hidden_states=hidden_states,
+            hidden_states=tuple(states) if output_hidden_states else None,
         )
 
 
@@ -283,4 +266,4 @@ class YamnetForAudioClassification(YamnetModel):
         )
 
 
-__all__ = ["STAGES", "YamnetForAudioClassification", "YamnetModel", "same_padding"]
+__all__ = ["YamnetForAudioClassification", "YamnetModel"]
