@@ -73,6 +73,7 @@ def browser(address):
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
         page = chromium.new_page(viewport={"width": 1280, "height": 900})
+        page.set_default_timeout(120_000)  # ms; beside other tests a video takes long
         asked = []
         page.on("request", lambda request: asked.append(request.url))
         page.goto(address)
