@@ -116,6 +116,26 @@ def test_no_thread_is_bound_to_a_core(engines, video):
     assert found == {frozenset(every)}
 
 
+@pytest.mark.parametrize("format", FORMATS)
+@torch.no_grad()
+def test_windows_that_overlap_are_heard_as_each_by_itself(engines, format):
+    """At 25 and 30 frames a second they share rows of feature maps, at 29.97 none: one engine computes both."""
+    hearing, expected = (
+        AvacaProcessor.from_pretrained(place).encoders["audio_encoder"].to(dtype="float32")
+        for place in (engines(format), DEMO_MODEL)
+    )
+    waveform = torch.randn(3 * 16000, generator=torch.Generator().manual_seed(0)) / 10
+    rows = []
+    for fps in (25, 30, 30000 / 1001):
+        starts = [round(number / fps * 16000) for number in range(32)]
+        windows = torch.stack([waveform[start : start + 16000] for start in starts])
+        rows.append(hearing.inputs_of(windows, starts)["rows_1"].numel())
+        wanted = expected.encode(windows)
+        for found in (hearing.encode(windows, starts), hearing.encode(windows)):
+            assert (found - wanted).norm() < 1e-5 * wanted.norm()
+    assert rows[0] < rows[1] < rows[2]
+
+
 # Wherever a checkpoint is taken
 
 

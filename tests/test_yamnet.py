@@ -318,6 +318,10 @@ def test_an_engine_hears_the_same_classes(detector, tmp_path):
     expected = processor.encoders["audio_encoder"].encode_and_name(windows)
     for found, wanted in zip(engine.encode_and_name(windows), expected, strict=True):
         assert error(found, wanted) < 1e-5
+    # It takes whole windows, also where they overlap.
+    windows, starts = torch.from_numpy(np.tile(NOISE, 2)).float().unfold(0, 16000, 640)[:9], range(0, 9 * 640, 640)
+    expected = processor.encoders["audio_encoder"].encode(windows)
+    assert engine.network.inputs == ("input_features",) and error(engine.encode(windows, starts), expected) < 1e-5
 
 
 def test_what_hears_stays_in_floating_point_where_the_rest_is_int8(detector):

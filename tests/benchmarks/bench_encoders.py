@@ -6,11 +6,14 @@ python tests/benchmarks/bench_encoders.py slowfast i3d 224x224 224x398 256x455
 With sizes (height x width), the inference forms of video encoders beside each other, in turn, at each of them.
 
 Random weights, the published sizes: one clip of the frames that the encoder reads, in 16:9 where it takes any shape;
-or 32 windows of sound, one a frame.
+or 32 windows of sound, one a frame. For encoders whose windows share rows of feature maps then each window by itself
+and what they share once, in turn, at 25 and 30 frames a second.
 """
 
 import sys
 import time
+from itertools import product
+from statistics import median
 
 import torch
 from torch import Tensor
@@ -55,6 +58,34 @@ def compare(name: str, network: PreTrainedModel) -> None:
 
 
 @torch.no_grad()
+def overlapping(name: str, network: PreTrainedModel) -> None:
+    encoder = encoder_of(network)
+    if not getattr(encoder, "time_stages", ()):
+        return
+    rate = encoder.spec.sampling_rate
+    waveform = torch.rand(3 * rate) * 2 - 1
+    for dtype, fps in product((torch.float32, torch.bfloat16), (25, 30)):
+        computing = encoder.to(dtype=dtype).computing
+        starts = [round(number / fps * rate) for number in range(32)]
+        windows = torch.stack([waveform[start : start + rate] for start in starts])
+        whole, (blocks, *rows) = encoder.inputs_of(windows), encoder.inputs_of(windows, starts).values()
+        seconds: dict[str, list[float]] = {"each by itself": [], "shared": []}
+        for _ in range(ROUNDS):
+            begin = time.perf_counter()
+            expected = computing(**whole)[encoder.output].float()
+            middle = time.perf_counter()
+            found = computing(blocks, rows=rows)[encoder.output].float()
+            seconds["each by itself"].append(middle - begin)
+            seconds["shared"].append(time.perf_counter() - middle)
+        error = float((found - expected).norm() / expected.norm())
+        before, after = map(median, seconds.values())
+        print(
+            f"{name}, {dtype}, 32 windows at {fps} frames a second: each by itself {before:.3f} s, shared {after:.3f}"
+        )
+        print(f"    ratio {after / before:.2f}, relative difference {error:.1e}")
+
+
+@torch.no_grad()
 def side_by_side(networks: dict[str, PreTrainedModel], height: int, width: int) -> None:
     for dtype in (torch.float32, torch.bfloat16):
         forms = {title: network.for_inference(dtype) for title, network in networks.items()}
@@ -83,5 +114,6 @@ if __name__ == "__main__":
     if not sizes:
         for title, network in found.values():
             compare(title, network)
+            overlapping(title, network)
     for height, width in sizes:
         side_by_side(dict(found[name] for name in names), height, width)

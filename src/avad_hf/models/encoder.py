@@ -71,13 +71,15 @@ class Encoder(ABC):
         class_output: Name of the output with the scores of its classes, `EncoderSpec.classes`; ``None`` where its
             checkpoint has no classifier.
         int8_bound: Relative error of that output that int8 may bring, found on the demonstration model; 0 for a
-            network that stays in float32 then.
+            network that stays in floating point then.
+        varying: Numbers of the dimensions of its inputs that may vary where it is exported.
     """
 
     spec: EncoderSpec
     output: str
     class_output: str | None = None
     int8_bound: float = 0.02
+    varying: tuple[int, ...] = (0,)
 
     def __init__(self, network: PreTrainedModel):
         self.network = network.requires_grad_(False).eval()
@@ -93,6 +95,10 @@ class Encoder(ABC):
     @abstractmethod
     def inputs_of(self, batch: Tensor, starts: Sequence[int] | None = None) -> dict[str, Tensor]:
         """What the network is called with; arguments as of `encode`."""
+
+    def traced_inputs_of(self, batch: Tensor, starts: Sequence[int] | None = None) -> dict[str, Tensor]:
+        """What `traceable` is called with; arguments as of `encode`."""
+        return self.inputs_of(batch, starts)
 
     def encode(self, batch: Tensor, starts: Sequence[int] | None = None) -> Tensor:
         """Encode clips or windows.
@@ -161,7 +167,7 @@ class Encoder(ABC):
         return self.network if self._learns else self.network.for_inference(self._dtype or self.network.dtype)
 
     def traceable(self) -> nn.Module:
-        """The network in float32 as it is exported; it takes what `inputs_of` gives."""
+        """The network in float32 as it is exported; it takes what `traced_inputs_of` gives."""
         return self.network.for_inference(torch.float32)
 
     def to(self, device: str | torch.device | None = None, dtype: torch.dtype | str | None = None) -> "Encoder":

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import BatchFeature, PreTrainedModel, SequenceFeatureExtractor
 
 from avad_hf.hub.push import PushedWithCard
@@ -15,10 +15,13 @@ from avad_hf.hub.push import PushedWithCard
 from .encoder import Encoder, EncoderSpec
 from .processing import in_tensors
 from .settings import Bounds, check_arguments, refuse_parts_of_class
+from .shared_windows import SharedWindows, TimeStage, shared_rows, whole_rows
 
 # Windows of sound are encoded by so many, or twice that, and so on: matrices of other numbers of rows are multiplied
 # in an order that depends on the number of threads, and a store must not. Engines prepare themselves less often, too.
 WINDOWS_TOGETHER = 8
+# Frames whose spectra fit into a processor's cache: the log-mel frames of windows that share none take half the time.
+FRAMES_TOGETHER = 512
 
 
 def mel_filters(num_bins: int, num_frequencies: int, sampling_rate: int, low_hz: float, high_hz: float) -> Tensor:
@@ -126,9 +129,11 @@ class LogMelFeatureExtractor(PushedWithCard, SequenceFeatureExtractor):
 
     def _log_mel_of_frames(self, frames: Tensor) -> Tensor:
         """Log-mel of frames of shape `(..., window_length)`, each by itself."""
-        frames = frames.double()
-        spectrum = torch.fft.rfft(frames * self.window.to(frames.device), n=self.fft_length).abs()
-        return torch.log(spectrum @ self.mel_filters.to(frames.device) + self.log_offset).float()
+        window, filters, parts = self.window.to(frames.device), self.mel_filters.to(frames.device), []
+        for part in frames.flatten(0, -2).split(FRAMES_TOGETHER):
+            spectrum = torch.fft.rfft(part.double() * window, n=self.fft_length).abs()
+            parts.append(torch.log(spectrum @ filters + self.log_offset).float())
+        return torch.cat(parts).unflatten(0, frames.shape[:-1])
 
     def log_mel_of_windows(self, windows: Tensor, first_samples: Sequence[int], num_frames: int) -> Tensor:
         """Compute the log-mel frames of overlapping windows of one waveform, each frame that they share once.
@@ -141,6 +146,13 @@ class LogMelFeatureExtractor(PushedWithCard, SequenceFeatureExtractor):
         Returns:
             `torch.Tensor` of shape `(N, num_frames, feature_size)`, float32: what `log_mel` gives.
         """
+        frames, numbers = self.frames_of_windows(windows, first_samples, num_frames)
+        return frames[numbers]
+
+    def frames_of_windows(
+        self, windows: Tensor, first_samples: Sequence[int], num_frames: int
+    ) -> tuple[Tensor, Tensor]:
+        """As `log_mel_of_windows`: frames of shape `(F, feature_size)`, and which are whose, `(N, num_frames)`."""
         offsets = torch.arange(num_frames) * self.hop_length
         begins = torch.as_tensor(first_samples).unsqueeze(1) + offsets
         unique, frame_index = begins.unique(return_inverse=True)
@@ -148,7 +160,7 @@ class LogMelFeatureExtractor(PushedWithCard, SequenceFeatureExtractor):
         holder = torch.empty(len(unique), dtype=torch.long)
         holder[frame_index.flatten()] = torch.arange(begins.numel())
         framed = windows.unfold(-1, self.window_length, self.hop_length)[:, :num_frames]
-        return self._log_mel_of_frames(framed[holder // num_frames, holder % num_frames])[frame_index]
+        return self._log_mel_of_frames(framed[holder // num_frames, holder % num_frames]), frame_index
 
     def examples(self, log_mel: Tensor, num_frames: int = 96) -> Tensor:
         """Cut log-mel frames into examples that do not overlap; an incomplete one at the end is dropped.
@@ -227,11 +239,15 @@ class LogMelEncoder(Encoder):
         title: Name of the network for people.
         extractor: Class of the feature extractor that its weights were trained with.
         feature_extractor: Makes the log-mel spectrograms.
+        time_stages: What the stages of the network read of time that windows which overlap can share; none by default.
+        engines_share: Whether engines are exported in a form that shares, too.
     """
 
     title: ClassVar[str]
     extractor: ClassVar[type[LogMelFeatureExtractor]]
     output = "pooler_output"
+    time_stages: tuple[TimeStage, ...] = ()
+    engines_share: ClassVar[bool] = False
 
     def __init__(self, network: PreTrainedModel, width: int):
         super().__init__(network)
@@ -272,14 +288,64 @@ class LogMelEncoder(Encoder):
         return self
 
     def inputs_of(self, batch: Tensor, starts: Sequence[int] | None = None) -> dict[str, Tensor]:
-        """Log-mel spectrograms of the first 0.96 s of each window: what is left, 25 ms, all public versions leave."""
+        """Log-mel spectrograms of the first 0.96 s of each window: what is left, 25 ms, all public versions leave.
+
+        Or, of windows that share much, what `compute_rows` takes.
+        """
+        if self._is_staged_engine:
+            return self._inputs(batch, starts, self.time_stages, in_stages=True)
+        is_engine = hasattr(self.network, "inputs")
+        # Measured on CPUs alone; a network that learns may take statistics of whole windows.
+        shares = not is_engine and self.network.device.type == "cpu" and not self._learns
+        return self._inputs(batch, starts, self.time_stages if shares else (), in_stages=False)
+
+    def traced_inputs_of(self, batch: Tensor, starts: Sequence[int] | None = None) -> dict[str, Tensor]:
+        """What `traceable` is called with; arguments as of `encode`."""
+        return self._inputs(batch, starts, self.time_stages if self.engines_share else (), self.engines_share)
+
+    def _inputs(
+        self, batch: Tensor, starts: Sequence[int] | None, stages: tuple[TimeStage, ...], in_stages: bool
+    ) -> dict[str, Tensor]:
+        """Inputs in the form of `stages`, where windows share enough; with `in_stages` in any case."""
         num_frames = self.network.config.num_frames
         if starts is None:
-            log_mel = self.feature_extractor.log_mel(batch)[:, :num_frames]
+            frames = self.feature_extractor.log_mel(batch)[:, :num_frames].flatten(0, 1)
+            numbers = torch.arange(len(frames)).view(-1, num_frames)
         else:
-            log_mel = self.feature_extractor.log_mel_of_windows(batch, starts, num_frames)
-        log_mel = F.pad(log_mel, (0, 0, 0, 0, 0, -len(batch) % WINDOWS_TOGETHER))
-        return {"input_features": log_mel.to(self.network.device, self.computing.dtype)}
+            frames, numbers = self.feature_extractor.frames_of_windows(batch, starts, num_frames)
+        table = F.pad(frames, (0, 0, 1, 0)).to(self.computing.dtype)  # the first row is of zeros
+        numbers, missing = numbers + 1, (0, 0, 0, -len(batch) % WINDOWS_TOGETHER)
+        plan = shared_rows(numbers, stages) if stages and starts is not None else None
+        if plan is not None:
+            plan = (*plan[:-1], F.pad(plan[-1], missing))
+        elif in_stages:
+            plan = whole_rows(F.pad(numbers, missing), stages)
+        else:
+            return {"input_features": table[F.pad(numbers, missing)].to(self.network.device)}
+        return {"input_features": table[plan[0]]} | {f"rows_{n}": rows for n, rows in enumerate(plan[1:], 1)}
+
+    @property
+    def _is_staged_engine(self) -> bool:
+        """Whether an engine was exported in a form that shares."""
+        return "rows_1" in getattr(self.network, "inputs", ())
+
+    def outputs_of(self, batch: Tensor, starts: Sequence[int] | None = None) -> Any:
+        """Outputs of the network; arguments as of `encode`."""
+        inputs, computing = self.inputs_of(batch, starts), self.computing
+        if len(inputs) == 1 or self._is_staged_engine:
+            return computing(**inputs)
+        blocks, *rows = inputs.values()
+        return computing(blocks, rows=rows)
+
+    @property
+    def varying(self) -> tuple[int, ...]:
+        """Numbers of the dimensions of its inputs that may vary where it is exported."""
+        return (0, 1) if self.engines_share else (0,)
+
+    def traceable(self) -> nn.Module:
+        """The network in float32 as it is exported; it takes what `traced_inputs_of` gives."""
+        network = super().traceable()
+        return SharedWindows(network).eval() if self.engines_share else network
 
 
 __all__ = ["LogMelEncoder", "LogMelFeatureExtractor", "mel_filters"]

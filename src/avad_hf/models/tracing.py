@@ -46,7 +46,7 @@ class Network:
     def of_encoder(
         cls, folder: str, encoder: Encoder, sample: Inputs, varying: tuple[int, ...], calibration: Sequence[Inputs]
     ) -> "Network":
-        """A frozen encoder; arguments as of the class, `varying` of its only input."""
+        """A frozen encoder; arguments as of the class, `varying` of every input."""
         return cls(
             folder=folder,
             source=encoder.network,

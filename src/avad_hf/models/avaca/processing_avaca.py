@@ -339,10 +339,10 @@ class AvacaProcessor(ClipFeatures):
         yield Network.of_encoder(
             "audio_encoder",
             hearing,
-            hearing.inputs_of(torch.zeros(2, samples), [0, samples]),
-            varying=(0,),
+            hearing.traced_inputs_of(torch.zeros(2, samples), [0, samples]),
+            varying=hearing.varying,
             calibration=[
-                hearing.inputs_of(
+                hearing.traced_inputs_of(
                     torch.stack([frame.sound for frame in frames]), [frame.first_sample for frame in frames]
                 )
                 for frames in heard

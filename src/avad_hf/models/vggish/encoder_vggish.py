@@ -5,6 +5,7 @@ from transformers import PreTrainedModel
 from avad_hf.models.log_mel import LogMelEncoder
 
 from .feature_extraction_vggish import VggishFeatureExtractor
+from .modeling_vggish import TIME_STAGES
 
 
 class VggishEncoder(LogMelEncoder):
@@ -17,6 +18,8 @@ class VggishEncoder(LogMelEncoder):
     title = "VGGish"
     extractor = VggishFeatureExtractor
     int8_bound = 0.006
+    time_stages = TIME_STAGES
+    engines_share = True
 
     def __init__(self, network: PreTrainedModel):
         super().__init__(network, width=network.config.embedding_size)

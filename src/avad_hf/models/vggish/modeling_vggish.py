@@ -1,8 +1,10 @@
 """VGGish audio encoder, with torchvggish's attribute names (``features.N``, ``embeddings.N``)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import initialization as init
 from transformers.utils import ModelOutput
@@ -10,11 +12,16 @@ from transformers.utils import ModelOutput
 from avad_hf.models.checkpointing import CheckpointedModule
 from avad_hf.models.checkpoints import CheckpointModel
 from avad_hf.models.forwarding import network_forward
+from avad_hf.models.shared_windows import TimeStage, compute_rows
 
 from .configuration_vggish import VggishConfig
 
 # Convolutions in each of the four groups; a pooling by two ends each group.
 GROUPS = (1, 1, 2, 2)
+# What windows that overlap can share: a convolution and the pooling after it, twice, and the two convolutions of the
+# third group. Its pooling joins other rows in every second window, and after it the edges are most of a window.
+TIME_STAGES = (TimeStage(4, 2, 1, 1), TimeStage(4, 2, 1, 1), TimeStage(3, 1, 1, 1), TimeStage(3, 1, 1, 1))
+STAGE_CONVOLUTIONS = (0, 3, 6, 8)
 
 
 @dataclass
@@ -102,13 +109,16 @@ class VggishModel(CheckpointedModule, CheckpointModel):
             init.zeros_(module.bias)
 
     @network_forward
-    def forward(self, input_features: Tensor, output_hidden_states: bool | None = None) -> VggishModelOutput:
+    def forward(
+        self, input_features: Tensor, output_hidden_states: bool | None = None, rows: Sequence[Tensor] | None = None
+    ) -> VggishModelOutput:
         """Encode log-mel spectrograms.
 
         Args:
             input_features (`torch.Tensor` of shape `(N, frames, num_mel_bins)`):
                 Log-mel frames of [`VggishFeatureExtractor`], 16 or more.
             output_hidden_states: Return the maps after each group of convolutions.
+            rows: For windows that overlap, as `compute_rows` takes them with blocks of `TIME_STAGES` for spectrograms.
 
         Returns:
             [`VggishModelOutput`] with ``feature_map`` and, for ``num_frames`` frames, ``pooler_output``.
@@ -116,6 +126,8 @@ class VggishModel(CheckpointedModule, CheckpointModel):
         Raises:
             ValueError: For another shape or fewer than 16 frames.
         """
+        if rows is not None:
+            return compute_rows(self, input_features, rows)
         bins, example = self.config.num_mel_bins, self.config.num_frames
         if input_features.dim() != 3 or input_features.shape[2] != bins or input_features.shape[1] < 16:
             raise ValueError(
@@ -131,6 +143,20 @@ class VggishModel(CheckpointedModule, CheckpointModel):
         hidden_states = tuple(states) if output_hidden_states else None
         if input_features.shape[1] != example:
             return VggishModelOutput(feature_map=feature_map, hidden_states=hidden_states)
+        return self._embed(feature_map, hidden_states)
+
+    def stage(self, number: int, blocks: Tensor) -> Tensor:
+        """Compute one of `TIME_STAGES`, as of `avad_hf.models.shared_windows.StagedNetwork`."""
+        convolution = self.features[STAGE_CONVOLUTIONS[number]]
+        maps = F.conv2d(blocks.to(self.dtype), convolution.weight, convolution.bias, padding=(0, 1)).relu_()
+        # After the last stage the third pooling: over the bands here, over time in `after_stages`.
+        return maps if number == 2 else F.max_pool2d(maps, (1, 2) if number == 3 else 2)
+
+    def after_stages(self, maps: Tensor) -> VggishModelOutput:
+        """Compute the outputs from the third pooling over time on."""
+        return self._embed(self.features[STAGE_CONVOLUTIONS[-1] + 3 :](F.max_pool2d(maps, (2, 1))), None)
+
+    def _embed(self, feature_map: Tensor, hidden_states: tuple[Tensor, ...] | None) -> VggishModelOutput:
         # Flattened as (time, mel, channel), the order of the TensorFlow original.
         flat = feature_map.permute(0, 2, 3, 1).flatten(1)
         embeddings = self.embeddings(flat)
@@ -143,4 +169,4 @@ class VggishModel(CheckpointedModule, CheckpointModel):
         )
 
 
-__all__ = ["VggishModel", "vggish_convolutions"]
+__all__ = ["TIME_STAGES", "VggishModel", "vggish_convolutions"]

@@ -4,6 +4,7 @@ Layers have the names of the TensorFlow original: ``layers.0`` is its ``layer1``
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,12 +16,15 @@ from transformers.utils import ModelOutput
 from avad_hf.models.checkpointing import CheckpointedModule
 from avad_hf.models.checkpoints import CheckpointModel
 from avad_hf.models.forwarding import network_forward
+from avad_hf.models.shared_windows import compute_rows
 
 from .configuration_yamnet import YamnetConfig
 from .feature_extraction_yamnet import YamnetFeatureExtractor
 
 # The original's, not torch's 1e-5: where a channel hardly varies it decides what comes out.
 NORM_EPS = 1e-4
+# Layers that windows which overlap can share, nearly half of the time; after them the edges are much of a window.
+STAGES = 4
 
 
 # What its classifier can learn, by the names of transformers.
@@ -73,9 +77,13 @@ def same_padding(size: int, kernel_size: int, stride: int) -> tuple[int, int]:
 class SameConv2d(nn.Conv2d):
     """A convolution with TensorFlow's padding ``SAME``."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Convolve `x` of shape `(N, C, H, W)` to `(N, C', ceil(H / stride), ceil(W / stride))`."""
+    def forward(self, x: Tensor, pads_time: bool = True) -> Tensor:
+        """Convolve `x` of shape `(N, C, H, W)` to `(N, C', ceil(H / stride), ceil(W / stride))`.
+
+        Without `pads_time` the first of these axes has no padding.
+        """
         rows, columns = map(same_padding, x.shape[2:], self.kernel_size, self.stride)
+        rows = rows if pads_time else (0, 0)
         if rows[0] == rows[1] and columns[0] == columns[1]:  # by the convolution itself, without a copy
             return F.conv2d(x, self.weight, self.bias, self.stride, (rows[0], columns[0]), groups=self.groups)
         return F.conv2d(F.pad(x, (*columns, *rows)), self.weight, self.bias, self.stride, groups=self.groups)
@@ -90,11 +98,11 @@ class YamnetConv(CheckpointedModule):
         self.bn = nn.BatchNorm2d(out_channels, eps=NORM_EPS)
         self.bn.register_parameter("weight", None)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.computed(self._forward, x)
+    def forward(self, x: Tensor, pads_time: bool = True) -> Tensor:
+        return self.computed(self._forward, x, pads_time)
 
-    def _forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.bn(self.conv(x)), inplace=True)
+    def _forward(self, x: Tensor, pads_time: bool) -> Tensor:
+        return F.relu(self.bn(self.conv(x, pads_time)), inplace=True)
 
 
 class YamnetSeparableConv(nn.Module):
@@ -105,8 +113,8 @@ class YamnetSeparableConv(nn.Module):
         self.depthwise_conv = YamnetConv(in_channels, in_channels, 3, stride, groups=in_channels)
         self.pointwise_conv = YamnetConv(in_channels, out_channels, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.pointwise_conv(self.depthwise_conv(x))
+    def forward(self, x: Tensor, pads_time: bool = True) -> Tensor:
+        return self.pointwise_conv(self.depthwise_conv(x, pads_time))
 
 
 class YamnetModel(CheckpointModel):
@@ -144,13 +152,16 @@ class YamnetModel(CheckpointModel):
             super()._init_weights(module)
 
     @network_forward
-    def forward(self, input_features: Tensor, output_hidden_states: bool | None = None) -> YamnetModelOutput:
+    def forward(
+        self, input_features: Tensor, output_hidden_states: bool | None = None, rows: Sequence[Tensor] | None = None
+    ) -> YamnetModelOutput:
         """Encode and classify log-mel spectrograms.
 
         Args:
             input_features (`torch.Tensor` of shape `(N, frames, num_mel_bins)`):
                 Log-mel frames of [`YamnetFeatureExtractor`]; the weights were trained on ``num_frames`` of them.
             output_hidden_states: Return the maps after each convolution.
+            rows: For windows that overlap, as `compute_rows` takes them with blocks for the first layers.
 
         Returns:
             [`YamnetModelOutput`].
@@ -158,6 +169,8 @@ class YamnetModel(CheckpointModel):
         Raises:
             ValueError: For another shape, or no frames.
         """
+        if rows is not None:
+            return compute_rows(self, input_features, rows)
         bins = self.config.num_mel_bins
         if input_features.dim() != 3 or input_features.shape[2] != bins or input_features.shape[1] < 1:
             raise ValueError(
@@ -169,12 +182,23 @@ class YamnetModel(CheckpointModel):
             feature_map = layer(feature_map)
             if output_hidden_states:
                 states.append(feature_map)
+        return self._embed(feature_map, tuple(states) if output_hidden_states else None)
+
+    def stage(self, number: int, blocks: Tensor) -> Tensor:
+        """Compute one of the first layers, as of `avad_hf.models.shared_windows.StagedNetwork`."""
+        return self.layers[number](blocks.to(self.dtype), pads_time=False)
+
+    def after_stages(self, maps: Tensor) -> YamnetModelOutput:
+        """Compute the outputs from the map of the last stage."""
+        return self._embed(self.layers[STAGES:](maps), None)
+
+    def _embed(self, feature_map: Tensor, hidden_states: tuple[Tensor, ...] | None) -> YamnetModelOutput:
         embeddings = feature_map.mean(dim=(2, 3))
         return YamnetModelOutput(
             feature_map=feature_map,
             pooler_output=embeddings,
             logits=self.classifier(embeddings),
-            hidden_states=tuple(states) if output_hidden_states else None,
+            hidden_states=hidden_states,
         )
 
 
@@ -266,4 +290,4 @@ class YamnetForAudioClassification(YamnetModel):
         )
 
 
-__all__ = ["YamnetForAudioClassification", "YamnetModel"]
+__all__ = ["STAGES", "YamnetForAudioClassification", "YamnetModel", "same_padding"]
