@@ -12,6 +12,7 @@ from pathlib import Path
 from shutil import copytree
 
 import av
+import nncf
 import numpy as np
 import openvino
 import pytest
@@ -25,7 +26,7 @@ from typer.testing import CliRunner
 from avad_hf import AvacaConfig, AvrlConfig
 from avad_hf.cli import app
 from avad_hf.detection.pipeline import DEMO_MODEL
-from avad_hf.export import calibration, engines, quantization
+from avad_hf.export import calibration, engines, parity, quantization
 from avad_hf.export.calibration import calibration_clips
 from avad_hf.export.engines import export_engines
 from avad_hf.export.parity import compare
@@ -151,8 +152,8 @@ def demo(exported, calibrate, crossing, shared):
             if (format, precision) == ("openvino", "int8"):
                 options["labelled"] = labelled
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(quantization, "GROUPS", 3)  # of 40, which take a minute
-                patch.setattr(quantization, "FEW_SAMPLES", 2)
+                patch.setattr(quantization, "GROUPS", 3)  # of 40, which take seconds
+                patch.setattr(parity, "MOST_CLIPS", 1000)
                 folder = exported(DEMO_MODEL, format, precision, reuse=True, **options)
             pipes[format, precision] = pipeline(TASK, model=str(folder))
         return pipes[format, precision]
@@ -305,7 +306,7 @@ def avrl(tmp_path_factory, exported, calibrate):
         key = (kind, format, precision)
         if key not in pipes:
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(quantization, "GROUPS", 2)  # of 40, which take a minute
+                patch.setattr(quantization, "GROUPS", 2)  # of 40, which take seconds
                 videos = calibrate if precision == "int8" else calibrate[2:3]
                 place = exported(folder, format, precision, reuse=True, calibrate=videos)
             pipes[key] = pipeline(TASK, model=str(folder), dtype="float32"), pipeline(TASK, model=str(place))
@@ -372,7 +373,7 @@ def run(*arguments, code: int = 0):
 @pytest.mark.parametrize("format", ["openvino", "onnx"])
 def test_the_command_prints_what_it_stores(avrl, calibrate, tmp_path, monkeypatch, format):
     """Of int8 from the checkpoint on; and nothing of what the libraries print while they trace and convert."""
-    monkeypatch.setattr(quantization, "GROUPS", 2)  # of 40, which take a minute
+    monkeypatch.setattr(quantization, "GROUPS", 2)  # of 40, which take seconds
     checkpoint = avrl("visual", "openvino", "float32")[0].model.name_or_path
     options = [option for video in calibrate[:2] for option in ("--calibrate", video)]
     done = run(checkpoint, tmp_path / "new", "--format", format, "--precision", "int8", *options)
@@ -553,8 +554,13 @@ def test_not_more_than_the_most_are_read(tmp_path, calibrate, tiny, monkeypatch)
     given = [*calibrate, *calibrate, "x.mp4", "y.mp4"]
     clips = calibration_clips(AutoProcessor.from_pretrained(tiny), (), given, Path("unused"))
     assert clips.videos == calibrate[::2] and clips.comparison == calibrate[1:2]
-    assert [len(batch) for batch in clips.calibration] == [2, 2]
-    assert clips.describe() == "4 clips of 2 videos of the user"
+    # The first and the third clip of the first video, the second one of the other: they have three.
+    begins = [[clip.frames[0].start for clip in batch] for batch in clips.calibration]
+    assert [[round(begin) for begin in batch] for batch in begins] == [[0, 2], [1]]
+    assert clips.describe() == "3 clips of 2 videos of the user"
+    monkeypatch.setattr(calibration, "MOST_CLIPS", 6)
+    clips = calibration_clips(AutoProcessor.from_pretrained(tiny), (), given, Path("unused"))
+    assert [len(batch) for batch in clips.calibration] == [3, 3]
 
 
 def test_the_test_split_is_left_out(tmp_path):
@@ -598,7 +604,7 @@ def test_without_videos_some_are_drawn_in_a_world_of_their_own(tmp_path, monkeyp
     assert set(clips.videos).isdisjoint(clips.comparison) and len(clips.comparison) == calibration.MOST_COMPARED
     for part in (clips.videos, clips.comparison):
         assert {Path(video).parent.name for video in part} == set(config.detector_spec.scenes)
-    assert re.fullmatch(r"0 clips of 12 synthetic videos", clips.describe())
+    assert re.fullmatch(r"0 clips of 8 synthetic videos", clips.describe())
     assert set(worlds) == {7100}
 
 
@@ -682,6 +688,53 @@ def test_multiplications_equal_those_of_loops():
     assert found == count
 
 
+def test_what_a_pooling_reads_is_rounded_only_where_a_convolution_after_it_needs_it():
+    model = convolutions((3, 8, 4))
+    last = next(op for op in convolutions_of(model) if op.get_friendly_name() == "conv1")
+    pooled = ops.max_pool(last.input_value(0), [1, 1], [1, 1], [0, 0], [0, 0], [3, 3])
+    last.input(0).replace_source_output(pooled.output(0))
+    quantizer = CarefulQuantizer(samples(), "out", 0.0)
+    quantized = quantization._quantized(model, quantizer.calibration_dataset, None)
+
+    def rounded(names):
+        partly = quantization._with_floating(quantized, model, names)
+        ports = [op for op in partly.get_ordered_ops() if op.get_type_name() == "FakeQuantize"]
+        return [port.get_node().get_type_name() for op in ports for port in op.output(0).get_target_inputs()]
+
+    assert rounded([]) == ["Convolution", "MaxPool"]
+    assert rounded(["conv0"]) == ["MaxPool"] and rounded(["conv1"]) == ["Convolution"]
+    assert rounded(["conv0", "conv1"]) == []
+
+
+@pytest.mark.parametrize("margin", quantization.MARGINS)
+def test_margins_widen_what_int8_reaches(margin):
+    """Numbers beyond the calibration's largest are cut off at it, times the margin."""
+    node = ops.parameter([-1, 1, 4, 4], np.float32, name="x")
+    node.output(0).set_names({"x"})
+    convolution = ops.convolution(ops.relu(node), np.ones((1, 1, 1, 1), np.float32), [1, 1], [0, 0], [0, 0], [1, 1])
+    convolution.output(0).set_names({"out"})
+    model = openvino.Model([convolution], [node], "one")
+    quantizer = CarefulQuantizer([{"x": torch.full((1, 1, 4, 4), 2.0)}], "out", 0.0)
+    quantized = quantization._quantized(model, quantizer.calibration_dataset, None)
+    wide = quantization._widened(quantized, margin)
+    (found,) = quantizer._outputs(wide, [{"x": np.full((1, 1, 4, 4), 9, np.float32)}])
+    np.testing.assert_allclose(found, 2 * margin, rtol=1e-2)
+
+
+def test_the_way_with_the_smallest_error_on_other_samples_is_taken(monkeypatch):
+    """Those that were not calibrated on have larger numbers: without a margin they would be cut off."""
+    data = [{"x": sample["x"] * (1, 1, 1.3)[number % 3]} for number, sample in enumerate(samples(9))]
+    model, errors = convolutions((3, 8)), {}
+    for margins in ((1.0,), (1.3,), (1.0, 1.3)):
+        monkeypatch.setattr(quantization, "MARGINS", margins)
+        monkeypatch.setattr(quantization, "MOST_FLOATING", 0.0)
+        quantizer = CarefulQuantizer(data, "out", 0.0)
+        found = quantizer.quantize(model, None, ExportFormat.OPENVINO)
+        others = quantizer.calibration_dataset[2::3]
+        errors[margins] = relative_error(quantizer._outputs(found, others), quantizer._outputs(model, others))
+    assert errors[1.0, 1.3] == errors[1.3,] < 0.8 * errors[1.0,]
+
+
 def test_within_the_bound_everything_is_quantized():
     quantizer = CarefulQuantizer(samples(), "out", 0.2)
     model = convolutions()
@@ -691,6 +744,21 @@ def test_within_the_bound_everything_is_quantized():
     error = relative_error(quantizer._outputs(found, every), quantizer._outputs(model, every))
     assert 1e-4 < error <= 0.2
     assert not any(map(is_quantized, convolutions_of(model)))
+
+
+# NNCF halves the range of the weights of whichever is first.
+@pytest.mark.parametrize("names", [{"conv2"}, {"conv1", "conv3"}, {"conv0", "conv1", "conv2", "conv3"}], ids=str)
+def test_what_is_left_floating_afterwards_is_as_if_it_had_never_been_quantized(monkeypatch, names):
+    quantizer, model = CarefulQuantizer(samples(), "out", 0.0), convolutions()
+    every = quantizer.calibration_dataset
+    found = quantization._with_floating(quantization._quantized(model, every, None), model, names)
+    assert {op.get_friendly_name() for op in convolutions_of(found) if not is_quantized(op)} == names
+    scope = nncf.IgnoredScope
+    monkeypatch.setattr(nncf, "IgnoredScope", lambda **options: scope(names=list(names), **options))
+    expected = quantizer._outputs(quantization._quantized(model, every, None), every)
+    np.testing.assert_allclose(quantizer._outputs(found, every), expected, rtol=1e-5, atol=1e-6)
+    if len(names) == 4:
+        np.testing.assert_array_equal(expected, quantizer._outputs(model, every))
 
 
 @pytest.mark.parametrize(("setting", "value"), [("GROUPS", 4), ("LARGE", 0)])
@@ -704,7 +772,7 @@ def test_beyond_the_bound_no_more_than_a_part_stays_floating(monkeypatch, settin
     share = sum(counts[name] for name in floating) / sum(counts.values())
     assert floating and share <= quantization.MOST_FLOATING
     expected = quantizer._outputs(model, every)
-    whole = quantization._quantized(model, [], every)
+    whole = quantization._quantized(model, every, None)
     assert relative_error(quantizer._outputs(found, every), expected) < relative_error(
         quantizer._outputs(whole, every), expected
     )
@@ -712,13 +780,14 @@ def test_beyond_the_bound_no_more_than_a_part_stays_floating(monkeypatch, settin
 
 def test_a_bound_that_some_floating_layers_reach_is_kept(monkeypatch):
     monkeypatch.setattr(quantization, "MOST_FLOATING", 1.0)
-    quantizer, model = CarefulQuantizer(samples(), "out", 0.01), convolutions()
+    quantizer, model = CarefulQuantizer(samples(6), "out", 0.01), convolutions()
     every = quantizer.calibration_dataset
-    whole = quantization._quantized(model, [], every)
-    expected = quantizer._outputs(model, every)
-    assert relative_error(quantizer._outputs(whole, every), expected) > 0.01
+    others = every[2::3]  # that are not calibrated on
+    whole = quantization._quantized(model, every, None)
+    expected = quantizer._outputs(model, others)
+    assert relative_error(quantizer._outputs(whole, others), expected) > 0.01
     found = quantizer.quantize(model, None, ExportFormat.OPENVINO)
-    assert relative_error(quantizer._outputs(found, every), expected) <= 0.01
+    assert relative_error(quantizer._outputs(found, others), expected) <= 0.01
 
 
 def test_relative_error_is_that_of_norms():

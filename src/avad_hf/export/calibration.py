@@ -13,9 +13,9 @@ from avad_hf.synthetic.world import render_world
 
 MANIFESTS = (".csv", ".jsonl", ".parquet")
 # Videos, and clips of them all, that are calibrated on at most: more change little and take minutes.
-MOST_VIDEOS, MOST_CLIPS = 12, 24
+MOST_VIDEOS, MOST_CLIPS = 8, 24
 # Videos that are compared on at most.
-MOST_COMPARED = 8
+MOST_COMPARED = 6
 # Worlds of the synthetic videos that calibrate; the demonstration model's data and tests have others.
 WORLD = 7100
 
@@ -67,10 +67,13 @@ def calibration_clips(
     # In turn, so that both halves have whatever kinds the list is sorted by.
     chosen = videos[::2][:MOST_VIDEOS]
     compared = videos[1::2][:MOST_COMPARED] or chosen
+    count = MOST_CLIPS // len(chosen)
     batches = []
-    for video in chosen if read else ():
+    for number, video in enumerate(chosen if read else ()):
         with open_media(video) as media:
-            batches.append(list(islice(processor.clips(media), MOST_CLIPS // len(chosen))))
+            clips = list(islice(processor.clips(media), 2 * count))
+        # How a video begins is not all that there is in it: where it has more, every second one.
+        batches.append(clips if len(clips) <= count else clips[number % 2 :: 2])
     return Calibration(batches, compared, chosen, is_synthetic=not given)
 
 

@@ -16,8 +16,8 @@ from avad_hf.detection.pipeline import AudioVisualAnomalyPipeline
 from avad_hf.media.sources import open_media
 from avad_hf.metrics.ranking import roc_auc
 
-# Clips of a video that are compared on at most.
-MOST_CLIPS = 30
+# Clips of all videos together that are compared on at most: in float32 each takes seconds.
+MOST_CLIPS = 12
 # Names for people of what is compared.
 NAMES = {"visual_features": "visual features", "audio_features": "sound features"}
 
@@ -90,9 +90,10 @@ def compare(
     )
     squares: dict[str, list[float]] = {}
     difference, count = 0.0, 0
+    clips_a_video = max(1, MOST_CLIPS // max(1, len(videos)))
     for video in videos:
         with open_media(video) as media, closing(processor.decode(media, 1)) as batches:
-            for batch in islice(batches, MOST_CLIPS):
+            for batch in islice(batches, clips_a_video):
                 first, second = processor.encode(batch), after.processor.encode(batch)
                 pairs = ((model, first), (after.model, second))
                 for name in sorted(NAMES.keys() & first.keys()):
