@@ -9,6 +9,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -312,7 +313,12 @@ def test_quiet_hides_bars_that_the_library_draws(tmp_path):
 
 
 def interrupted(number):
-    return lambda *arguments, **options: signal.raise_signal(number)
+    def probe(*arguments, **options):
+        signal.raise_signal(number)
+        for _ in range(3000):  # the signal's handler may run only some steps later; then it ends this
+            time.sleep(0.01)
+
+    return probe
 
 
 def raising(error):
