@@ -112,16 +112,22 @@ def test_equals_the_packages_network_on_odd_sizes(converted, golden):
     model = AutoModel.from_pretrained(converted, num_frames=17)
     clip = pixels(drawn_clip(DRAWN["odd"]))
     expected = golden["odd: map"].mean(dim=1).permute(0, 3, 1, 2)
-    for found, limit in (
-        (model(clip), 1e-5),
-        (model.for_inference(torch.float32)(clip), 1e-5),
-        (model.for_inference(torch.bfloat16)(clip), 0.03),
-    ):
+    for network in (model, model.for_inference(torch.float32)):
+        found = network(clip)
         assert found.feature_map.shape == (1, 1024, 3, 4)
-        assert error(found.feature_map[:, CHANNELS], expected) < limit
-    form = model.for_inference(torch.bfloat16)
+        assert error(found.feature_map[:, CHANNELS], expected) < 1e-5
+
+
+@torch.no_grad()
+def test_in_bfloat16_it_computes_nearly_the_same(converted):
+    """On few pixels: a processor without instructions for bfloat16 takes a hundred times as long."""
+    model = AutoModel.from_pretrained(converted, num_frames=9)
+    form, clip = model.for_inference(torch.bfloat16), pixels(drawn_clip((9, 33, 47)))
     assert not [module for module in form.modules() if isinstance(module, torch.nn.BatchNorm3d)]
-    assert error(form(clip).logits, model(clip).logits) < 0.03
+    found, expected = form(clip), model(clip)
+    assert found.feature_map.shape == (1, 1024, 2, 2)
+    assert error(found.feature_map, expected.feature_map) < 0.03
+    assert error(found.logits, expected.logits) < 0.03
 
 
 @torch.no_grad()
