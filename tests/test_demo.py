@@ -107,8 +107,8 @@ def test_the_demo_writes_everything(tmp_path, monkeypatch):
     monkeypatch.setattr("avad_hf.synthetic.world.plan_world", plan_world)  # and is put back
     monkeypatch.setattr("avad_hf.corpora.synthetic.gallery", lambda plans, path: None)
     short_videos(2.2)
-    monkeypatch.setattr("avad_hf.demo.NUM_NORMAL", 6)
-    monkeypatch.setattr("avad_hf.models.normality.fitting_normality.FEWEST_CLIPS", 4)
+    monkeypatch.setattr("avad_hf.demo.NUM_NORMAL", 4)
+    monkeypatch.setattr("avad_hf.models.normality.fitting_normality.FEWEST_CLIPS", 3)
     place = tmp_path / "demo"
     done = CliRunner().invoke(app, ["demo", "-o", str(place), "--num-videos", "4"])
     assert done.exit_code == 0, done.output
@@ -186,7 +186,11 @@ def test_the_training_script_runs(tmp_path, monkeypatch):
     monkeypatch.setattr(avad_hf, "load_dataset", small_world)
     encoders = sys.modules["synthetic_encoders"]
     fit = encoders.fit
-    monkeypatch.setattr(encoders, "fit", lambda *some: fit(*some[:4], 2, 1, 1e-3))
+
+    def fit_a_little(model, name, known, held_out, *others):
+        fit(model, name, tuple(part[:4] for part in known), held_out, 2, 1, 1e-3)
+
+    monkeypatch.setattr(encoders, "fit", fit_a_little)
     monkeypatch.setattr(script, "TrainingConfig", partial(avad_hf.TrainingConfig, epochs=1))
     script.main(tmp_path / "work", tmp_path / "model")
     made = AvacaForAnomalyDetection.from_pretrained(tmp_path / "model")
