@@ -252,11 +252,11 @@ def test_import_alone_makes_the_task_known(tiny, bikes66):
     assert warm.run(code=code, fresh=True).stdout.strip() == "3"
 
 
-def test_bfloat16(tiny, tiny_pipe, bunny):
-    expected = tiny_pipe(bunny)
+def test_bfloat16(tiny, tiny_pipe, bunny34):
+    expected = tiny_pipe(bunny34)
     found = pipeline(TASK, model=tiny, dtype=torch.bfloat16)
     assert found.processor.dtype == found.model.dtype == torch.bfloat16
-    assert scores(found(bunny)) == pytest.approx(scores(expected), abs=0.05)
+    assert scores(found(bunny34)) == pytest.approx(scores(expected), abs=0.05)
 
 
 def test_without_a_processor_given_it_says_what_to_do(tiny):

@@ -373,13 +373,11 @@ def test_a_pipeline_says_what_it_computes_in_and_why(tiny, avrl, monkeypatch, ki
 
 
 @pytest.mark.parametrize("name", ["bunny", "bikes"])
-def test_by_default_scores_of_a_trained_detector_differ_by_less_than_a_hundredth(
-    request, name, computed, has_bfloat16
-):
+def test_by_default_scores_of_a_trained_detector_differ_by_less_than_a_hundredth(real, name, computed, has_bfloat16):
     found = {}
     for dtype in (None, "float32"):
         pipe = pipeline(TASK, model=str(DEMO_MODEL), **({} if dtype is None else {"dtype": dtype}))
-        found[dtype] = scores(pipe(request.getfixturevalue(name)))
+        found[dtype] = scores(pipe(real[f"{name}.mp4"]))
         types = {torch.float32 if dtype else torch.bfloat16}
         assert computed["SlowFastModel"] == types and (name == "bikes" or computed["VggishModel"] == types)
         computed.clear()
