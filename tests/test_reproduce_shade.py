@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -207,9 +208,10 @@ def test_nothing_is_done_twice(tables, monkeypatch):
 
 
 @pytest.mark.parametrize("options", [{"fusion": "add"}, {"modality": "visual"}])
-def test_columns_are_what_they_say_whatever_the_checkpoint_is(shade, checkpoint, tmp_path, options):
+def test_columns_are_what_they_say_whatever_the_checkpoint_is(tables, shade, checkpoint, tmp_path, options):
     init_avrl(tmp_path / "new", size="tiny", **options)
     (tmp_path / "new" / "processor_config.json").write_text((checkpoint / "processor_config.json").read_text())
+    shutil.copytree(tables[0] / "features", tmp_path / "out" / "features")  # the processor is the same
     settings = {"seeds": (0,), "settings": {"epochs": 1}, "studies": ["modality", "fusion"]}
     reproduce_shade(tmp_path / "out", model=tmp_path / "new", data_dir=shade, **settings)
     for name in (*MODALITIES, *FUSIONS[1:]):
