@@ -5,8 +5,8 @@ import re
 import shutil
 import signal
 import socket
-import subprocess
 import sys
+import time
 import tomllib
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,11 +26,19 @@ from avad_hf.hub.space import check_requirement, push_space
 from avad_hf.media.decode import MediaError
 from avad_hf.report.result import MOST_EVENTS, result_part
 
+from . import warm
+from .short_clips import beginning
+
 ROOT = Path(__file__).parents[1]
 CHROMIUM = shutil.which("chromium")
-# Runs the command, and prints whatever it connects to, or asks for the address of, outside of this computer.
-RUN = """
-import sys
+# Runs the command with examples of three seconds, and prints whatever it connects to, or asks for the address of,
+# outside of this computer.
+RUN = f"""
+import sys, tempfile
+sys.path.insert(1, {str(ROOT)!r})
+from tests import warm
+warm.short_videos(3.0)
+tempfile.tempdir = None  # which is this process's own
 def watch(event, arguments):
     if event == "socket.getaddrinfo":
         host = arguments[0]
@@ -42,26 +50,26 @@ def watch(event, arguments):
         print("OUTSIDE", host, flush=True)
 sys.addaudithook(watch)
 from avad_hf.cli import app
-app()
+app(["app"])
 """
 
 
 @contextmanager
-def served(folder, *arguments):
+def served(folder):
     """The address of the page of `avad-hf app`, in a process that is asked to end."""
-    environment = os.environ | {"TMPDIR": str(folder), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        [sys.executable, "-c", RUN, "app", *arguments], stdout=subprocess.PIPE, text=True, env=environment
-    )
+    process = warm.start(code=RUN, env={"TMPDIR": str(folder)})
     try:
-        yield process, re.search(r"http://\S+/", process.stdout.readline())[0]
+        deadline = time.monotonic() + 120
+        while "\n" not in process.stdout and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        (address,) = re.findall(r"http://\S+/", process.stdout)
+        yield process, address
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 143
-        assert process.stdout.read() == ""  # it connected to nothing outside
+        assert process.stdout.count("\n") == 1  # it connected to nothing outside
     finally:
-        process.kill()
+        process.send_signal(signal.SIGKILL)
         process.wait()
-        process.stdout.close()
 
 
 @contextmanager
@@ -109,9 +117,9 @@ def test_a_person_uses_the_page(tmp_path, bunny):
         assert listening and set(listening) == {"127.0.0.1"}
 
         # A real video, whose timeline is seen whole and in the size in which it was drawn.
-        upload(page, bunny)
+        upload(page, beginning(bunny, tmp_path / "bigbuckbunny.mp4", 34))
         said = find(page)
-        assert "not judged: highest score" in said and "bigbuckbunny.mp4: 5 clips, 5.28 s, with sound" in said
+        assert "not judged: highest score" in said and "bigbuckbunny.mp4: 2 clips, 1.36 s, with sound" in said
         assert NOT_JUDGED in said and "damaged" not in said
         box, frame = page.locator(".found img").bounding_box(), page.locator(".found .scroll").first.bounding_box()
         assert box["width"] > 1100 and box["x"] >= 0 and box["x"] + box["width"] <= 1280
