@@ -77,11 +77,18 @@ NAMED = ("models", "reproduce", "registration.py")
 NAMES_FILES = "features/published/layouts.py"
 
 
+@cache
+def tree_of(path: Path) -> ast.Module:
+    """The code of a file; most rules look at all files."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
 def imported_modules(path: Path) -> set[str]:
     """Dotted names of our own modules that a file imports, relative imports resolved."""
     package = path.relative_to(PACKAGE.parent).with_suffix("").parts[:-1]
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -141,9 +148,9 @@ def docstrings(tree: ast.AST) -> set[int]:
     }
 
 
-def named_architectures(source: str) -> list[str]:
+def named_architectures(tree: ast.Module) -> list[str]:
     """Architectures that code names: in names, attributes, imports, and strings that are no docstrings."""
-    tree, known = ast.parse(source), architecture_names()
+    known = architecture_names()
     described = docstrings(tree)
     found = []
     for node in ast.walk(tree):
@@ -170,7 +177,7 @@ def test_what_an_architecture_is_its_own_folder_says():
     for path in sorted(PACKAGE.rglob("*.py")):
         name = path.relative_to(PACKAGE)
         if name.parts[0] not in NAMED and name.as_posix() != NAMES_FILES:
-            assert named_architectures(path.read_text(encoding="utf-8")) == [], name
+            assert named_architectures(tree_of(path)) == [], name
 
 
 @pytest.mark.parametrize(
@@ -186,19 +193,17 @@ def test_what_an_architecture_is_its_own_folder_says():
     ],
 )
 def test_the_rule_sees_names(source):
-    assert named_architectures(source)
+    assert named_architectures(ast.parse(source))
 
 
 def test_the_rule_leaves_docstrings_and_other_words_alone():
-    assert (
-        named_architectures('"""AVACA and AVRL."""\n\ndef vary():\n    """Of SlowFast."""\n    return "slow, fast"')
-        == []
-    )
+    source = '"""AVACA and AVRL."""\n\ndef vary():\n    """Of SlowFast."""\n    return "slow, fast"'
+    assert named_architectures(ast.parse(source)) == []
 
 
 def test_relative_imports_have_one_dot():
     for path in PACKAGE.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(tree_of(path)):
             assert not isinstance(node, ast.ImportFrom) or node.level < 2, f"{path}:{node.lineno}"
 
 
@@ -238,7 +243,7 @@ def test_every_dependency_is_imported():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     imported = set()
     for path in PACKAGE.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.Import):
                 imported |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level:
