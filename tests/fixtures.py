@@ -65,10 +65,12 @@ def tiny(tmp_path_factory) -> str:
 
 
 @pytest.fixture(scope="session")
-def base(tmp_path_factory) -> str:
-    """An untrained checkpoint of the published architecture (430 MB)."""
-    folder = tmp_path_factory.mktemp("checkpoints") / "base"
-    init_avaca(folder, size="base")
+def base(shared) -> str:
+    """An untrained checkpoint of the published architecture (430 MB), made once."""
+    folder = shared / "base"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            init_avaca(folder, size="base")
     return str(folder)
 
 

@@ -54,15 +54,13 @@ def test_result_of_a_real_clip(tiny_pipe, bunny):
     assert [warning for warning in result["warnings"] if "Untrained detector" in warning]
 
 
-def test_base_checkpoint_on_real_clips(base, bunny, bikes, tmp_path):
-    """The published architecture, from file to scores."""
-    beginnings = [beginning(bunny, tmp_path / "bunny.mp4", 32), beginning(bikes, tmp_path / "bikes.mp4", 30)]
+def test_base_checkpoint_on_a_real_clip(base, bunny, tmp_path):
+    """The published architecture, from file to score."""
     pipe = pipeline(TASK, model=base)
     assert pipe.processor.video_encoder.config.hidden_size == 2304
-    heard, unheard = pipe(beginnings)
-    assert (len(heard["clips"]), heard["has_audio"]) == (1, True)
-    assert (len(unheard["clips"]), unheard["has_audio"]) == (1, False)
-    assert np.isfinite(scores(heard) + scores(unheard)).all()
+    result = pipe(beginning(bunny, tmp_path / "bunny.mp4", 32))
+    assert (len(result["clips"]), result["has_audio"]) == (1, True)
+    assert np.isfinite(scores(result)).all()
 
 
 def test_lists_and_batches_equal_single_videos(tmp_path, tiny_pipe, bunny34, bikes66):
