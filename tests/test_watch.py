@@ -2,7 +2,6 @@
 
 import json
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -39,6 +38,7 @@ from avad_hf.watching.settings import (
 from avad_hf.watching.starting import _make_room as make_room_for
 from avad_hf.watching.starting import started
 from avad_hf.watching.watcher import Eye, Watcher
+from tests import warm
 from tests.live_servers import http_camera, needs_rtsp, rtsp_server, wait_until
 from tests.media_files import frame_times, sound, write_media
 from tests.named_encoders import naming_processor
@@ -229,35 +229,19 @@ def test_a_gap_closes_what_is_open(tiny_pipe, street, tmp_path, quick, monkeypat
 def test_the_command_watches_a_camera_and_ends_by_sigterm(tiny, street, tmp_path):
     with rtsp_server(street=street) as server:
         url = server.url("street", "user:secret@")
-        command = [sys.executable, "-m", "avad_hf.cli", "watch", url, "--model", tiny, "--threshold", "0"]
-        process = subprocess.Popen(
-            [*command, "--evidence", str(tmp_path / "evidence"), "--port", "0"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        lines, notes = [], []
-        readers = [
-            threading.Thread(target=lambda: lines.extend(iter(process.stdout.readline, ""))),
-            threading.Thread(target=lambda: notes.extend(iter(process.stderr.readline, ""))),
-        ]
-        for reader in readers:
-            reader.start()
-        wait_until(lambda: len(lines) > 3, 60)
+        command = ["-m", "avad_hf.cli", "watch", url, "--model", tiny, "--threshold", "0"]
+        process = warm.start(*command, "--evidence", tmp_path / "evidence", "--port", "0")
+        wait_until(lambda: process.stdout.count("\n") > 3, 60)
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 143
-        for reader in readers:
-            reader.join(10)
-        process.stdout.close()
-        process.stderr.close()
-    records = [json.loads(line) for line in lines]
+    records = [json.loads(line) for line in process.stdout.splitlines()]
     assert {"clip", "event"} <= {record["type"] for record in records}
     closed = [record for record in records if record["type"] == "event" and record["state"] == "closed"]
     assert closed and (tmp_path / "evidence" / closed[-1]["evidence"]["clip"]).is_file()
     lags = [record["lag"] for record in records if record["type"] == "clip"]
     assert all(-0.5 < lag < 20 for lag in lags)
-    assert "secret" not in "".join(lines + notes)
-    assert any("http://127.0.0.1:" in note for note in notes)
+    assert "secret" not in process.stdout + process.stderr
+    assert "http://127.0.0.1:" in process.stderr
     for path in Path(tmp_path / "evidence").rglob("*.json"):
         assert "secret" not in path.read_text()
 
