@@ -71,7 +71,7 @@ def inputs(network: nn.Module, batch: int = 2, seed: int = 0, side: int | None =
             made[name] = draw(batch, 5, width, 2, 3) if name == "visual_features" else draw(batch, 5, 6, width)
         made["clip_mask"] = torch.ones(batch, 5, dtype=torch.bool)
     if network.main_input_name == "pixel_values_videos":
-        side = side or getattr(config, "short_side", 64)
+        side = side or min(64, getattr(config, "short_side", 64))
         made["pixel_values_videos"] = draw(batch, getattr(config, "num_frames", 8), 3, side, side + 32)
     if "input_features" in names:
         sound = getattr(config, "audio_config", config)
