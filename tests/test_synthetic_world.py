@@ -204,7 +204,7 @@ def test_every_anomaly_is_seen_at_the_crossing_and_less_in_the_underpass():
     for scene in ("crossing", "underpass"):
         changes = []
         for plan in map(bright, one_of_each(scene)):
-            pairs = [(frame(plan, t), frame(plan, t, with_event=False)) for t in event_times(plan, 6)]
+            pairs = [(frame(plan, t), frame(plan, t, with_event=False)) for t in event_times(plan, 3)]
             changes.append(np.mean([np.abs(with_it - without).mean() for with_it, without in pairs]))
         seen[scene] = np.array(changes)
     assert (seen["crossing"] > 0.05).all()
@@ -218,7 +218,7 @@ def test_on_the_avenue_anomalies_are_large_and_hardly_heard():
     for scene in ("crossing", "avenue"):
         shares[scene], found = [], []
         for plan in map(bright, one_of_each(scene)):
-            pairs = [(frame(plan, t), frame(plan, t, with_event=False)) for t in event_times(plan, 6)[2:]]
+            pairs = [(frame(plan, t), frame(plan, t, with_event=False)) for t in event_times(plan, 6)[2::2]]
             changed = [(np.abs(with_it - without).max(axis=2) > 12).mean() for with_it, without in pairs]
             shares[scene].append(max(changed))
             background, event = world.clip_sound(plan)

@@ -295,7 +295,7 @@ def test_early_stopping_and_the_plateau_schedule(store, tmp_path):
     found = run(store, tmp_path / "run", epochs=80, patience=3, learning_rate=1e-2, scheduler="constant")
     assert found.epochs == found.best_epoch + 3 < 80
     settings = {"scheduler": "reduce_lr_on_plateau", "optimizer": "sgd", "learning_rate": 1e-6}
-    run(store, tmp_path / "plateau", epochs=60, patience=None, min_learning_rate=1e-8, momentum=0.0, **settings)
+    run(store, tmp_path / "plateau", epochs=36, patience=None, min_learning_rate=1e-8, momentum=0.0, **settings)
     rates = [epoch["learning_rate"] for epoch in history_of(tmp_path / "plateau")]
     assert rates[0] == 1e-6
     assert rates == sorted(rates, reverse=True)
