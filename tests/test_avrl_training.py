@@ -395,7 +395,7 @@ def test_accumulated_batches_weigh_as_much_as_whole_ones(store, tmp_path):
 # Figures
 
 
-def test_figures_are_those_of_scikit_learn(trained, store, tmp_path):
+def test_figures_are_those_of_scikit_learn(trained, store, tmp_path, undrawn):
     model = AvrlForVideoClassification.from_pretrained(trained[1])
     data = FeatureDataset(store, "test")
     found = evaluate(model, data, num_resamples=50)

@@ -159,7 +159,7 @@ def test_a_few_lines_by_hand_are_enough(here):
 # Folders in results/
 
 
-def test_runs_without_output_are_numbered_and_latest_is_the_last(here, planted):
+def test_runs_without_output_are_numbered_and_latest_is_the_last(here, planted, undrawn):
     Path("run.toml").write_text(f'data = "{planted}"\narchitecture = "avaca"\nepochs = 1\nbatch_size = 8\n')
     assert "There is no run in results to resume" in run("train", "--config", "run.toml", "--resume", code=2).stderr
     done = run("train", "--config", "run.toml", "--json", "train.json")

@@ -189,7 +189,7 @@ def test_recordings_are_never_on_both_sides(store, tmp_path):
     assert [one.name for one in divisions(FeatureDataset(fixed), (0,), None)] == ["seed0"]
 
 
-def test_folds_of_a_seed_are_added_up(store, tmp_path):
+def test_folds_of_a_seed_are_added_up(store, tmp_path, undrawn):
     grouped = edited(store, tmp_path / "grouped", lambda number, row: row | {"group": f"camera {number // 2}"})
     settings = SETTINGS | {"seeds": (0,), "rates": (), "settings": {"epochs": 1}}
     found = compare(grouped, tmp_path / "out", DETECTORS[1:], num_folds=2, num_workers=1, **settings)
@@ -260,7 +260,7 @@ def test_the_command(store, compared, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
-def test_features_are_standardised_by_the_training_videos(store, compared, tmp_path):
+def test_features_are_standardised_by_the_training_videos(store, compared, tmp_path, undrawn):
     settings = SETTINGS | {"seeds": (0,), "rates": (1e-3,), "standardise": True}
     found = compare(store, tmp_path, ["gaussian", DETECTORS[1]], num_workers=1, **settings)
     assert "mean 0 and deviation 1 over training videos" in found.markdown

@@ -930,7 +930,7 @@ def test_the_command_writes_figures_scores_and_a_report(store, model, checkpoint
     assert f"Report: {tmp_path / 'out' / 'report.html'}" in output
 
 
-def test_the_options_of_the_command(store, model, checkpoint, tmp_path):
+def test_the_options_of_the_command(store, model, checkpoint, tmp_path, undrawn):
     options = {"threshold": 0.3, "audio_path": "zeroed", "video_rule": "mean", "tail": "pad_gt_last", "batch_size": 3}
     given = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", value)]
     output = run(checkpoint, store, "-o", tmp_path, "--split", "all", "--scene", "yard", *given)
@@ -945,7 +945,7 @@ def test_the_options_of_the_command(store, model, checkpoint, tmp_path):
     assert scored != [row["id"] for row in FeatureDataset(store, "validation").rows]
 
 
-def test_the_command_says_what_is_not_defined(store, checkpoint, tmp_path):
+def test_the_command_says_what_is_not_defined(store, checkpoint, tmp_path, undrawn):
     def normal(row):
         return None if row["anomaly"] else row
 

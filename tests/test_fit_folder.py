@@ -147,7 +147,7 @@ def test_the_same_command_skips_what_is_done(fitted, flat, monkeypatch, options)
     assert "1 videos of" in said(done) and "are not in manifest.csv, first broken.mp4" in said(done)
 
 
-def test_other_settings_are_named(fitted, flat, tmp_path, options):
+def test_other_settings_are_named(fitted, flat, tmp_path, options, undrawn):
     _, _, output = fitted
     done = run(flat, "-o", output, *options, "--alarms-per-day", 3, "--contamination", 0.1, code=2)
     for words in (
@@ -189,14 +189,14 @@ def test_with_labels_a_detector_is_trained_and_evaluated(trained):
     assert f"Detector: avad-hf detect VIDEO --model {output / 'model'}" in done.stdout.replace("\n", " ")
 
 
-def test_training_is_not_done_again(trained, classes):
+def test_training_is_not_done_again(trained, classes, undrawn):
     _, _, output = trained
     weights = (output / "model" / "model.safetensors").stat().st_mtime_ns
     run(classes, "-o", output, *PLAIN, "--normal", "quiet")
     assert (output / "model" / "model.safetensors").stat().st_mtime_ns == weights
 
 
-def test_a_method_fits_to_the_normal_training_videos(trained, classes, tmp_path, monkeypatch):
+def test_a_method_fits_to_the_normal_training_videos(trained, classes, tmp_path, monkeypatch, undrawn):
     _, document, output = trained
     shutil.copytree(output / FEATURES, tmp_path / "out" / FEATURES)
     method, chosen = next(iter(architectures("fit"))), {}
@@ -284,7 +284,7 @@ def test_folders_that_are_no_classes_must_be_called_so(flat, tmp_path):
     assert job.failed[0]["id"] == "gate/2026-01/broken.mp4"
 
 
-def test_encoders_are_kept_beside_the_results(tiny, tmp_path):
+def test_encoders_are_kept_beside_the_results(tiny, tmp_path, undrawn):
     job, encoders = Job(tmp_path, print, None), (f"{tiny}/video_encoder", f"{tiny}/audio_encoder")
     first = get_processor(job, None, *encoders, learns=False)
     assert not (tmp_path / "encoders" / "config.json").exists()
@@ -317,7 +317,7 @@ def test_bad_input_is_refused(tmp_path, classes, fitted, flat):
         fit_folder(classes, tmp_path / "out", model=fitted[2] / "model", normal=["quiet"])
 
 
-def test_too_few_labels_say_what_to_do(classes, tmp_path):
+def test_too_few_labels_say_what_to_do(classes, tmp_path, undrawn):
     for name in ("quiet", "odd"):
         (tmp_path / "few" / name).mkdir(parents=True)
         for video in sorted((classes / name).iterdir())[:2]:

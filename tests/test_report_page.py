@@ -171,7 +171,7 @@ def test_page_of_an_evaluation(tmp_path):
     assert "Untrained <weights>." in page.text.split("Ranking")[0]
 
 
-def test_page_needs_nothing_else(tmp_path):
+def test_page_needs_nothing_else(tmp_path, undrawn):
     page = written(many(20), tmp_path)
     assert page.tags[0] == ("html", {"lang": "en"}) and ("meta", {"charset": "utf-8"}) in page.tags
     assert not {"script", "link", "iframe", "object", "base"} & {tag for tag, _ in page.tags}
@@ -238,7 +238,7 @@ def test_timeline_shades_labelled_stretches_and_follows_the_score():
     assert heights[0] > heights[1] + 40  # a higher score stands higher
 
 
-def test_worst_videos_in_order(tmp_path):
+def test_worst_videos_in_order(tmp_path, undrawn):
     scores = {"n1": 0.55, "n2": 0.95, "n3": 0.5, "n4": 0.4, "n5": 0.7, "a1": 0.3, "a2": 0.1, "a3": 0.9, "a4": 0.49}
     videos = [video(name, int(name[0] == "a"), [0.05, score]) for name, score in scores.items()]
     page = written(videos, tmp_path, num_worst=3)
@@ -253,7 +253,7 @@ def test_worst_videos_in_order(tmp_path):
     assert "highest 0.9500 at 1.3 s" in alts[0]
 
 
-def test_no_false_alarms_and_no_misses_are_said(tmp_path):
+def test_no_false_alarms_and_no_misses_are_said(tmp_path, undrawn):
     videos = [video("n1", 0, [0.1]), video("n2", 0, [0.2]), video("a1", 1, [0.8]), video("a2", 1, [0.7], stretches=[])]
     page = written(videos, tmp_path)
     alarms, misses = page.sections["Worst false alarms"], page.sections["Worst misses"]
@@ -309,7 +309,7 @@ def test_one_class_only(tmp_path, anomaly, only, missing, number):
     assert not re.search(r"\b(nan|None|inf)\b", page.text)
 
 
-def test_scene_of_one_class_and_too_few_videos_for_an_interval(tmp_path):
+def test_scene_of_one_class_and_too_few_videos_for_an_interval(tmp_path, undrawn):
     videos = [video("a", 0, [0.2], scene=None), video("b", 1, [0.6], scene="x"), video("c", 0, [0.1], scene="x")]
     figures = figures_of(videos)
     figures["video"]["roc_auc_interval_95"] = [None, None]
@@ -322,7 +322,7 @@ def test_scene_of_one_class_and_too_few_videos_for_an_interval(tmp_path):
     assert "95% interval" not in written(videos, tmp_path, num_resamples=0).text
 
 
-def test_classes_come_worst_first_with_their_bars(tmp_path):
+def test_classes_come_worst_first_with_their_bars(tmp_path, undrawn):
     names = [f"class {index:02d} {'x' * 40}" for index in range(13)]
     videos = [video(f"n{i}", 0, [i / 20]) for i in range(13)]
     videos += [video(f"a{i}", 1, [i / 20 + 0.01], name) for i, name in enumerate(names)]
@@ -359,7 +359,7 @@ def test_what_does_not_belong_together_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_failed_page_leaves_the_old_one(tmp_path, monkeypatch):
+def test_a_failed_page_leaves_the_old_one(tmp_path, undrawn, monkeypatch):
     before = written(many(4), tmp_path).source
     with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
         patch.setattr("os.replace", lambda *paths: 1 / 0)

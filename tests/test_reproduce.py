@@ -151,7 +151,7 @@ def test_cells_of_other_settings_are_not_taken_for_these(tables, processor):
     assert (place / "tables.md").read_text(encoding="utf-8") == before
 
 
-def test_shanghaitech_counts_frames_without_sound(media, processor, tmp_path, monkeypatch):
+def test_shanghaitech_counts_frames_without_sound(media, processor, tmp_path, monkeypatch, undrawn):
     assert set(avaca.OTHERS) == {"arnet", "mist", "rtfm", "s3r", "urdmu", "bnwvad"}
     monkeypatch.setattr(avaca, "OTHERS", ("arnet", "mist"))  # the quickest
     # In this process: others take seconds to begin. `test_compare.py` has several.
