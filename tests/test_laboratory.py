@@ -12,7 +12,7 @@ from .laboratory.judge import Verdict, judge, judge_undamaged
 from .laboratory.originals import BY_NAME, ORIGINALS
 from .laboratory.runner import Runner, warm_runner
 
-SEED, NUM_CASES = 7, 60
+SEED, NUM_CASES = 7, 40
 
 
 @pytest.fixture(scope="module")
