@@ -59,7 +59,7 @@ def test_measures_what_is_there_and_says_what_is_not(tmp_path, tiny, bunny, monk
     monkeypatch.setattr(run, "exported", exported)
     monkeypatch.setattr(memory, "subprocess", SimpleNamespace(run=warm_process))
     names = "torch-float32,torch-bfloat16,openvino-int8,onnx-float32"
-    # Of few pixels: processors without instructions for bfloat16 take long for it.
+    # It reads few pixels: processors without instructions for bfloat16 take long for it.
     small = shutil.copytree(tiny, tmp_path / "small")
     AvacaProcessor.from_pretrained(tiny, size=40).save_pretrained(small)
     other = shutil.copytree(small, tmp_path / "other")
