@@ -354,7 +354,11 @@ def raising(error):
 def test_exit_status(corpus, monkeypatch, arguments, patched, code, words):
     if patched is not None:
         monkeypatch.setattr(corpora_scan, *patched)
-    done = runner.invoke(app, arguments)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # which shells ignore in what runs in background
+    try:
+        done = runner.invoke(app, arguments)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert done.exit_code == code, done.output
     assert words in folded(done.output)
     assert not Path("results").exists()

@@ -120,6 +120,8 @@ def start(
     request = {"command": [str(part) for part in command], "code": code, "cwd": str(cwd or os.getcwd())}
     request |= {"env": hub or os.environ | (env or {}), "settings": settings}
     request |= {"stdout": f"{folder}/stdout", "stderr": f"{folder}/stderr"}
+    for name in ("stdout", "stderr"):  # that can be read before the process has begun
+        Path(request[name]).touch()
     return Process(_server(), request)
 
 
