@@ -117,6 +117,32 @@ def test_all_items_in_their_order_and_never_more_at_once(lengths, at_once, depth
         assert [event[1] for event in events if event[0] == "begun"] == list(range(len(lengths)))
 
 
+@pytest.mark.parametrize("most", [1, 2, 3, 9])
+def test_what_waits_comes_in_groups_of_at_most_so_many(most):
+    """Once each of three generators waits for the reader, it gets an item of each, up to so many."""
+    made = threading.Semaphore(0)
+
+    def items(number):
+        for item in range(4):
+            made.release()
+            yield number, item
+
+    with closing(ahead.read_waiting(map(items, range(3)), at_once=3, depth=1, most=most)) as groups:
+        taken = [next(groups)]
+        for _ in range(len(taken[0]) + 6):  # of each one item waits, and one is made
+            assert made.acquire(timeout=60)
+        time.sleep(0.05)
+        taken.append(next(groups))
+        assert len(taken[1]) == min(most, 3) and len({number for number, _, _ in taken[1]}) == len(taken[1])
+        taken += groups
+    assert all(0 < len(group) <= most for group in taken)
+    entries = [entry for group in taken for entry in group]
+    for number in range(3):
+        own = [(item, error) for one, item, error in entries if one == number]
+        assert [item for item, _ in own[:-1]] == [(number, item) for item in range(4)]
+        assert isinstance(own[-1][1], StopIteration)
+
+
 @pytest.mark.parametrize("at_once", [1, 2, 5])
 def test_so_many_run_at_the_same_time(at_once):
     """Each waits for all others before it gives anything."""

@@ -391,6 +391,33 @@ def test_another_audio_encoder_hears_anew(tmp_path, tiny, heard):
     assert torch.equal(features[0], features[-1])
 
 
+def test_clips_of_several_videos_are_seen_together(tmp_path, tiny, bunny70, bikes34, monkeypatch):
+    """Those of one size, in one call; sounds of equal times are of different videos."""
+    processor = AvacaProcessor.from_pretrained(tiny)
+    paths, batches = [bunny70, sounding(tmp_path, 70), bikes34, sounding(tmp_path, 64)], []
+    for path in paths:
+        with open_media(path) as media:
+            batches.append(list(processor.clips(media)))
+    expected = [processor.encode(batch) for batch in batches]
+    sizes, see = [], AvacaProcessor.see
+
+    def noting(self, pixels):
+        sizes.append(len(pixels) // 32)
+        return see(self, pixels)
+
+    monkeypatch.setattr(AvacaProcessor, "see", noting)
+    # Frames that were not heard before.
+    fresh = [[replace(clip, frames=tuple(map(replace, clip.frames))) for clip in batch] for batch in batches]
+    found = [features for features, _ in processor.encode_together(fresh)]
+    shapes = {tuple(batch[0].frames[0].pixels.shape) for batch in batches}
+    assert sum(sizes) == sum(map(len, batches)) and len(sizes) == len(shapes) < len(paths)
+    for one, other in zip(found, expected, strict=True):
+        assert one.keys() == other.keys()
+        for name, values in other.items():
+            torch.testing.assert_close(one[name], values, rtol=1e-5, atol=1e-5)
+    assert [bool(one["has_audio"]) for one in found] == [True, True, False, True]
+
+
 def test_embeddings_live_no_longer_than_their_frames(tmp_path, tiny):
     processor = AvacaProcessor.from_pretrained(tiny, clip_stride=8)
     clips = 0

@@ -130,6 +130,40 @@ def test_cameras_share_the_networks_and_none_waits_for_another(tiny_pipe, street
     assert all(record.sound_db is None for record in records if record.number == 1)
 
 
+@pytest.mark.parametrize("describe", [False, True])
+def test_clips_that_wait_go_through_the_encoder_together(street, bikes, tmp_path, monkeypatch, describe):
+    """Where the networks compute on a GPU; here it is said so of a CPU. Scores and words are those of the file."""
+    monkeypatch.setattr("avad_hf.detection.live._most_together", lambda watched: 4)
+    pipe = detector(naming_processor())
+    names = ("street", "again", "bikes", "still")
+    paths = {name: bikes if name == "bikes" else street for name in names}
+    offline = {name: pipe(paths[name], threshold=0.0, describe=describe)["clips"] for name in ("street", "bikes")}
+    sizes, encode_together = [], type(pipe.processor).encode_together
+
+    def noting(self, batches):
+        sizes.append(len(batches))
+        return encode_together(self, batches)
+
+    monkeypatch.setattr(type(pipe.processor), "encode_together", noting)
+    watched = [
+        Watched(camera(paths[name], name), pipe, threshold=0.0, describe=describe, gate=name == "still")
+        for name in names
+    ]
+    records = [record for record in live(watched) if isinstance(record, LiveClip)]
+    for number, name in enumerate(names[:3]):
+        found = [record.clip for record in records if record.number == number]
+        wanted = offline["bikes" if name == "bikes" else "street"]
+        assert [one.score for one in found] == pytest.approx([clip["score"] for clip in wanted], abs=1e-6)
+        if describe:
+            words = [(one["label"], one["score"]) for clip in found for one in clip.seen + (clip.heard or [])]
+            expected = [
+                (one["label"], one["score"]) for clip in wanted for one in clip["seen"] + (clip["heard"] or [])
+            ]
+            assert [label for label, _ in words] == [label for label, _ in expected]
+            assert [score for _, score in words] == pytest.approx([score for _, score in expected], abs=2e-6)
+    assert sizes and max(sizes) <= 3  # what has a gate goes by itself
+
+
 def test_a_source_that_cannot_be_decoded_is_a_gap_and_the_others_go_on(tiny_pipe, street, tmp_path):
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"no video at all" * 100)

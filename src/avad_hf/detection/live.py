@@ -6,11 +6,12 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 from torch import Tensor
 
-from avad_hf.media.ahead import read_together
+from avad_hf.media.ahead import read_waiting
 from avad_hf.media.cameras import Camera
 from avad_hf.media.clips import Frame, deciding_clips
 from avad_hf.media.errors import MediaError
@@ -22,7 +23,7 @@ from .context import ClipContext, Piece
 from .describe import Description, classes_of
 from .events import ScoredClip, with_label
 from .explaining import Explainer
-from .one_video import Notes
+from .one_video import Encoded, Notes
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +31,8 @@ logger = logging.getLogger(__name__)
 TICK_S = 1.0
 # Clips by whose lengths a shorter one is told, at the end of a segment: more change the median little.
 NUM_LENGTHS = 9
+# Cameras whose next clips go through a GPU together at most.
+MOST_TOGETHER = 8
 
 
 @dataclass(frozen=True)
@@ -138,8 +141,8 @@ def live(watched: Sequence[Watched]) -> Generator[LiveClip | LiveGap | LiveTick,
     """
     states: dict[int, _SegmentScores] = {}
     # Cameras are stopped first: threads that wait for them end then.
-    with closing(_batches(watched)) as entries, _stopping(watched):
-        for number, entry, ended in entries:
+    with closing(_groups(watched)) as groups, _stopping(watched):
+        for number, entry, ended, encoded in chain.from_iterable(_encoded(watched, group) for group in groups):
             if entry is None:
                 if ended is not None and not isinstance(ended, StopIteration):
                     raise ended
@@ -152,7 +155,7 @@ def live(watched: Sequence[Watched]) -> Generator[LiveClip | LiveGap | LiveTick,
             try:
                 if number not in states or states[number].segment is not segment:
                     states[number] = _SegmentScores(one, number, segment)
-                yield from states[number].end() if batch is None else states[number].add(batch, picture)
+                yield from states[number].end() if batch is None else states[number].add(batch, picture, encoded)
             except MediaError as error:
                 logger.warning("%s: %s", one.camera.name, error)
             if batch is None:
@@ -160,10 +163,31 @@ def live(watched: Sequence[Watched]) -> Generator[LiveClip | LiveGap | LiveTick,
                 yield LiveGap(number, segment, segment.feed.ended or "over", found.new_reasons)
 
 
-def _batches(watched: Sequence[Watched]) -> Any:
+def _groups(watched: Sequence[Watched]) -> Any:
     running = set(range(len(watched)))
     readers = [_decoded(one, number, running) for number, one in enumerate(watched)]
-    return read_together([*readers, _ticks(running)], at_once=len(watched) + 1, depth=1)
+    return read_waiting([*readers, _ticks(running)], at_once=len(watched) + 1, depth=1, most=_most_together(watched))
+
+
+def _most_together(watched: Sequence[Watched]) -> int:
+    """How many clips are computed at once: one keeps a CPU busy, and not a GPU."""
+    return MOST_TOGETHER if any(one.pipe.device.type == "cuda" for one in watched) else 1
+
+
+def _encoded(watched: Sequence[Watched], group: Sequence[tuple]) -> Iterator[tuple[int, Any, Any, Encoded | None]]:
+    """The entries of a group, with what is computed of clips of cameras that share a detector."""
+    sharing: dict[int, list[int]] = {}
+    for place, (number, entry, _) in enumerate(group):
+        if isinstance(entry, tuple) and entry[1] is not None and not watched[number].gate:
+            sharing.setdefault(id(watched[number].pipe), []).append(place)
+    encoded: dict[int, Encoded] = {}
+    for places in sharing.values():
+        if len(places) > 1:
+            processor = watched[group[places[0]][0]].pipe.processor
+            found = processor.encode_together([group[place][1][1] for place in places])
+            encoded |= dict(zip(places, found, strict=True))
+    for place, (number, entry, ended) in enumerate(group):
+        yield number, entry, ended, encoded.get(place)
 
 
 def _ticks(running: set[int]) -> Iterator[LiveTick]:
@@ -230,13 +254,13 @@ class _SegmentScores:
         self.classes = classes_of(one.pipe.processor) if one.describe else None
         self.lengths: deque[float] = deque(maxlen=NUM_LENGTHS)
 
-    def add(self, batch: Any, picture: Tensor | None) -> Iterator[LiveClip]:
-        """Take the next clip."""
+    def add(self, batch: Any, picture: Tensor | None, encoded: Encoded | None) -> Iterator[LiveClip]:
+        """Take the next clip; `encoded` as of the pipeline's `encode`."""
         # What is said of one clip is no business of the next: nothing grows.
         description = None if self.classes is None else Description(self.classes)
         gate = self.notes.gate
         num_reused = 0 if gate is None else gate.reused["pictures"]
-        features = self.one.pipe.encode(batch, Notes(description, self.notes.explainer, gate))
+        features = self.one.pipe.encode(batch, Notes(description, self.notes.explainer, gate), encoded)
         self.pictures.append((picture, gate is not None and gate.reused["pictures"] > num_reused))
         if description is not None:
             self.names.extend(description.clips)

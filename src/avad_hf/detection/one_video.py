@@ -5,12 +5,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
+from transformers import BatchFeature
 
 from avad_hf.media.sources import Media
 
 from .context import ClipContext, Piece
 from .describe import Description
 from .explaining import Explainer
+
+# Features of some clips, and the probabilities of what is seen and heard in them.
+Encoded = tuple[BatchFeature, Mapping[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -76,4 +80,4 @@ class ScoredVideo:
         self.chunks += [self.pipe.forward({"piece": piece, **beside}, **self.forward) for piece in pieces]
 
 
-__all__ = ["Notes", "ScoredVideo"]
+__all__ = ["Encoded", "Notes", "ScoredVideo"]

@@ -24,7 +24,7 @@ from .context import ClipContext, Piece
 from .describe import Description, classes_of, left_out
 from .events import ScoredClip, detect_events, reused_in_words
 from .explaining import Explainer
-from .one_video import Notes, ScoredVideo
+from .one_video import Encoded, Notes, ScoredVideo
 from .options import check_audio_path, check_scene, check_threshold, refuse_unknown, scene_for, why_no_processor
 from .together import gives_videos, interleave
 
@@ -284,13 +284,20 @@ class AudioVisualAnomalyPipeline(PushedWithCard, ChunkPipeline):
         """Whether scores say something of a video."""
         return self.model.config.notice != _demo_notice() or info.is_synthetic
 
-    def encode(self, batch: Any, notes: Notes) -> BatchFeature:
-        """Features of some clips, whose names are noted, by the same pass of the encoders."""
+    def encode(self, batch: Any, notes: Notes, encoded: Encoded | None = None) -> BatchFeature:
+        """Features of some clips, whose names are noted, by the same pass of the encoders.
+
+        Args:
+            batch: The clips.
+            notes: As `notes` gives them.
+            encoded: What the processor's `encode_together` gave of them, if it was called.
+        """
         encoder = self.processor if notes.gate is None else notes.gate
-        if not notes.need_names:
+        if encoded is None and not notes.need_names:
             return encoder.encode(batch)
-        features, probabilities = encoder.encode_and_name(batch)
-        notes.name(features["clip_times"][0].tolist(), probabilities)
+        features, probabilities = encoded or encoder.encode_and_name(batch)
+        if notes.need_names:
+            notes.name(features["clip_times"][0].tolist(), probabilities)
         return features
 
     def _refuse_endless(self, media: Media) -> None:

@@ -3,7 +3,7 @@
 import queue
 import threading
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -43,6 +43,15 @@ def read_together(
         The generator's number, from 0, an item, and ``None``; at its end ``None`` and what ended it, which is
         ``StopIteration`` for one that is through.
     """
+    with closing(read_waiting(generators, at_once, depth, most=1)) as groups:
+        for group in groups:
+            yield from group
+
+
+def read_waiting(
+    generators: Iterable[Iterator[T]], at_once: int, depth: int, most: int
+) -> Generator[list[tuple[int, Any, BaseException | None]], None, None]:
+    """As `read_together`, in groups: what is there when the reader comes, up to so many items."""
     ready_items: queue.SimpleQueue = queue.SimpleQueue()
     stopped = threading.Event()
     waiting, lock = enumerate(generators), threading.Lock()
@@ -82,16 +91,23 @@ def read_together(
     try:
         running = len(threads)
         while running:
-            entry = ready_items.get()
-            if entry is None:
-                running -= 1
-                continue
-            number, item, error, room = entry
-            if number is None:
-                raise error
-            if room is not None:
-                room.release()
-            yield number, item, error
+            entries = [ready_items.get()]
+            with suppress(queue.Empty):
+                while len(entries) < most:
+                    entries.append(ready_items.get_nowait())
+            group = []
+            for entry in entries:
+                if entry is None:
+                    running -= 1
+                    continue
+                number, item, error, room = entry
+                if number is None:
+                    raise error
+                if room is not None:
+                    room.release()
+                group.append((number, item, error))
+            if group:
+                yield group
     finally:
         stopped.set()
         for thread in threads:

@@ -45,6 +45,11 @@ class DetectorProcessor(PushedWithCard, ProcessorMixin):
     def encode(self, batch: Any) -> BatchFeature:
         """Compute what the detector reads of a batch of clips: the second half of `stream`."""
 
+    def encode_together(self, batches: Sequence[Any]) -> list[tuple[BatchFeature, dict[str, Tensor]]]:
+        """Encode batches of several videos: of each what `encode_and_name` gives, or `encode` and no classes."""
+        encode_and_name = getattr(self, "encode_and_name", None)
+        return [(self.encode(batch), {}) if encode_and_name is None else encode_and_name(batch) for batch in batches]
+
     def gated(self) -> Any:
         """What encodes the batches of one stream, in order, as this does, but for still clips takes earlier features.
 

@@ -253,6 +253,24 @@ class ClipFeatures(DetectorProcessor):
         batch = self.prepared(batch)
         return self.joined(batch.clips, self.see(batch.pixels) | self.hear(batch.clips))
 
+    @torch.no_grad()
+    def encode_together(self, batches: Sequence[ClipBatch]) -> list[tuple[BatchFeature, dict[str, Tensor]]]:
+        """As `encode_and_name` of batches of several videos: pictures of one size go through the encoder together."""
+        batches = [self.prepared(batch) for batch in batches]
+        by_size: dict[torch.Size, list[int]] = {}
+        for number, batch in enumerate(batches):
+            by_size.setdefault(batch.pixels.shape[1:], []).append(number)
+        rows: dict[int, dict[str, Tensor]] = {}
+        for numbers in by_size.values():
+            seen = self.see(torch.cat([batches[number].pixels for number in numbers]))
+            counts = [len(batches[number].clips) for number in numbers]
+            parts = zip(*(values.split(counts) for values in seen.values()), strict=True)
+            rows |= {number: dict(zip(seen, part, strict=True)) for number, part in zip(numbers, parts, strict=True)}
+        # Each by itself: windows of one waveform share what they have in common.
+        return [
+            self.joined(batch.clips, rows[number] | self.hear(batch.clips)) for number, batch in enumerate(batches)
+        ]
+
     def prepared(self, batch: ClipBatch | Sequence[Clip]) -> ClipBatch:
         """Clips of one video as `decode` gives them, about to be encoded."""
         if not isinstance(batch, ClipBatch):
