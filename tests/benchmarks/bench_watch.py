@@ -9,6 +9,7 @@ in real time by GStreamer (tests/live_servers.py) on the same machine, whose cos
 """
 
 import argparse
+import sys
 import tempfile
 import threading
 import time
@@ -17,13 +18,15 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-from tests.live_servers import rtsp_server
-from tests.media_files import remux
 from transformers import pipeline
 
 import avad_hf  # noqa: F401  (makes the pipeline task known)
 from avad_hf.detection.live import LiveClip, LiveGap, Watched, live
 from avad_hf.media.cameras import Camera
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from tests.live_servers import rtsp_server
+from tests.media_files import remux
 
 # Seconds of the file that is scored for the rate, after as many clips as warm up.
 RATE_S = 25.0
